@@ -1,0 +1,63 @@
+"""The gradient reversal layer, as a function of tensors alone (no Gin)."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def gradient_reversal(x: Tensor, lambda_: float | Tensor) -> Tensor:
+    """The identity, whose backward multiplies the gradient by −lambda_ (arXiv 1505.07818).
+
+    One optimizer then minimises the loss over the student and maximises it over whatever made x,
+    here the temperature policy. lambda_ is negated here and nowhere else. With lambda_ = 0 the
+    gradient is exactly 0, whatever comes from above.
+
+    Args:
+        x: a tensor of any shape, such as a temperature, 0-d or [N, 1].
+        lambda_: strength >= 0: a number, or a tensor of one element on the device of x. A tensor's
+            value is not looked at (that would wait for the device), so in a captured graph it may
+            change from step to step.
+
+    Returns:
+        x, of the same shape and dtype.
+
+    Raises:
+        ValueError: a number that is negative or not finite, a tensor of more than one element or
+            on another device.
+    """
+    if not isinstance(lambda_, Tensor):
+        if not (lambda_ >= 0 and math.isfinite(lambda_)):
+            raise ValueError(
+                f"lambda_ = {lambda_!r}: expected a finite number >= 0; the backward negates it"
+            )
+    elif lambda_.numel() != 1:
+        raise ValueError(f"lambda_ has shape {list(lambda_.shape)}: expected one element")
+    elif lambda_.device != x.device:
+        # A CPU scalar would work, but be frozen in a captured graph without a word.
+        raise ValueError(f"lambda_ is on {lambda_.device}, x on {x.device}: expected one device")
+    else:
+        lambda_ = lambda_.detach().reshape(())
+    reversed_: Tensor = _GradientReversal.apply(x, lambda_)
+    return reversed_
+
+
+class _GradientReversal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, lambda_: float | Tensor) -> Tensor:
+        ctx.number = None if isinstance(lambda_, Tensor) else lambda_
+        if isinstance(lambda_, Tensor):
+            ctx.save_for_backward(lambda_)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        if ctx.number is not None:
+            reversed_ = gradient * -ctx.number if ctx.number else torch.zeros_like(gradient)
+            return reversed_, None
+        (lambda_,) = ctx.saved_tensors
+        # 0 · inf would be NaN, hence the selection.
+        reversed_ = torch.where(lambda_ == 0, 0.0, gradient * -lambda_)
+        return reversed_.to(gradient.dtype), None

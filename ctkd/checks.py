@@ -1,0 +1,83 @@
+"""Checks of settings that come from Gin, which checks no types: one wording for all of them."""
+
+import collections.abc
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+from ctkd.errors import ConfigError
+
+
+def expect(condition: bool, owner: str, parameter: str, value: object, expected: str) -> None:
+    """Raises ConfigError, naming the binding, what came and what was expected, unless `condition`."""
+    if not condition:
+        raise ConfigError(f"{owner}.{parameter} = {value!r}: expected {expected}")
+
+
+def finite(value: float) -> bool:
+    """True for an ordinary number, so that range checks refuse NaN and infinity."""
+    return math.isfinite(value)
+
+
+def suggest(name: str, valid: Iterable[str]) -> str:
+    """`"; did you mean A or B?"`, the valid names nearest to `name`, or the empty string."""
+    by_lower = {candidate.lower(): candidate for candidate in valid}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(by_lower[match] for match in near)}?" if near else ""
+
+
+def check_types(owner: str, target: Any, arguments: dict[str, Any]) -> None:
+    """Compares the values bound to `target`'s parameters with their annotations.
+
+    Only what a Gin file can hold is judged (numbers, strings, booleans, None, sequences,
+    references to callables); parameters annotated otherwise are left to the constructor.
+
+    Raises:
+        ConfigError: a value does not fit.
+    """
+    described = getattr(target, "__init__") if isinstance(target, type) else target  # noqa: B009
+    hints = typing.get_type_hints(described)
+    for parameter, value in arguments.items():
+        if parameter in hints and not fits(value, hints[parameter]):
+            expect(False, owner, parameter, value, _spell(hints[parameter]))
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether `value` may stand where `annotation` is asked for; an int may stand for a float."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, choice) for choice in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin is collections.abc.Callable or annotation is collections.abc.Callable:
+        return callable(value)
+    if origin in (collections.abc.Sequence, tuple, list):
+        return isinstance(value, (list, tuple)) and all(fits(item, arguments[0]) for item in value)
+    if annotation is None or annotation is type(None):
+        return value is None
+    if annotation in (int, float):
+        kinds = (int,) if annotation is int else (int, float)
+        return isinstance(value, kinds) and not isinstance(value, bool)
+    if annotation in (str, bool):
+        return isinstance(value, annotation)
+    return True
+
+
+def _spell(annotation: Any) -> str:
+    """An annotation in a user's words."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_spell(choice) for choice in arguments)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(repr(choice) for choice in arguments)
+    if origin is collections.abc.Callable or annotation is collections.abc.Callable:
+        return "a reference to a component, such as @Name"
+    if origin in (collections.abc.Sequence, tuple, list):
+        return f"a list of {_spell(arguments[0])}"
+    if annotation is type(None):
+        return "None"
+    words = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "True or False"}
+    return words.get(annotation, str(annotation))

@@ -1,0 +1,51 @@
+"""Augmentation by discrete views: an integer names a sample's crop and flip.
+
+Since the views of a sample are finite in number, a teacher's logits can be remembered per
+(image, view), and since a view is drawn from (seed, epoch, index), methods that share a seed see
+the same pixels.
+"""
+
+import torch
+from torch import Tensor
+
+from ctkd.seeds import generator
+
+
+class CropFlip:
+    """A crop of the original size out of the zero-padded image, and optionally a horizontal flip.
+
+    The view v of an image of padding p is the crop at row v // (2p + 1) and column v mod (2p + 1)
+    of the padded image; from (2p + 1)² on, the same crops again, mirrored. With p = 4 and the flip
+    these are the 162 views of the usual CIFAR transforms, each as likely as there.
+    """
+
+    def __init__(self, padding: int, flip: bool) -> None:
+        """Takes the padding in pixels on each side, and whether mirrored views exist."""
+        self.padding = padding
+        self.crops = (2 * padding + 1) ** 2
+        self.count = self.crops * (2 if flip else 1)
+        self.identity = padding * (2 * padding + 1) + padding  # the centre crop, not mirrored
+
+    def draw(self, size: int, *names: int | str) -> Tensor:
+        """The views [size] of a whole data set, drawn uniformly for the purpose that `names` spell."""
+        return torch.randint(0, self.count, (size,), generator=generator(*names))
+
+    def pad(self, images: Tensor) -> Tensor:
+        """Images [N, H, W, C] with the zero border that `take` cuts from, [N, H+2p, W+2p, C]."""
+        p = self.padding
+        return torch.nn.functional.pad(images, (0, 0, p, p, p, p))
+
+    def take(self, padded: Tensor, indices: Tensor, views: Tensor) -> Tensor:
+        """The views [B] of the images at `indices` [B], as bytes [B, C, H, W] in channels-last order.
+
+        One gather does crop and flip together; `padded` is what `pad` gave.
+        """
+        height, width = padded.shape[1] - 2 * self.padding, padded.shape[2] - 2 * self.padding
+        side = 2 * self.padding + 1
+        crop = views % self.crops
+        rows = torch.arange(height, device=padded.device) + (crop // side)[:, None]
+        columns = torch.arange(width, device=padded.device).expand(len(views), width)
+        mirrored = (views >= self.crops)[:, None]
+        columns = torch.where(mirrored, width - 1 - columns, columns) + (crop % side)[:, None]
+        batch = padded[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return batch.permute(0, 3, 1, 2)

@@ -1,0 +1,58 @@
+"""scikit-learn's 1,797 handwritten digits: real images that come with a package, 8 × 8 pixels."""
+
+import torch
+
+from ctkd.checks import expect
+from ctkd.data.augment import CropFlip
+from ctkd.data.resident import ResidentDataset, Split, Splits
+from ctkd.registry import DATASETS
+from ctkd.seeds import generator
+
+TEST_SHARE = 5  # every fifth image of a fixed shuffle is held out: 360 of 1,797
+
+
+@DATASETS.register("digits")
+class Digits(ResidentDataset):
+    """1,437 training and 360 test digits (UCI optdigits), cropped by up to one pixel, not flipped.
+
+    The split is the same for every seed. A mirrored digit is no digit, so the views are crops only.
+    """
+
+    num_classes = 10
+    shape = (1, 8, 8)
+    mean = (0.3052,)  # of the training images
+    std = (0.3758,)
+
+    def __init__(self, padding: int = 1, train_images: int | None = None, validation: int = 0) -> None:
+        """Takes the crop's padding in pixels, and how many training images to keep (None: all).
+
+        `validation` images are taken out of the training set to choose an epoch by.
+        """
+        expect(padding >= 0, "digits", "padding", padding, "a number of pixels, 0 or more")
+        expect(validation >= 0, "digits", "validation", validation, "a number of images, 0 or more")
+        expect(
+            train_images is None or 1 <= train_images <= 1437 - validation,
+            "digits",
+            "train_images",
+            train_images,
+            "None or a number from 1 to 1437 less the validation images",
+        )
+        self.views = CropFlip(padding, flip=False)
+        self._train_images, self._validation = train_images, validation
+
+    def load(self) -> Splits:
+        """Reads the images from the scikit-learn package."""
+        from sklearn.datasets import load_digits  # slow to import, not needed for a dry run
+
+        digits = load_digits()
+        images = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)[..., None]
+        targets = torch.from_numpy(digits.target).long()
+        order = torch.randperm(len(targets), generator=generator("digits", "split"))
+        held_out = torch.arange(len(order)) % TEST_SHARE == 0
+        test, rest = order[held_out], order[~held_out]
+        validation, train = rest[: self._validation], rest[self._validation :][: self._train_images]
+
+        def split(rows: torch.Tensor) -> Split:
+            return Split(images[rows].contiguous(), targets[rows])
+
+        return Splits(split(train), split(test), split(validation) if len(validation) else None)

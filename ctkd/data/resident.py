@@ -1,0 +1,75 @@
+"""Small data sets that live whole on the device, as bytes, and are cut into batches there."""
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ctkd.data.augment import CropFlip
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images [N, H, W, C] of bytes and their classes [N] (int64)."""
+
+    images: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set's parts; `validation` is what was taken out of the training images, if any."""
+
+    train: Split
+    test: Split
+    validation: Split | None = None
+
+
+class ResidentDataset(abc.ABC):
+    """What a run asks of a small data set; making one needs no data, `load` does.
+
+    Attributes:
+        num_classes: K; targets lie in [0, K).
+        shape: (channels, height, width) of an image.
+        mean, std: per channel, of pixels in [0, 1].
+        views: the augmentation of the training images.
+    """
+
+    num_classes: int
+    shape: tuple[int, int, int]
+    mean: Sequence[float]
+    std: Sequence[float]
+    views: CropFlip
+
+    @abc.abstractmethod
+    def load(self) -> Splits:
+        """Reads the images. Raises DataError where they are missing or damaged."""
+
+
+class ResidentImages:
+    """One split on a device: padded once, then any views of any images in one gather."""
+
+    def __init__(self, split: Split, dataset: ResidentDataset, device: torch.device) -> None:
+        """Moves `split` to `device` and pads it for the views of `dataset`."""
+        self.views = dataset.views
+        self.targets = split.targets.to(device)
+        self._padded = self.views.pad(split.images.to(device))
+        # (x/255 - mean)/std as one multiplication and one addition per byte
+        std = torch.tensor(dataset.std, device=device).view(1, -1, 1, 1)
+        mean = torch.tensor(dataset.mean, device=device).view(1, -1, 1, 1)
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batch(self, indices: Tensor, views: Tensor | None = None) -> Tensor:
+        """Normalised images [B, C, H, W], float32, channels last; without views as they are."""
+        if views is None:
+            views = torch.full_like(indices, self.views.identity)
+        pixels = self.views.take(self._padded, indices, views)
+        return pixels.float().mul_(self._scale).add_(self._shift)

@@ -1,0 +1,1 @@
+"""The engine: builds a run from its configuration and trains it in one loop."""

@@ -1,0 +1,193 @@
+"""From Gin's configuration to one Run: each configurable is called exactly once."""
+
+import contextlib
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from ctkd.checks import expect
+from ctkd.data.resident import ResidentDataset
+from ctkd.engine.distiller import Distiller
+from ctkd.engine.optim import SGDRecipe
+from ctkd.engine.settings import PARTS, Instrument, Method, Recipe, Runtime, Seed, Teacher, spell
+from ctkd.engine.workdir import Settings
+from ctkd.errors import ConfigError
+from ctkd.registry import COMPONENTS, DATASETS, MODELS, OBJECTIVES, SCHEDULES, TEMPERATURES
+from ctkd.registry import TRANSFORMS, Registry, gin
+from ctkd.seeds import seeded
+
+T = TypeVar("T")
+
+
+@dataclass
+class Run:
+    """Everything a run consists of, built; what comes later is data, weights and time.
+
+    Attributes:
+        teacher_network: None where the objective needs no teacher.
+        settings: every value that was used, in four sets, as `settings.json` holds it.
+        config: Gin text that builds this run again.
+    """
+
+    name: str
+    recipe: Recipe
+    seed: int
+    runtime: Runtime
+    instrument: Instrument
+    optimizer: SGDRecipe
+    teacher: Teacher
+    dataset: ResidentDataset
+    student: nn.Module
+    teacher_network: nn.Module | None
+    distiller: Distiller
+    settings: Settings
+    config: str
+
+    @property
+    def recipe_epochs(self) -> int:
+        """The epochs that the schedules' numbers refer to."""
+        return self.recipe.recipe_epochs or self.recipe.epochs
+
+
+def build(name: str, bindings: Sequence[str] = (), *, meta: bool = False) -> Run:
+    """Builds what Gin's configuration describes.
+
+    Args:
+        name: the method's label unless the configuration gives one.
+        bindings: those given one by one on a command line: each must have had an effect.
+        meta: whether to build on the meta device: shapes only, no memory, no weights.
+
+    Raises:
+        ConfigError: a setting is missing, of the wrong type or out of range, or parts do not fit.
+    """
+    call = _Builder()
+    runtime: Runtime = call.part(Runtime)
+    if runtime.name is None:
+        gin.parse_config(f"Runtime.name = {name!r}")  # so that config.gin keeps it
+        runtime = call.part(Runtime)
+    method: Method = call.part(Method)
+    recipe: Recipe = call.part(Recipe)
+    teacher: Teacher = call.part(Teacher)
+    seed: int = call.part(Seed).seed
+    instrument: Instrument = call.part(Instrument)
+    optimizer: SGDRecipe = call.part(SGDRecipe)
+
+    dataset: ResidentDataset = call.component(DATASETS, "Recipe.dataset", recipe.dataset)
+    offers = {"num_classes": dataset.num_classes}
+    objective = call.component(OBJECTIVES, "Method.objective", method.objective)
+    if objective.needs_teacher and teacher.network is None:
+        raise ConfigError(
+            f"the objective {type(objective).__name__} needs a teacher: set Teacher.network "
+            "(the macro `teacher`) to a network, such as @resnet56"
+        )
+    with _placed(meta), seeded(seed, "student"):
+        student: nn.Module = call.component(MODELS, "Recipe.student", recipe.student, **offers)
+    with _placed(meta or not objective.needs_teacher), seeded(seed, "teacher"):
+        network = call.component(MODELS, "Teacher.network", teacher.network, **offers)
+    with _placed(meta), seeded(seed, "policy"):
+        distiller = Distiller(
+            call.component(TEMPERATURES, "Method.policy", method.policy, **offers),
+            call.component(SCHEDULES, "Method.schedule", method.schedule),
+            objective,
+            call.component(TRANSFORMS, "Method.transform", method.transform),
+        )
+    teacher_network = network if objective.needs_teacher else None
+    for role, model in (("student", student), ("teacher", teacher_network)):
+        _check_classes(role, model, dataset, meta)
+    _check_effect(bindings, call.used)
+    return Run(
+        name=runtime.name or name,
+        recipe=recipe,
+        seed=seed,
+        runtime=runtime,
+        instrument=instrument,
+        optimizer=optimizer,
+        teacher=teacher,
+        dataset=dataset,
+        student=student,
+        teacher_network=teacher_network,
+        distiller=distiller,
+        settings=call.settings,
+        config=gin.operative_config_str(),
+    )
+
+
+class _Builder:
+    """Calls configurables, and keeps the values they were called with."""
+
+    def __init__(self) -> None:
+        self.settings: Settings = {"method": {}, "recipe": {}, "seed": {}, "runtime": {}}
+        self.used: set[str] = set()
+
+    def part(self, kind: type[T]) -> T:
+        """One of the engine's own parts."""
+        name = next(c.name for c in COMPONENTS.values() if c.target is kind)
+        part: T = self._call(name, {})
+        return part
+
+    def component(self, registry: Registry, role: str, reference: Any, **offers: Any) -> Any:
+        """The component a setting refers to, or None; it is offered values it may have use for."""
+        if reference is None:
+            return None
+        name = getattr(reference, "__name__", "")
+        fine = callable(reference) and name in registry
+        expect(fine, *role.split("."), spell(reference), f"a {registry.kind}: {', '.join(registry)}")
+        registry.component(name)
+        return self._call(name, offers, reference)
+
+    def _call(self, name: str, offers: dict[str, Any], reference: Any = None) -> Any:
+        component = COMPONENTS[name]
+        parameters = inspect.signature(component.target).parameters
+        bound = gin.get_bindings(component.bound)
+        given = {k: v for k, v in offers.items() if k in parameters and k not in bound}
+        for parameter, description in parameters.items():
+            value = {**given, **bound}.get(parameter, description.default)
+            if value is inspect.Parameter.empty or value is gin.REQUIRED:
+                raise ConfigError(f"{name}.{parameter} must be set: it has no default")
+            if parameter not in given:
+                settings = self.settings[component.settings_of(parameter)]
+                settings[f"{name}.{parameter}"] = spell(value)
+        self.used.add(name)
+        try:
+            return (reference or component.bound)(**given)
+        except ConfigError as error:  # without the lines that Gin adds about its own call
+            raise ConfigError(str(error).split("\n  In call to")[0]) from error
+
+
+@contextlib.contextmanager
+def _placed(meta: bool) -> Iterator[None]:
+    with torch.device("meta") if meta else contextlib.nullcontext():
+        yield
+
+
+def _check_classes(role: str, model: nn.Module | None, dataset: ResidentDataset, meta: bool) -> None:
+    """Runs two blank images through a network and compares the classes it knows."""
+    if model is None:
+        return
+    was_training = model.training
+    images = torch.zeros(2, *dataset.shape, device="meta" if meta else "cpu")
+    with torch.no_grad():
+        logits = model.eval()(images)
+    model.train(was_training)
+    if logits.shape[1] != dataset.num_classes:
+        raise ConfigError(
+            f"the {role} tells {logits.shape[1]} classes apart, the data set has "
+            f"{dataset.num_classes}: leave num_classes unset, and both follow the data"
+        )
+
+
+def _check_effect(bindings: Sequence[str], used: set[str]) -> None:
+    """Refuses a binding of a component that this run does not use: it would silently do nothing."""
+    for binding in bindings:
+        target = re.match(r"\s*(?:[\w/]+/)?(?:[\w.]+\.)?(\w+)\.(\w+)\s*=", binding)
+        if target and target[1] not in used and target[1] != "macro":
+            listed = ", ".join(sorted(used))
+            raise ConfigError(f"{binding!r} changes nothing: this run uses only {listed}")
+
+
+__all__ = ["PARTS", "Run", "build"]

@@ -1,0 +1,131 @@
+"""Gin files into Gin's state: includes resolved, names imported, every mistake a clear ConfigError."""
+
+import difflib
+import inspect
+import pathlib
+import re
+import tokenize
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ctkd
+from ctkd.checks import suggest
+from ctkd.errors import ConfigError
+from ctkd.registry import COMPONENTS, GIN_INSTALLED, REGISTRIES, gin, import_mentioned
+
+PACKAGE = pathlib.Path(ctkd.__file__).parent
+# In a clone the Gin files stand beside the package, in an installed wheel inside it.
+ROOT = PACKAGE.parent if (PACKAGE.parent / "gin" / "base.gin").is_file() else PACKAGE
+_INCLUDE = re.compile(r"""^\s*include\s+(['"])(?P<name>.+?)\1""", re.MULTILINE)
+
+
+def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
+    """Replaces Gin's configuration by that of `files` (later ones win) and then `bindings`.
+
+    Raises:
+        ConfigError: whatever is wrong with them: a missing file, a missing or circular include, a
+            syntax error, an unknown name, parameter or macro, a macro that nothing refers to.
+    """
+    if not GIN_INSTALLED:
+        raise ConfigError("gin-config is not installed: pip install gin-config")
+    paths = [find(name) for name in files]
+    texts = [text for path in paths for text in _texts(path, ())]
+    text = re.sub(r"#.*", "", "\n".join([*texts, *bindings]))
+    import_mentioned(text)
+    gin.clear_config()
+    for root in (ROOT, ROOT / "gin"):
+        gin.add_config_file_search_path(str(root))
+    for path in paths:
+        _translated(gin.parse_config_file, str(path), str(path))
+    for binding in bindings:
+        _translated(gin.parse_config, binding, f"--gin_param {binding!r}")
+    _check_macros(set(re.findall(r"%(\w+)", text)))
+
+
+def find(name: str) -> pathlib.Path:
+    """The Gin file `name`: as given, or below the folder that holds `gin/`, or below `gin/`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for path in (pathlib.Path(name), ROOT / name, ROOT / "gin" / name):
+        if path.is_file():
+            return path.resolve()
+    known = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "gin").rglob("*.gin"))]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise ConfigError(f"no Gin file {name!r} here ({pathlib.Path.cwd()}) or below {ROOT}{hint}")
+
+
+def _texts(path: pathlib.Path, above: tuple[pathlib.Path, ...]) -> list[str]:
+    """The text of `path` and of all that it includes; refuses a file that includes itself."""
+    if path in above:
+        chain = " → ".join(str(link) for link in (*above, path))
+        raise ConfigError(f"circular include: {chain}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as a Gin file: {error}") from error
+    texts = []
+    for match in _INCLUDE.finditer(text):
+        try:
+            included = find(match["name"])
+        except ConfigError as error:
+            raise ConfigError(f"{path} includes {match['name']!r}: {error}") from error
+        texts += _texts(included, (*above, path))
+    return [*texts, text]
+
+
+def _translated(parser: Callable[[str], Any], source: str, name: str) -> None:
+    """Calls one of Gin's parsers; its many kinds of exception become one, with advice."""
+    try:
+        parser(source)
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        raise ConfigError(f"{name}: {_advise(str(error))}") from error
+    except (SyntaxError, tokenize.TokenError) as error:
+        token = re.search(r"Failed to parse token '(.*)' \(.*?(line \d+)", str(error))
+        if token:  # Gin's own words here are those of Python's ast module
+            what = f"{token[2]}: {token[1]!r} is no value (a text needs quotes, a component an @)"
+        else:
+            what = _advise(str(error))
+        raise ConfigError(f"{name}: syntax error: {what}") from error
+
+
+def _advise(message: str) -> str:
+    """Gin's message with the nearest valid names behind its first sentence."""
+    sentence, _, place = message.partition("\n")
+    advice = ""
+    unknown = re.match(r"No configurable matching (?:reference )?'@?([\w./]+)", sentence)
+    parameter = re.match(r"Configurable '(\w+)' doesn't have a parameter named '(\w+)'", sentence)
+    if unknown:
+        names = {name for registry in REGISTRIES for name in registry}
+        advice = suggest(unknown[1].rpartition("/")[2], names)
+    elif parameter and parameter[1] in COMPONENTS:
+        valid = list(inspect.signature(COMPONENTS[parameter[1]].target).parameters)
+        advice = f"{suggest(parameter[2], valid)} (it has {', '.join(valid)})"
+    # Gin points into the line at fault: the line is kept, the pointer is not.
+    lines = [line for line in place.split("\n") if line.strip(" ^")]
+    place = "" if "bindings string" in place else "".join(f"\n{line}" for line in lines)
+    return f"{sentence.rstrip('.')}{advice}{place}"
+
+
+def _check_macros(mentioned: set[str]) -> None:
+    """Refuses a macro that is used but not set, and one that is set but never `mentioned`."""
+    config: dict[tuple[str, str], Any] = gin.config._CONFIG
+    defined = {scope for scope, selector in config if selector == "gin.macro"}
+    used = {
+        reference.scopes[-1]
+        for reference in gin.config.iterate_references(config)
+        if reference.selector.endswith("gin.macro") and reference.scopes
+    }
+    for name in sorted(used - defined):
+        raise ConfigError(f"the macro %{name} is used but never set{suggest(name, defined)}")
+    for name in sorted(defined - mentioned):
+        raise ConfigError(f"nothing refers to the macro {name!r}{suggest(name, used)}")
+
+
+def macros(names: Sequence[str]) -> dict[str, Any]:
+    """The values of those of the macros `names` that the configuration sets."""
+    config: dict[tuple[str, str], Any] = gin.config._CONFIG
+    found = {name: config.get((name, "gin.macro")) for name in names}
+    return {name: entry["value"] for name, entry in found.items() if entry is not None}

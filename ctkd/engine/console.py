@@ -1,0 +1,133 @@
+"""What a user sees: a live view on a terminal, one plain line an epoch in a log."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, Progress as Bars, TaskProgressColumn, TextColumn
+from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from ctkd.engine.build import Run
+    from ctkd.engine.metrics import Meter
+    from ctkd.engine.state import Progress
+    from ctkd.engine.task import Task
+    from ctkd.engine.workdir import Workdir
+
+REFRESH = 0.5  # seconds between two looks at the device's accumulators
+
+
+class Console:
+    """Speaks to standard output; warnings go to standard error."""
+
+    def __init__(self, prefix: str = "") -> None:
+        """`prefix` opens every line: what is being trained, where that is not the run itself."""
+        self._out = RichConsole(soft_wrap=True, highlight=False, markup=False)
+        self._errors = RichConsole(stderr=True, soft_wrap=True, highlight=False, markup=False)
+        self._prefix = prefix
+        self._bars: Bars | None = None
+        self._looked = 0.0
+        self._said: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self._out.print(self._prefix + text)
+        sys.stdout.flush()
+
+    def warn(self, text: str) -> None:
+        """One line on standard error, once however often it is said."""
+        if text not in self._said:
+            self._said.add(text)
+            console = self._out if self._bars is not None else self._errors
+            console.print(f"{self._prefix}warning: {text}", style="yellow")
+
+    @contextlib.contextmanager
+    def live(self, run: "Run", task: "Task") -> Iterator[None]:
+        """On a terminal, a view of two bars and the newest numbers while inside."""
+        if not self._out.is_terminal:
+            yield
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+        )
+        self._bars = Bars(*columns, console=self._out, transient=True)
+        self._per_epoch = task.steps_per_epoch
+        total = run.recipe.epochs * task.steps_per_epoch
+        self._run_bar = self._bars.add_task(f"{self._prefix}{run.name}", total=total, numbers="")
+        self._epoch_bar = self._bars.add_task("epoch", total=task.steps_per_epoch, numbers="")
+        try:
+            with self._bars:
+                yield
+        finally:
+            self._bars = None
+
+    def step(self, progress: "Progress", meter: "Meter", rate: float) -> None:
+        """Shows a step on the live view, now and then: each look waits for the device."""
+        if self._bars is None or time.monotonic() - self._looked < REFRESH:
+            return
+        self._looked = time.monotonic()
+        measured = meter.read()
+        done = progress.steps % self._per_epoch or self._per_epoch
+        seconds = progress.train_seconds
+        speed = f"{progress.timed_images / seconds:.0f} images/s" if seconds else ""
+        numbers = {
+            "loss": f"{measured.get('loss', float('nan')):.3f}",
+            **{k: f"{v:.3f}" for k, v in measured.items() if k in ("ce", "kd", "tckd", "nckd")},
+        }
+        if "temperature" in measured:
+            numbers["T"] = f"{measured['temperature']:.2f}"
+        numbers["lr"] = f"{rate:.2g}"
+        shown = " ".join(f"{name} {value}" for name, value in numbers.items())
+        epoch = (progress.steps - 1) // self._per_epoch + 1
+        self._bars.update(self._run_bar, completed=progress.steps, numbers=speed)
+        self._bars.update(
+            self._epoch_bar, completed=done, description=f"epoch {epoch}", numbers=shown
+        )
+
+    def teacher(self, run: "Run", metrics: dict[str, float]) -> None:
+        """The teacher's measured accuracy, beside the claimed one."""
+        if metrics:
+            name, value = next(iter(metrics.items()))
+            claimed = run.teacher.claimed
+            claim = "" if claimed is None else f" (claimed {claimed:.2f})"
+            self.say(f"teacher: {name.removeprefix('teacher_')} {value:.2f} %{claim}")
+
+    def epoch(self, record: dict[str, Any], epochs: int) -> None:
+        """One plain line."""
+        parts = [f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"]
+        for key, label in (("train_loss", "loss"), ("test_top1", "test"), ("validation_top1", "validation")):
+            if record.get(key) is not None:
+                unit = " %" if key.endswith("top1") else ""
+                parts.append(f"{label} {record[key]:.{2 if unit else 4}f}{unit}")
+        for key, label in (("temperature", "T"), ("t_star", "T*"), ("lambda", "λ"), ("lr", "lr")):
+            if record.get(key) is not None:
+                parts.append(f"{label} {record[key]:.3g}")
+        if record.get("images_per_s"):
+            parts.append(f"{record['images_per_s']:.0f} images/s")
+        self.say("  ".join(parts))
+
+    def summary(self, summary: dict[str, Any], workdir: "Workdir") -> None:
+        """A table of a finished run, and where its files are."""
+        table = Table(title=f"{self._prefix}{summary['name']}", show_header=False, title_justify="left")
+        for name, value in summary.items():
+            if value is not None and name not in ("finished", "name", "primary"):
+                percent = any(word in name for word in ("top1", "top5", "_ap"))
+                text = f"{value:.2f} %" if percent else f"{value:.4g}" if isinstance(value, float) else str(value)
+                table.add_row(name.replace("_", " "), Text(text, justify="right"))
+        self._out.print(table)
+        for path in sorted(workdir.path.iterdir()):
+            if not path.name.startswith("."):
+                self.say(str(path))
+
+
+

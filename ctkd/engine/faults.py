@@ -1,0 +1,35 @@
+"""What a run can know of its own mistakes, in a user's words; nothing here stops a run."""
+
+from ctkd.engine.build import Run
+from ctkd.engine.distiller import Distiller
+from ctkd.engine.metrics import Meter
+
+AT_BOUND = 0.01  # of the span of T: nearer than this to a bound counts as being there
+
+
+def faults_of_run(run: Run) -> list[str]:
+    """What the settings give reason to say before training."""
+    policy, decay = run.distiller.policy, run.optimizer.policy_weight_decay
+    if policy is not None and policy.learned and decay > 0:
+        low, high = policy.bounds if policy.bounds else (None, None)
+        middle = "" if low is None else f" (T = {(low + high) / 2:g})"
+        return [
+            f"SGD.policy_weight_decay = {decay} pulls the raw temperature to 0, T to the middle of "
+            f"its range{middle}, whatever the loss says"
+        ]
+    return []
+
+
+def faults_of_epoch(distiller: Distiller, meter: Meter) -> list[str]:
+    """What an epoch gave reason to say: a temperature that stood at a bound throughout."""
+    bounds = getattr(distiller.policy, "bounds", None)
+    measured = meter.read()
+    if bounds is None or "temperature_low" not in measured:
+        return []
+    low, high = bounds
+    near = AT_BOUND * (high - low)
+    if measured["temperature_high"] < low + near:
+        return [f"T stood at its lower bound {low:g} for the whole epoch: it is no longer learned"]
+    if measured["temperature_low"] > high - near:
+        return [f"T stood at its upper bound {high:g} for the whole epoch: it is no longer learned"]
+    return []

@@ -1,0 +1,172 @@
+"""A job: from the names of Gin files to a finished run. It parses its own configuration."""
+
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ctkd.engine import config
+from ctkd.engine.build import Run, build
+from ctkd.engine.classification import ClassificationTask
+from ctkd.engine.console import Console
+from ctkd.engine.distributed import World
+from ctkd.engine.report import Summary
+from ctkd.engine.task import Task
+from ctkd.engine.teacher import FrozenTeacher
+from ctkd.engine.train import device_of, train
+from ctkd.engine.workdir import Workdir, identity_of
+from ctkd.errors import ConfigError
+from ctkd.models.weights import load_weights
+
+# Of a run's macros, those that hold for the teacher it trains as well.
+INHERITED = ("data_dir", "download", "device", "threads", "workers", "steps_per_epoch")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a command line says; plain values only, so that it can be sent to another machine.
+
+    Attributes:
+        gin_files, gin_params: the configuration; later ones win.
+        workdir: None for one derived from the configuration.
+        fresh: whether to move an existing work directory aside and begin again.
+    """
+
+    gin_files: Sequence[str]
+    gin_params: Sequence[str] = ()
+    workdir: str | None = None
+    fresh: bool = False
+
+    @property
+    def name(self) -> str:
+        """The run's label where the configuration gives none: the first file's stem."""
+        return pathlib.Path(self.gin_files[0]).stem
+
+    def build(self, *, meta: bool = False) -> Run:
+        """Parses the configuration and builds the run. Raises ConfigError."""
+        config.parse(self.gin_files, self.gin_params)
+        return build(self.name, self.gin_params, meta=meta)
+
+    def workdir_of(self, run: Run) -> Workdir:
+        """The folder given, or runs/GROUP/NAME-seedN-HASH, the same for the same command."""
+        if self.workdir is not None:
+            return Workdir(pathlib.Path(self.workdir))
+        group = pathlib.Path(self.gin_files[0]).resolve().parent.name
+        leaf = f"{run.name}-seed{run.seed}-{identity_of(run.settings)[:8]}"
+        return Workdir(pathlib.Path("runs") / group / leaf)
+
+
+def execute(job: Job, console: Console) -> Summary:
+    """Trains the job's run to its end, or takes it up where it was left.
+
+    Raises:
+        UserError: something in the configuration, the data or the folder is wrong.
+        NonFiniteError, Interrupted: see `train`.
+    """
+    run = job.build()
+    workdir = job.workdir_of(run)
+    if job.fresh and (old := workdir.move_aside()) is not None:
+        console.say(f"{workdir.path} was moved to {old}")
+    with workdir.owned():
+        return _execute_in(workdir, run, job, console)
+
+
+def _execute_in(workdir: Workdir, run: Run, job: Job, console: Console) -> Summary:
+    workdir.claim(run.settings, run.config)
+    summary = workdir.read_summary()
+    if summary is not None:
+        console.say(f"{workdir.path} holds this run, finished; nothing is left to train")
+        console.summary(summary, workdir)
+        return summary
+    console.say(f"{run.name}: {workdir.path}")
+    prepare_device(run)
+    if run.teacher_network is not None and run.teacher.weights is None:
+        weights = trained_teacher(run, workdir, console)
+        run.teacher = replace(run.teacher, weights=str(weights))
+    task = make_task(run)
+    return train(run, task, load_teacher(run), workdir, console)
+
+
+def prepare_device(run: Run) -> None:
+    """Sets the threads, and refuses a device that is not there."""
+    if run.runtime.threads is not None:
+        torch.set_num_threads(run.runtime.threads)
+    try:
+        torch.zeros(1, device=device_of(run))
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise ConfigError(f"Runtime.device = {run.runtime.device!r} cannot be used: {reason}") from error
+
+
+def make_task(run: Run) -> Task:
+    """Loads the data. Raises DataError where it is missing or damaged."""
+    return ClassificationTask(
+        run.dataset,
+        run.dataset.load(),
+        run.recipe.batch_size,
+        run.seed,
+        device_of(run),
+        World(),
+        run.recipe.steps_per_epoch,
+    )
+
+
+def load_teacher(run: Run) -> FrozenTeacher | None:
+    """The teacher with its weights. Raises DataError where they are missing or do not fit."""
+    if run.teacher_network is None:
+        return None
+    assert run.teacher.weights is not None
+    info = load_weights(run.teacher_network, run.teacher.weights)
+    return FrozenTeacher(
+        run.teacher_network, device_of(run), run.runtime.precision, info.fingerprint
+    )
+
+
+def trained_teacher(run: Run, workdir: Workdir, console: Console) -> pathlib.Path:
+    """The weights of the teacher that `Teacher.run` trains: once, however many runs ask for it.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if run.teacher.run is None:
+        raise ConfigError(
+            "the teacher's weights are not given: set the macro teacher_weights to a file or URL, "
+            "--gin_param \"teacher_weights = '/path/to/teacher.pt'\""
+        )
+    # The run is built, so Gin's state is free for the teacher's own configuration.
+    inherited = [f"{name} = {value!r}" for name, value in config.macros(INHERITED).items()]
+    job = Job([run.teacher.run], inherited)
+    teacher_run = job.build()
+    identity = identity_of(teacher_run.settings)
+    folder = pathlib.Path(run.runtime.teachers_dir or workdir.path.absolute().parent / "teachers")
+    home = Workdir(folder / f"{teacher_run.name}-{identity[:8]}")
+    teacher_console = Console(prefix="  teacher | ")
+    with home.owned(wait=console.say):
+        weights = home.path / "student_last.pt"
+        if home.read_summary() is None or not weights.is_file():
+            console.say(f"training the teacher, once: {home.path}")
+            _execute_in(home, teacher_run, job, teacher_console)
+    return weights
+
+
+def evaluate(job: Job, checkpoint: str | None, console: Console) -> dict[str, float]:
+    """The metrics of a trained student: of a work directory's last weights, or of a file.
+
+    Raises:
+        UserError: neither is given, or the file does not fit the network.
+    """
+    run = job.build()
+    folder = job.workdir_of(run).path
+    path = pathlib.Path(checkpoint) if checkpoint else folder / "student_last.pt"
+    prepare_device(run)
+    load_weights(run.student, str(path))
+    task = make_task(run)
+    metrics = task.evaluate(run.student.to(device_of(run), memory_format=torch.channels_last))  # type: ignore[call-overload]
+    console.say(f"{path}:")
+    for name, value in metrics.items():
+        console.say(f"{name} {value:.4f}" if name.endswith("loss") else f"{name} {value:.2f} %")
+    return metrics
+
+
+

@@ -1,0 +1,111 @@
+"""What is measured step by step, accumulated on the device and read only now and then."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ctkd.engine.distiller import Outcome
+from ctkd.errors import NonFiniteError
+
+
+class Meter:
+    """Means over the steps since `reset`, the extremes of T, and the first non-finite quantity.
+
+    Everything lives on the device: `update` reads nothing back, `read` does so once.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        """Starts empty; the names of the quantities are those of the first update."""
+        self.device = device
+        self.names: list[str] = []
+        self.reset()
+        self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
+        self.bad_name = torch.zeros((), dtype=torch.int64, device=device)
+
+    def reset(self) -> None:
+        """Begins a new epoch; a non-finite quantity stays on record."""
+        self.steps = 0
+        self.sums = torch.zeros(len(self.names), dtype=torch.float64, device=self.device)
+        self.extremes = torch.tensor([torch.inf, -torch.inf], device=self.device)
+
+    def update(self, step: int, outcome: Outcome, norms: tuple[Tensor, Tensor]) -> None:
+        """Adds a step: its losses, temperature and gradient norms (student's, policy's)."""
+        quantities = {"loss": outcome.loss.detach(), **outcome.terms}
+        if outcome.temperature is not None:
+            quantities["temperature"] = outcome.temperature.mean()
+            low, high = outcome.temperature.aminmax()
+            self.extremes[0].clamp_(max=low)
+            self.extremes[1].clamp_(min=high)
+        quantities["gradient"], quantities["policy_gradient"] = norms
+        if not self.names:
+            self.names = list(quantities)
+            self.reset_sums()
+        values = torch.stack([value.to(self.device).float() for value in quantities.values()])
+        self.sums += values
+        self.steps += 1
+        bad = ~torch.isfinite(values)
+        first = bad.any() & (self.bad_step < 0)
+        self.bad_name = torch.where(first, bad.int().argmax(), self.bad_name)
+        self.bad_step = torch.where(first, step, self.bad_step)
+
+    def reset_sums(self) -> None:
+        """Makes room for the quantities, once their names are known."""
+        self.sums = torch.zeros(len(self.names), dtype=torch.float64, device=self.device)
+
+    def read(self) -> dict[str, float]:
+        """The means so far, by name, with `temperature_low` and `temperature_high`."""
+        if not self.steps:
+            return {}
+        means = dict(zip(self.names, (self.sums / self.steps).tolist(), strict=True))
+        if "temperature" in means:
+            means["temperature_low"], means["temperature_high"] = self.extremes.tolist()
+        return means
+
+    def check(self, steps_per_epoch: int) -> None:
+        """Raises NonFiniteError, naming the first step and quantity that was NaN or infinite."""
+        step = int(self.bad_step)
+        if step >= 0:
+            epoch = step // steps_per_epoch + 1
+            raise NonFiniteError(
+                f"{self.names[int(self.bad_name)]} was NaN or infinite first at step {step + 1} "
+                f"(epoch {epoch}); nothing after the last checkpoint was saved"
+            )
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {
+            "names": self.names,
+            "steps": self.steps,
+            "sums": self.sums,
+            "extremes": self.extremes,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Takes up a checkpoint's state."""
+        self.names, self.steps = state["names"], state["steps"]
+        self.sums, self.extremes = state["sums"].to(self.device), state["extremes"].to(self.device)
+
+
+class Trace:
+    """T at every step of the first epochs: mean, lowest and highest over the rows, and λ."""
+
+    def __init__(self, steps: int, device: torch.device) -> None:
+        """Makes room for `steps` steps."""
+        self.values = torch.full((steps, 4), torch.nan, device=device)
+
+    def update(self, step: int, temperature: Tensor | None, lambda_: Tensor) -> None:
+        """Records a step (from 0), if there is a temperature and room."""
+        if temperature is None or step >= len(self.values):
+            return
+        low, high = temperature.aminmax()
+        self.values[step] = torch.stack([temperature.mean(), low, high, lambda_])
+
+    def rows(self, steps: int, steps_per_epoch: int) -> list[tuple[float, ...]]:
+        """(step, epoch, temperature, low, high, lambda) of the first `steps` steps."""
+        values = self.values[:steps].tolist()
+        return [
+            (step + 1, (step + 1) / steps_per_epoch, *row)
+            for step, row in enumerate(values)
+            if row[0] == row[0]  # a run without a temperature leaves NaN
+        ]

@@ -1,0 +1,102 @@
+"""The optimizer recipe: SGD with two parameter groups, and the learning rate as a function."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ctkd.checks import expect, finite
+from ctkd.engine.settings import PARTS
+
+
+@PARTS.register("SGD")
+@dataclass(frozen=True)
+class SGDRecipe:
+    """SGD for the student, and for the policy in a group of its own.
+
+    Attributes:
+        lr, momentum, nesterov, weight_decay: the student's.
+        milestones: where the learning rate is multiplied by `gamma`: in epochs of the published
+            recipe (after the 150th: 150), or all of them as fractions of the run (0.625).
+        warmup_epochs: recipe epochs over which the rate rises linearly from nearly 0.
+        clip_norm: the largest norm of the student's gradient; None for no limit.
+        policy_lr_scale: the policy's learning rate over the student's.
+        policy_weight_decay: 0 by default, since decay pulls the raw temperature to 0 and T to the
+            middle of its range; the public CTKD code's is 5e-4.
+        policy_clip_norm: as `clip_norm`, for the policy.
+    """
+
+    lr: float = 0.05
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    milestones: Sequence[float] = (150, 180, 210)
+    gamma: float = 0.1
+    warmup_epochs: float = 0.0
+    clip_norm: float | None = None
+    policy_lr_scale: float = 1.0
+    policy_weight_decay: float = 0.0
+    policy_clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "gamma"):
+            value = getattr(self, name)
+            expect(value > 0 and finite(value), "SGD", name, value, "a number above 0")
+        names = ("momentum", "weight_decay", "warmup_epochs", "policy_lr_scale")
+        for name in (*names, "policy_weight_decay"):
+            value = getattr(self, name)
+            expect(value >= 0 and finite(value), "SGD", name, value, "a number of 0 or more")
+        for name in ("clip_norm", "policy_clip_norm"):
+            value = getattr(self, name)
+            expect(value is None or value > 0, "SGD", name, value, "None or a number above 0")
+        fractions = [0 < milestone < 1 for milestone in self.milestones]
+        fine = all(fractions) or not any(fractions)
+        fine = fine and all(a < b for a, b in zip(self.milestones, self.milestones[1:], strict=False))
+        expected = "rising numbers, all of them epochs (1 or more) or all fractions (below 1)"
+        expect(fine and all(m > 0 for m in self.milestones), "SGD", "milestones", self.milestones, expected)
+
+    def learning_rate(self, position: float, recipe_epochs: int) -> float:
+        """The student's learning rate at a position in the recipe of `recipe_epochs` epochs."""
+        scale = [recipe_epochs if milestone < 1 else 1 for milestone in self.milestones]
+        passed = sum(position >= m * s for m, s in zip(self.milestones, scale, strict=True))
+        warm = min(1.0, position / self.warmup_epochs) if self.warmup_epochs else 1.0
+        # Never quite 0: the first step of a warm-up already counts.
+        return self.lr * self.gamma**passed * max(warm, 1e-3)
+
+
+class Optimizer:
+    """One torch optimizer over the student's and the policy's parameters."""
+
+    def __init__(self, recipe: SGDRecipe, student: nn.Module, policy: nn.Module | None) -> None:
+        """Makes the groups; a policy without parameters gives none."""
+        self.recipe = recipe
+        self.student = [p for p in student.parameters() if p.requires_grad]
+        self.policy = [] if policy is None else [p for p in policy.parameters() if p.requires_grad]
+        device = self.student[0].device
+        groups = [{"params": self.student, "weight_decay": recipe.weight_decay}]
+        if self.policy:
+            groups.append({"params": self.policy, "weight_decay": recipe.policy_weight_decay})
+        for group in groups:  # a tensor, so that a captured step sees it move
+            group["lr"] = torch.tensor(recipe.lr, device=device)
+        self.torch = torch.optim.SGD(
+            groups, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
+        )
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Sets the student's rate, and the policy's in proportion."""
+        scales = (1.0, self.recipe.policy_lr_scale)
+        for group, scale in zip(self.torch.param_groups, scales, strict=False):
+            group["lr"].fill_(rate * scale)
+
+    def step(self) -> tuple[Tensor, Tensor]:
+        """Clips, steps and forgets the gradients; the norms [0-d] they had, student's and policy's."""
+        limits = (self.recipe.clip_norm, self.recipe.policy_clip_norm)
+        norms = [
+            nn.utils.clip_grad_norm_(parameters, limit or math.inf)
+            for parameters, limit in zip((self.student, self.policy), limits, strict=True)
+        ]
+        self.torch.step()
+        self.torch.zero_grad(set_to_none=True)
+        return norms[0], norms[1]

@@ -1,0 +1,195 @@
+"""The instrument: where the adversary wants the temperature to go, and whether it gets there.
+
+On a fixed batch of training images, with the student in train mode (batch statistics: in eval
+mode the landscape misleads) and its running statistics left as they were, the part of the loss
+that depends on T is measured over a grid of temperatures:
+
+    L(T) = Σ weight · mean of the terms that feel T,   T* = argmax L(T),   regret = 1 − L(T)/L(T*).
+
+For a per-row policy L is taken at one common T, and the policy's own temperatures are quantiles.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ctkd.engine.distiller import Distiller
+from ctkd.engine.settings import Instrument
+from ctkd.engine.task import Batch, Task, TeacherFunction
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+GOLDEN = (math.sqrt(5) - 1) / 2
+REFINEMENTS = 30  # golden sections: the bracket of two grid steps shrinks by 1e6
+PROBE_STEP = 1e-3  # length of a trial step of the policy's parameters
+ROUNDING = 1e-6  # a policy's T is float32, so smaller relative changes of the loss say nothing
+GRADIENT_TOLERANCE = 0.05  # finite differences of a float64 loss agree far better than this
+
+
+class Probe:
+    """Measures a run's landscape; holds the fixed batch."""
+
+    def __init__(self, settings: Instrument, task: Task, teacher: TeacherFunction) -> None:
+        """Draws the batch; it is the same for every run of a seed."""
+        self._task, self._teacher = task, teacher
+        self._batch: Batch = task.probe(settings.probe_size)
+        low, high = math.log(settings.low), math.log(settings.high)
+        steps = settings.points - 1
+        self._grid = [math.exp(low + (high - low) * k / steps) for k in range(settings.points)]
+
+    def measure(self, student: nn.Module, distiller: Distiller) -> dict[str, Any]:
+        """L over the grid, T*, the policy's T and the regret; see `landscape.jsonl` in README.
+
+        The `warnings` say what the policy's gradient betrays: one that does not climb L, or that
+        is not L's derivative.
+        """
+        with _batch_statistics(student), torch.no_grad():
+            rows = self._task.rows(student, self._teacher, self._batch)
+        assert rows.teacher is not None
+        game = _Game(distiller, rows.student.double(), rows.teacher.double(), rows.targets)
+        losses = [game.loss(temperature) for temperature in self._grid]
+        best = max(range(len(losses)), key=losses.__getitem__)
+        t_star, loss_star = self._refine(game, best, losses[best])
+        temperatures = game.policy_temperatures().flatten()
+        temperature = temperatures.mean().item()
+        own = game.loss(temperature)
+        quantiles = None
+        if len(temperatures) > 1:
+            points = torch.tensor(QUANTILES, dtype=temperatures.dtype, device=temperatures.device)
+            quantiles = temperatures.quantile(points).tolist()
+        bounds = getattr(distiller.policy, "bounds", None)
+        return {
+            "temperatures": self._grid,
+            "losses": losses,
+            "t_star": t_star,
+            "loss_star": loss_star,
+            "temperature": temperature,
+            "quantiles": quantiles,
+            "regret": 1 - own / loss_star if loss_star > 0 else 0.0,
+            "bounds": list(bounds) if bounds else None,
+            "warnings": game.faults(),
+        }
+
+    def _refine(self, game: "_Game", best: int, loss: float) -> tuple[float, float]:
+        """Golden-section search between the best grid point's neighbours, in log T."""
+        low = math.log(self._grid[max(best - 1, 0)])
+        high = math.log(self._grid[min(best + 1, len(self._grid) - 1)])
+        t_star, loss_star = self._grid[best], loss
+        for _ in range(REFINEMENTS):
+            left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+            at_left, at_right = game.loss(math.exp(left)), game.loss(math.exp(right))
+            if at_left >= at_right:
+                high, t, value = right, math.exp(left), at_left
+            else:
+                low, t, value = left, math.exp(right), at_right
+            if value > loss_star:
+                t_star, loss_star = t, value
+        return t_star, loss_star
+
+
+class _Game:
+    """The distiller on fixed logits [N, C] (float64, no gradient)."""
+
+    def __init__(
+        self, distiller: Distiller, student: Tensor, teacher: Tensor, targets: Tensor
+    ) -> None:
+        self._distiller = distiller
+        self._rows = (student, teacher, targets)
+        # A term that T has no part in (cross-entropy) would only lift the landscape.
+        temperature = self._tensor(4.0).requires_grad_()
+        with torch.enable_grad():
+            terms, _ = distiller.terms(*self._rows, temperature=temperature)
+        self._names = [name for name, term in terms.items() if term.requires_grad]
+
+    def _tensor(self, value: float) -> Tensor:
+        return torch.tensor(value, dtype=torch.float64, device=self._rows[0].device)
+
+    def _loss_at(self, temperature: Tensor) -> Tensor:
+        terms, _ = self._distiller.terms(*self._rows, temperature=temperature)
+        return self._distiller.weighted({name: terms[name] for name in self._names})
+
+    def loss(self, temperature: float) -> float:
+        """L at a common temperature."""
+        if not self._names:
+            return 0.0
+        with torch.no_grad():
+            return self._loss_at(self._tensor(temperature)).item()
+
+    def policy_temperatures(self) -> Tensor:
+        """The policy's own temperatures, 0-d or [N, 1]."""
+        with torch.no_grad():
+            _, temperature = self._distiller.terms(*self._rows)
+        assert temperature is not None
+        return temperature.double()
+
+    def faults(self) -> list[str]:
+        """What the gradients say that they should not, in a user's words."""
+        policy = self._distiller.policy
+        if policy is None or not policy.learned or not self._names:
+            return []
+        found = []
+        temperature = self.policy_temperatures().mean().item()
+        step = 1e-3 * temperature
+        slope = (self.loss(temperature + step) - self.loss(temperature - step)) / (2 * step)
+        with torch.enable_grad():
+            t = self._tensor(temperature).requires_grad_()
+            (felt,) = torch.autograd.grad(self._loss_at(t), t)
+        scale = max(abs(slope), 1e-3 * abs(self.loss(temperature)) / temperature)
+        if abs(felt.item() - slope) > GRADIENT_TOLERANCE * scale:
+            found.append(
+                f"the gradient that reaches the temperature ({felt.item():.3g}) is not the loss's "
+                f"derivative there ({slope:.3g}): is a factor T² or a softmax detached?"
+            )
+        if self._update_lowers_loss(policy):
+            found.append(
+                "the policy's update lowers the loss instead of raising it: is the sign of λ "
+                "wrong, or the gradient reversed twice?"
+            )
+        return found
+
+    def _update_lowers_loss(self, policy: nn.Module) -> bool:
+        """Whether L falls when the policy takes a small step down the gradient that reaches it."""
+        parameters = [p for p in policy.parameters() if p.requires_grad]
+        strength = self._distiller.get_buffer("lambda_")
+        kept = [tensor.detach().clone() for tensor in (strength, *parameters)]
+        try:
+            strength.fill_(1.0)
+            with torch.enable_grad():
+                before = self._own_loss()
+                gradients = torch.autograd.grad(before, parameters)
+            norm = torch.linalg.vector_norm(torch.stack([gradient.norm() for gradient in gradients]))
+            if not norm > 0:
+                return False
+            with torch.no_grad():
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    parameter -= PROBE_STEP / norm * gradient
+                change = self._own_loss().item() - before.item()
+            return change < -ROUNDING * abs(before.item())
+        finally:
+            with torch.no_grad():
+                for tensor, value in zip((strength, *parameters), kept, strict=True):
+                    tensor.copy_(value)
+
+    def _own_loss(self) -> Tensor:
+        """L at the policy's own temperatures."""
+        terms, _ = self._distiller.terms(*self._rows)
+        return self._distiller.weighted({name: terms[name] for name in self._names})
+
+
+@contextlib.contextmanager
+def _batch_statistics(student: nn.Module) -> Iterator[None]:
+    """Train mode inside; afterwards mode, buffers and random state are as they were."""
+    was_training = student.training
+    buffers = [(buffer, buffer.clone()) for buffer in student.buffers()]
+    with torch.random.fork_rng():
+        student.train()
+        try:
+            yield
+        finally:
+            student.train(was_training)
+            with torch.no_grad():
+                for buffer, kept in buffers:
+                    buffer.copy_(kept)

@@ -1,0 +1,173 @@
+"""What a run leaves in its work directory: records, weights, summary, figures, TensorBoard."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from ctkd.engine.build import Run
+from ctkd.engine.checkpoint import write_tensors, write_text
+from ctkd.engine.metrics import Meter, Trace
+from ctkd.engine.state import Progress
+from ctkd.engine.task import Task
+from ctkd.engine.workdir import Workdir
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    from ctkd.engine.console import Console
+
+Record = dict[str, Any]
+Summary = dict[str, Any]
+
+
+def epoch_record(
+    epoch: int, progress: Progress, meter: Meter, rate: float, lambda_: float | None
+) -> Record:
+    """An epoch's training in numbers; means over its steps, `lr` and `lambda` of the last one."""
+    measured = meter.read()
+    record = {"epoch": epoch, "step": progress.steps, "lr": rate, "lambda": lambda_}
+    record |= {name: measured.pop(name, None) for name in ("temperature",)}
+    for name, value in measured.items():
+        kept = name.startswith(("temperature", "gradient", "policy_gradient"))
+        record[name if kept else f"train_{name}"] = value
+    seconds = progress.train_seconds
+    record["images_per_s"] = progress.timed_images / seconds if seconds else None
+    return record
+
+
+def landscape_record(measured: dict[str, Any]) -> Record:
+    """What the epoch's record says of the landscape."""
+    record = {name: measured[name] for name in ("t_star", "regret")}
+    record["probe_temperature"] = measured["temperature"]
+    if measured["quantiles"]:
+        names = ("q05", "q25", "q50", "q75", "q95")
+        record |= {f"temperature_{q}": v for q, v in zip(names, measured["quantiles"], strict=True)}
+    return record
+
+
+def write_weights(workdir: Workdir, name: str, student: nn.Module) -> None:
+    """The student's plain state dict, for anyone's use."""
+    state = {key: value.detach().cpu().contiguous() for key, value in student.state_dict().items()}
+    write_tensors(workdir.path / name, state)
+
+
+def keep_best(
+    record: Record, primary: str, student: nn.Module, progress: Progress, workdir: Workdir
+) -> None:
+    """Remembers the best epoch, by the test images (most papers' custom) and by validation's."""
+    chosen_by = primary.replace("test_", "validation_")
+    if record[primary] > progress.best.get("best", -1.0):
+        progress.best |= {"best": record[primary], "best_epoch": record["epoch"]}
+        write_weights(workdir, "student_best.pt", student)
+    if chosen_by in record and record[chosen_by] > progress.best.get("validation", -1.0):
+        progress.best |= {
+            "validation": record[chosen_by],
+            "chosen": record[primary],
+            "chosen_epoch": record["epoch"],
+        }
+
+
+def write_records(workdir: Workdir, progress: Progress, trace: Trace, task: Task) -> None:
+    """Rewrites the record files from what the checkpoint holds, so that they always agree."""
+    workdir.write_rows("metrics.jsonl", progress.history)
+    if not progress.landscape:
+        return
+    workdir.write_rows("landscape.jsonl", progress.landscape)
+    lines = ["step,epoch,temperature,low,high,lambda"]
+    for step, *values in trace.rows(progress.steps, task.steps_per_epoch):
+        lines.append(",".join([str(step), *(f"{value:.8g}" for value in values)]))
+    write_text(workdir.path / "temperature.csv", "\n".join(lines) + "\n")
+
+
+def summarize(run: Run, task: Task, progress: Progress) -> Summary:
+    """The summary of a finished run, flat."""
+    name = task.primary.removeprefix("test_")
+    last, best = progress.history[-1], progress.best
+    speeds = [record["images_per_s"] for record in progress.history if record["images_per_s"]]
+    chosen = run.settings["recipe"]
+    summary: Summary = {
+        "finished": True,
+        "name": run.name,
+        "dataset": chosen["Recipe.dataset"].removeprefix("@"),
+        "student": chosen["Recipe.student"].removeprefix("@"),
+        "teacher": chosen["Teacher.network"].removeprefix("@") if run.teacher_network else None,
+        "seed": run.seed,
+        "epochs": run.recipe.epochs,
+        "steps": progress.steps,
+        "primary": task.primary,
+        **progress.teacher,
+        "teacher_claimed": run.teacher.claimed if run.teacher_network else None,
+        f"last_{name}": last[task.primary],
+        f"best_{name}": best["best"],
+        "best_epoch": int(best["best_epoch"]),
+    }
+    if "chosen" in best:
+        summary |= {f"chosen_{name}": best["chosen"], "chosen_epoch": int(best["chosen_epoch"])}
+    for key in ("temperature", "t_star", "regret"):
+        summary[key] = last.get("probe_temperature" if key == "temperature" else key)
+    summary["images_per_s"] = sorted(speeds)[len(speeds) // 2] if speeds else None
+    summary["seconds"] = progress.seconds
+    return summary
+
+
+def finish(
+    run: Run, task: Task, progress: Progress, workdir: Workdir, console: "Console"
+) -> Summary:
+    """Draws the figures, writes the summary last of all, and shows it."""
+    import json
+
+    from ctkd.results.figures import save_figures
+    from ctkd.results.runs import read_run
+
+    summary = summarize(run, task, progress)
+    save_figures(read_run(workdir.path), workdir.path)
+    if run.runtime.tensorboard:
+        with Board(run, workdir) as board:
+            board.add_figures(workdir, run.recipe.epochs)
+    write_text(workdir.path / "summary.json", json.dumps(summary, indent=1) + "\n")
+    console.summary(summary, workdir)
+    return summary
+
+
+class Board:
+    """TensorBoard's events of a run; writes nothing where the settings say so."""
+
+    def __init__(self, run: Run, workdir: Workdir) -> None:
+        """Nothing is opened before the first record, since importing TensorBoard takes a second."""
+        self._folder = workdir.path / "tensorboard" if run.runtime.tensorboard else None
+        self._writer: SummaryWriter | None = None
+
+    def __enter__(self) -> "Board":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def _open(self, epoch: int) -> "SummaryWriter | None":
+        if self._folder is not None and self._writer is None:
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            # What a killed process wrote after its last checkpoint is hidden.
+            self._writer = SummaryWriter(str(self._folder), purge_step=epoch)
+        return self._writer
+
+    def add(self, record: Record) -> None:
+        """An epoch's numbers."""
+        writer = self._open(record["epoch"])
+        for name, value in record.items():
+            if writer is not None and value is not None and name not in ("epoch", "step"):
+                writer.add_scalar(name, value, record["epoch"], walltime=time.time())
+
+    def add_figures(self, workdir: Workdir, epoch: int) -> None:
+        """The figures of the work directory."""
+        from ctkd.results.figures import draw_curves, draw_landscape
+        from ctkd.results.runs import read_run
+
+        writer = self._open(epoch)
+        if writer is not None:
+            record = read_run(workdir.path)
+            writer.add_figure("curves", draw_curves(record), epoch)
+            if record.landscape:
+                writer.add_figure("landscape", draw_landscape(record), epoch)

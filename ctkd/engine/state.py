@@ -1,0 +1,69 @@
+"""What moves while a run trains, and how a checkpoint holds it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from ctkd.engine.distiller import Distiller
+from ctkd.engine.metrics import Meter, Trace
+from ctkd.engine.optim import Optimizer
+
+
+@dataclass
+class Progress:
+    """The plain values of a run in progress.
+
+    Attributes:
+        steps: done since the beginning.
+        history: the records of the finished epochs, as `metrics.jsonl` holds them.
+        landscape: the instrument's measurements, as `landscape.jsonl` holds them.
+        best: the best value of the primary metric, and its epoch.
+        teacher: the teacher's metrics, measured before the first step.
+        train_seconds, timed_images: of this epoch's training steps alone, the first step of a
+            process (which compiles and warms up) left out.
+        seconds: of everything, over all the processes that the run has had.
+        fingerprint: of the teacher's weights; the empty text without a teacher.
+    """
+
+    steps: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    landscape: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, float] = field(default_factory=dict)
+    teacher: dict[str, float] = field(default_factory=dict)
+    train_seconds: float = 0.0
+    timed_images: int = 0
+    seconds: float = 0.0
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class Moving:
+    """Everything that a step changes."""
+
+    student: nn.Module
+    distiller: Distiller
+    optimizer: Optimizer
+    meter: Meter
+    trace: Trace
+
+    def state(self, progress: Progress) -> dict[str, Any]:
+        """Tensors and plain values only, so that a checkpoint needs no unpickling of code."""
+        return {
+            "progress": dict(vars(progress)),
+            "student": self.student.state_dict(),
+            "distiller": self.distiller.state_dict(),
+            "optimizer": self.optimizer.torch.state_dict(),
+            "meter": self.meter.state(),
+            "trace": self.trace.values,
+        }
+
+    def load(self, state: dict[str, Any]) -> Progress:
+        """Takes up a checkpoint's state; the progress it was saved with."""
+        self.student.load_state_dict(state["student"])
+        self.distiller.load_state_dict(state["distiller"])
+        self.optimizer.torch.load_state_dict(state["optimizer"])
+        self.meter.load(state["meter"])
+        trace: Tensor = state["trace"]
+        self.trace.values.copy_(trace)
+        return Progress(**state["progress"])

@@ -1,0 +1,245 @@
+"""The one loop: every method, every task, every machine."""
+
+import time
+
+import torch
+
+from ctkd.engine import report
+from ctkd.engine.build import Run
+from ctkd.engine.checkpoint import Checkpoints
+from ctkd.engine.console import Console
+from ctkd.engine.distiller import Outcome
+from ctkd.engine.faults import faults_of_epoch, faults_of_run
+from ctkd.engine.interrupt import StopRequests
+from ctkd.engine.metrics import Meter, Trace
+from ctkd.engine.optim import Optimizer
+from ctkd.engine.probe import Probe
+from ctkd.engine.state import Moving, Progress
+from ctkd.engine.task import Batch, Task
+from ctkd.engine.teacher import FrozenTeacher, autocast, judge
+from ctkd.engine.workdir import Workdir, identity_of
+from ctkd.errors import Interrupted, NonFiniteError, WorkdirError
+from ctkd.seeds import seed_of
+
+
+def train(
+    run: Run, task: Task, teacher: FrozenTeacher | None, workdir: Workdir, console: Console
+) -> report.Summary:
+    """Trains from the latest checkpoint, or from the beginning, to the end.
+
+    Raises:
+        NonFiniteError: a quantity became NaN or infinite; nothing of it is saved.
+        Interrupted: the process was asked to stop; the state is saved.
+    """
+    trainer = Trainer(run, task, teacher, workdir, console)
+    trainer.resume()
+    with StopRequests() as stop, console.live(run, task), report.Board(run, workdir) as board:
+        trainer.prepare()
+        while trainer.epoch <= run.recipe.epochs:
+            for batch in task.batches(trainer.epoch, skip=trainer.steps_into_epoch):
+                trainer.step(batch)
+                if trainer.steps_into_epoch == 0:
+                    board.add(trainer.finish_epoch())
+                if stop.requested or trainer.checkpoint_is_due:
+                    trainer.save()
+                if stop.requested:
+                    raise Interrupted(f"interrupted after step {trainer.progress.steps}")
+    return report.finish(run, task, trainer.progress, workdir, console)
+
+
+class Trainer:
+    """A run in progress."""
+
+    def __init__(
+        self,
+        run: Run,
+        task: Task,
+        teacher: FrozenTeacher | None,
+        workdir: Workdir,
+        console: Console,
+    ) -> None:
+        """Moves the networks to the device; nothing is read or written yet."""
+        self.run, self.task, self.teacher = run, task, teacher
+        self.workdir, self.console = workdir, console
+        device = device_of(run)
+        self.student = to_device(run.student, device)
+        self.distiller = run.distiller.to(device)
+        self.optimizer = Optimizer(run.optimizer, self.student, self.distiller.policy)
+        self.meter = Meter(device)
+        traced = min(run.instrument.trace_epochs, run.recipe.epochs) * task.steps_per_epoch
+        self.trace = Trace(traced if teacher else 0, device)
+        self.moving = Moving(
+            self.student, self.distiller, self.optimizer, self.meter, self.trace
+        )
+        self.compiled = torch.compile(self.student) if run.runtime.compile else self.student
+        self.autocast = autocast(device, run.runtime.precision)
+        self.probe = Probe(run.instrument, task, teacher) if teacher else None
+        folder, keep = workdir.path / "checkpoints", run.runtime.keep_checkpoints
+        self.checkpoints = Checkpoints(folder, keep, console.warn)
+        self.identity = identity_of(run.settings)
+        self.progress = Progress(fingerprint=teacher.fingerprint if teacher else "")
+        self.saved_at = -1
+        self.warm = False  # whether this process has taken a step
+        self.rate = 0.0
+        self.clock = time.monotonic()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next step belongs to, from 1."""
+        return self.progress.steps // self.task.steps_per_epoch + 1
+
+    @property
+    def steps_into_epoch(self) -> int:
+        """Steps done of that epoch."""
+        return self.progress.steps % self.task.steps_per_epoch
+
+    @property
+    def checkpoint_is_due(self) -> bool:
+        """After every epoch, and every so many steps."""
+        by_steps = self.progress.steps % self.run.runtime.checkpoint_steps == 0
+        return by_steps or self.steps_into_epoch == 0
+
+    def resume(self) -> None:
+        """Takes up the latest usable checkpoint, and makes the files agree with it."""
+        state = self.checkpoints.latest(self.identity)
+        if state is None:
+            return
+        ours = self.progress.fingerprint
+        self.progress = self.moving.load(state)
+        if self.progress.fingerprint != ours:
+            raise WorkdirError(
+                f"{self.workdir.path} was begun with another teacher (fingerprint "
+                f"{self.progress.fingerprint} there, {ours} here): give that teacher's weights, "
+                "another --workdir, or --fresh"
+            )
+        self.saved_at = self.progress.steps
+        report.write_records(self.workdir, self.progress, self.trace, self.task)
+        self.console.say(f"resumed at step {self.progress.steps}, epoch {self.epoch}")
+
+    def prepare(self) -> None:
+        """Judges the teacher and takes the first landscape, unless a checkpoint holds them."""
+        for fault in faults_of_run(self.run):
+            self.console.warn(fault)
+        if self.teacher is not None and not self.progress.teacher:
+            self.progress.teacher = judge(self.teacher, self.run.teacher, self.task)
+        self.console.teacher(self.run, self.progress.teacher)
+        self.place()
+        if self.progress.steps == 0:
+            self.measure_landscape(0)
+        self.student.train()
+
+    def place(self) -> None:
+        """Sets what depends on the place in the recipe: λ, weights, progress, learning rate."""
+        recipe, per_epoch = self.run.recipe, self.task.steps_per_epoch
+        position = recipe.position(self.progress.steps, per_epoch)
+        self.distiller.at(position, self.progress.steps / (per_epoch * recipe.epochs))
+        self.rate = self.run.optimizer.learning_rate(position, self.run.recipe_epochs)
+        self.optimizer.set_learning_rate(self.rate)
+
+    def step(self, batch: Batch) -> None:
+        """One step of the game: one backward and one optimizer for student and temperature."""
+        started = time.perf_counter()
+        self.place()
+        torch.manual_seed(seed_of(self.run.seed, "step", self.progress.steps))
+        parts = [self.backward(part) for part in batch.parts(self.run.runtime.accumulate)]
+        norms = self.optimizer.step()
+        outcome = merge(parts)
+        self.meter.update(self.progress.steps, outcome, norms)
+        lambda_ = self.distiller.get_buffer("lambda_")
+        self.trace.update(self.progress.steps, outcome.temperature, lambda_)
+        self.progress.steps += 1
+        if self.warm:
+            self.progress.train_seconds += time.perf_counter() - started
+            self.progress.timed_images += batch.rows
+        self.warm = True
+        self.console.step(self.progress, self.meter, self.rate)
+
+    def backward(self, part: Batch) -> Outcome:
+        """Adds a part's share of the step's gradients."""
+        with self.autocast:
+            rows = self.task.rows(self.compiled, self.teacher, part)
+        outcome: Outcome = self.distiller(
+            rows.student.float(),
+            rows.teacher,
+            rows.targets,
+            total_rows=part.rows,
+            other_losses=rows.other_losses,
+        )
+        outcome.loss.backward()  # type: ignore[no-untyped-call]
+        return outcome
+
+    def finish_epoch(self) -> report.Record:
+        """Evaluates, measures the landscape, and keeps the record; the caller saves."""
+        epoch, recipe = self.epoch - 1, self.run.recipe
+        self.check()
+        lambda_ = self.distiller.get_buffer("lambda_").item() if self.probe else None
+        record = report.epoch_record(epoch, self.progress, self.meter, self.rate, lambda_)
+        if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
+            record |= self.task.evaluate(self.student)
+            record |= self.measure_landscape(epoch)
+            report.keep_best(record, self.task.primary, self.student, self.progress, self.workdir)
+        for fault in faults_of_epoch(self.distiller, self.meter):
+            self.console.warn(fault)
+        self.progress.history.append(record)
+        self.meter.reset()
+        self.progress.train_seconds, self.progress.timed_images = 0.0, 0
+        self.console.epoch(record, recipe.epochs)
+        return record
+
+    def check(self) -> None:
+        """Raises NonFiniteError if anything has become NaN or infinite; the one read-back."""
+        self.meter.check(self.task.steps_per_epoch)
+        finite = torch.stack([p.isfinite().all() for p in self.student.parameters()]).all()
+        if not finite:
+            raise NonFiniteError(
+                f"the student's weights became NaN or infinite by step {self.progress.steps} "
+                f"(learning rate {self.rate:g}); nothing after the last checkpoint was saved"
+            )
+
+    def measure_landscape(self, epoch: int) -> dict[str, float]:
+        """Asks the instrument; what the epoch's record says of it."""
+        if self.probe is None:
+            return {}
+        measured = self.probe.measure(self.student, self.distiller)
+        for fault in measured.pop("warnings"):
+            self.console.warn(fault)
+        self.progress.landscape.append({"epoch": epoch, **measured})
+        return report.landscape_record(measured)
+
+    def save(self) -> None:
+        """Writes a checkpoint and the files that follow from it, unless something went bad."""
+        if self.saved_at == self.progress.steps:
+            return
+        self.check()
+        now = time.monotonic()
+        self.progress.seconds += now - self.clock
+        self.clock = now
+        state = {"identity": self.identity, **self.moving.state(self.progress)}
+        self.checkpoints.save(self.progress.steps, state)
+        self.saved_at = self.progress.steps
+        if self.steps_into_epoch == 0:
+            report.write_weights(self.workdir, "student_last.pt", self.student)
+            report.write_records(self.workdir, self.progress, self.trace, self.task)
+
+
+def merge(parts: list[Outcome]) -> Outcome:
+    """The outcome of a whole step from those of its accumulated parts."""
+    if len(parts) == 1:
+        return parts[0]
+    terms = {name: torch.stack([p.terms[name] for p in parts]).sum() for name in parts[0].terms}
+    temperatures = [p.temperature.reshape(-1, 1) for p in parts if p.temperature is not None]
+    loss = torch.stack([part.loss.detach() for part in parts]).sum()
+    return Outcome(loss, terms, torch.cat(temperatures) if temperatures else None)
+
+
+def device_of(run: Run) -> torch.device:
+    """The device that the run's settings name."""
+    name = run.runtime.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def to_device(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """The network on the device, its convolutions in channels-last order."""
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -1,0 +1,25 @@
+"""The errors that are the user's to mend; everything else is ours and keeps its traceback."""
+
+
+class UserError(Exception):
+    """A mistake in what was handed in (a file, a flag, a value): `main` prints it and exits with 2."""
+
+
+class ConfigError(UserError, ValueError):
+    """A setting of the wrong type, out of its range, misspelt or missing."""
+
+
+class DataError(UserError):
+    """A data set, or a file of weights, that is missing, damaged or not what was expected."""
+
+
+class WorkdirError(UserError):
+    """A work directory that cannot be used: another run's, another process's, not writable."""
+
+
+class NonFiniteError(Exception):
+    """A loss, a temperature or a gradient became NaN or infinite: `main` exits with 3."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved its state: `main` exits with 130."""

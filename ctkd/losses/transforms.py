@@ -1,0 +1,45 @@
+"""Logit transforms: `transform(student_logits, teacher_logits)` -> what policy and objective see.
+
+They are differentiable, so every policy and objective works with them. No transform is None.
+"""
+
+from torch import Tensor
+
+from ctkd.checks import expect, finite
+from ctkd.losses.rows import check_logits, full_precision
+from ctkd.registry import TRANSFORMS
+
+
+@TRANSFORMS.register
+class LogitStandardization:
+    """z -> (z − mean(z)) / (std(z) + epsilon), row by row, for both networks.
+
+    Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024 (arXiv 2403.01731).
+    The student then need not match the scale of the teacher's logits, only their shape. std is the
+    unbiased one, and epsilon stands outside the root, as in the public code.
+
+    Raises:
+        ConfigError: epsilon is not a finite number > 0.
+        ValueError (when called): not rows [N, C] with C >= 2.
+    """
+
+    def __init__(self, epsilon: float = 1e-7) -> None:
+        owner = type(self).__name__
+        expect(finite(epsilon) and epsilon > 0, owner, "epsilon", epsilon, "a number > 0")
+        self.epsilon = epsilon
+
+    def __call__(self, student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, C] and [N, C] -> the same, standardised; half precision becomes float32."""
+        return (
+            self._standardize("student_logits", student_logits),
+            self._standardize("teacher_logits", teacher_logits),
+        )
+
+    def _standardize(self, name: str, logits: Tensor) -> Tensor:
+        check_logits(name, logits)
+        if logits.shape[1] < 2:
+            raise ValueError(f"{name} has {logits.shape[1]} classes: a std needs at least 2")
+        logits = full_precision(logits)
+        # torch takes 0 for the gradient of a std that is 0, so a constant row's stays finite.
+        std = logits.std(dim=1, keepdim=True)
+        return (logits - logits.mean(dim=1, keepdim=True)) / (std + self.epsilon)

@@ -1,0 +1,98 @@
+"""The command: `python -m ctkd.main --gin_file=gin/digits/ctkd.gin`.
+
+Trains (or evaluates) the run that Gin files describe. Flags are parsed, a job is made, the engine
+does the rest. Exit status: 0 finished, 2 a user's error, 3 a non-finite loss, 130 interrupted.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from ctkd.checks import suggest
+from ctkd.errors import ConfigError, Interrupted, NonFiniteError, UserError
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_multi_string("gin_file", [], "A Gin file; repeated ones are read in order, later ones win.", flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_multi_string("gin_param", [], "One more binding, 'Name.parameter = value' or 'macro = value'.", flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_string("workdir", None, "Where the run lives; derived from the configuration if not given.", flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.", flag_values=FLAGS)
+flags.DEFINE_string("checkpoint", None, "With --mode=evaluate: weights of the student.", flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_bool("fresh", False, "Begin again; the old work directory is moved aside.", flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_bool("dry_run", False, "Build everything, print it, train nothing; needs no data and no weights.", flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_bool("help", False, "Print this.", short_name="h", flag_values=FLAGS)
+
+
+def parse_flags(arguments: Sequence[str]) -> None:
+    """Fills FLAGS. Raises ConfigError for an unknown flag, a bad value or a stray argument."""
+    FLAGS.unparse_flags()
+    try:
+        rest = FLAGS(["ctkd.main", *arguments], known_only=False)[1:]
+    except flags.UnrecognizedFlagError as error:
+        hint = suggest(error.flagname, list(FLAGS))
+        raise ConfigError(f"no flag --{error.flagname}{hint}; --help lists them") from error
+    except flags.Error as error:
+        raise ConfigError(str(error)) from error
+    if rest:
+        raise ConfigError(f"{rest[0]!r} is no flag: Gin files are given as --gin_file={rest[0]}")
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Does what the flags say. Raises UserError, NonFiniteError or Interrupted."""
+    parse_flags(arguments)
+    if FLAGS.help:
+        print(f"{__doc__}\nFlags:\n{FLAGS.main_module_help() or FLAGS.get_help()}")
+        return
+    files = list(FLAGS.gin_file)
+    if not files and FLAGS.mode == "evaluate":
+        files = [_config_beside(FLAGS.workdir, FLAGS.checkpoint)]
+    if not files:
+        raise ConfigError("nothing to do: give --gin_file=gin/digits/ctkd.gin, say, or --help")
+    if FLAGS.checkpoint and FLAGS.mode != "evaluate":
+        raise ConfigError("--checkpoint goes with --mode=evaluate; a run resumes by itself")
+
+    from ctkd.engine.console import Console  # torch takes seconds to import, --help none
+    from ctkd.engine.dry_run import describe
+    from ctkd.engine.job import Job, evaluate, execute
+
+    job = Job(files, FLAGS.gin_param, FLAGS.workdir, FLAGS.fresh)
+    if FLAGS.dry_run:
+        print(describe(job))
+    elif FLAGS.mode == "evaluate":
+        evaluate(job, FLAGS.checkpoint, Console())
+    else:
+        execute(job, Console())
+
+
+def _config_beside(workdir: str | None, checkpoint: str | None) -> str:
+    """The configuration of the work directory that is given, or that a checkpoint lies in."""
+    for folder in filter(None, (workdir, checkpoint and pathlib.Path(checkpoint).parent)):
+        path = pathlib.Path(folder) / "config.gin"
+        if path.is_file():
+            return str(path)
+    raise ConfigError(
+        "--mode=evaluate needs --workdir or --checkpoint of a work directory, or a --gin_file "
+        "that says which network and which data"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status, with one clear message on standard error where it is not 0."""
+    try:
+        run(sys.argv[1:] if arguments is None else arguments)
+    except UserError as error:
+        print(f"ctkd: {error}", file=sys.stderr)
+        return 2
+    except NonFiniteError as error:
+        print(f"ctkd: stopped: {error}", file=sys.stderr)
+        return 3
+    except (Interrupted, KeyboardInterrupt) as error:
+        state = f"{error}; the state is saved" if str(error) else "interrupted; what was saved stays"
+        print(f"ctkd: {state}; the same command goes on from there", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Networks by name, and the loading of their published weights."""

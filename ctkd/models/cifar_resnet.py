@@ -1,0 +1,175 @@
+"""Residual networks for 32x32 images (He et al. 2016, arXiv 1512.03385).
+
+`resnet{6n+2}` has three stages of n basic blocks, of 16, 32 and 64 channels; `x4` means four times
+as many (with a stem of 32). `ResNet50` is ImageNet's bottleneck network with a 3x3 stem and no
+max-pooling. A projection, where the shape changes, is a 1x1 convolution with normalisation.
+
+Every network maps images [N, 3, 32, 32] to logits [N, num_classes]. Convolutions start at He's
+normal distribution (`blocks.initialise`), the linear layer at PyTorch's default. Keys are those
+of the published RepDistiller and mdistiller files.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ctkd.models.blocks import classifier, conv, conv_bn, initialise, pool
+from ctkd.registry import MODELS
+
+Widths = tuple[int, int, int, int]  # of the stem and the three stages
+NARROW: Widths = (16, 16, 32, 64)
+TIMES_4: Widths = (32, 64, 128, 256)
+
+
+def _projection(inputs: int, outputs: int, stride: int) -> nn.Module:
+    """What the residual is added to: the input itself, projected where its shape changes."""
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    return conv_bn(inputs, outputs, 1, stride)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, [N, inputs, H, W] -> [N, outputs, H/s, W/s]."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = conv(inputs, outputs, 3, stride)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = conv(outputs, outputs, 3)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample = _projection(inputs, outputs, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The block's output for `x`."""
+        residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(residual + self.downsample(x))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (which strides) and 1x1 convolutions beside a shortcut; a quarter as wide inside."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        inner = outputs // 4
+        self.conv1 = conv(inputs, inner, 1)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = conv(inner, inner, 3, stride)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3 = conv(inner, outputs, 1)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.shortcut = _projection(inputs, outputs, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The block's output for `x`."""
+        inner = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+        return F.relu(self.bn3(self.conv3(inner)) + self.shortcut(x))
+
+
+def _stage(
+    block: type[BasicBlock] | type[Bottleneck], inputs: int, outputs: int, blocks: int, stride: int
+) -> nn.Sequential:
+    """`blocks` blocks, of which the first strides and changes the number of channels."""
+    first = block(inputs, outputs, stride)
+    return nn.Sequential(first, *(block(outputs, outputs, 1) for _ in range(blocks - 1)))
+
+
+class CifarResNet(nn.Module):
+    """The three-stage network of `depth` = 6n + 2 layers."""
+
+    def __init__(self, depth: int, widths: Widths, num_classes: int) -> None:
+        super().__init__()
+        blocks = (depth - 2) // 6
+        self.conv1 = conv(3, widths[0], 3)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.layer1 = _stage(BasicBlock, widths[0], widths[1], blocks, 1)
+        self.layer2 = _stage(BasicBlock, widths[1], widths[2], blocks, 2)
+        self.layer3 = _stage(BasicBlock, widths[2], widths[3], blocks, 2)
+        self.fc = classifier(widths[3], num_classes)
+        initialise(self)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits [N, K] of images [N, 3, 32, 32]."""
+        x = self.layer1(F.relu(self.bn1(self.conv1(images))))
+        logits: torch.Tensor = self.fc(pool(self.layer3(self.layer2(x))))
+        return logits
+
+
+class CifarBottleneckResNet(nn.Module):
+    """The four-stage network of `blocks` bottleneck blocks a stage, at 32, 16, 8 and 4 pixels."""
+
+    def __init__(self, blocks: tuple[int, int, int, int], num_classes: int) -> None:
+        super().__init__()
+        self.conv1 = conv(3, 64, 3)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.layer1 = _stage(Bottleneck, 64, 256, blocks[0], 1)
+        self.layer2 = _stage(Bottleneck, 256, 512, blocks[1], 2)
+        self.layer3 = _stage(Bottleneck, 512, 1024, blocks[2], 2)
+        self.layer4 = _stage(Bottleneck, 1024, 2048, blocks[3], 2)
+        self.linear = classifier(2048, num_classes)
+        initialise(self)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits [N, K] of images [N, 3, 32, 32]."""
+        x = self.layer1(F.relu(self.bn1(self.conv1(images))))
+        logits: torch.Tensor = self.linear(pool(self.layer4(self.layer3(self.layer2(x)))))
+        return logits
+
+
+@MODELS.register
+def resnet8(num_classes: int = 100) -> nn.Module:
+    """One block a stage."""
+    return CifarResNet(8, NARROW, num_classes)
+
+
+@MODELS.register
+def resnet14(num_classes: int = 100) -> nn.Module:
+    """Two blocks a stage."""
+    return CifarResNet(14, NARROW, num_classes)
+
+
+@MODELS.register
+def resnet20(num_classes: int = 100) -> nn.Module:
+    """Three blocks a stage; the student of most published pairs."""
+    return CifarResNet(20, NARROW, num_classes)
+
+
+@MODELS.register
+def resnet32(num_classes: int = 100) -> nn.Module:
+    """Five blocks a stage."""
+    return CifarResNet(32, NARROW, num_classes)
+
+
+@MODELS.register
+def resnet44(num_classes: int = 100) -> nn.Module:
+    """Seven blocks a stage."""
+    return CifarResNet(44, NARROW, num_classes)
+
+
+@MODELS.register
+def resnet56(num_classes: int = 100) -> nn.Module:
+    """Nine blocks a stage."""
+    return CifarResNet(56, NARROW, num_classes)
+
+
+@MODELS.register
+def resnet110(num_classes: int = 100) -> nn.Module:
+    """Eighteen blocks a stage."""
+    return CifarResNet(110, NARROW, num_classes)
+
+
+@MODELS.register
+def resnet8x4(num_classes: int = 100) -> nn.Module:
+    """One block a stage, four times as wide."""
+    return CifarResNet(8, TIMES_4, num_classes)
+
+
+@MODELS.register
+def resnet32x4(num_classes: int = 100) -> nn.Module:
+    """Five blocks a stage, four times as wide."""
+    return CifarResNet(32, TIMES_4, num_classes)
+
+
+@MODELS.register
+def ResNet50(num_classes: int = 100) -> nn.Module:  # noqa: N802  (the published tables' spelling)
+    """ImageNet's ResNet-50 for small images: a 3x3 stem, no max-pooling."""
+    return CifarBottleneckResNet((3, 4, 6, 3), num_classes)

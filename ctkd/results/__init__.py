@@ -1,0 +1,42 @@
+"""Reading runs from their work directories: tables, paired statistics and figures."""
+
+from typing import TYPE_CHECKING
+
+from ctkd.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from ctkd.results.comparison import Standings, compare
+    from ctkd.results.figures import draw_curves, draw_landscape, save_figures
+    from ctkd.results.published import Published, lookup
+    from ctkd.results.runs import RunRecord, find_runs, read_run
+    from ctkd.results.statistics import Comparison, mean_std, paired_difference
+    from ctkd.results.tables import Column, Table
+
+__all__ = [
+    "Column",
+    "Comparison",
+    "Published",
+    "RunRecord",
+    "Standings",
+    "Table",
+    "compare",
+    "draw_curves",
+    "draw_landscape",
+    "find_runs",
+    "lookup",
+    "mean_std",
+    "paired_difference",
+    "read_run",
+    "save_figures",
+]
+_ORIGINS = {
+    "comparison": ("Standings", "compare"),
+    "figures": ("draw_curves", "draw_landscape", "save_figures"),
+    "published": ("Published", "lookup"),
+    "runs": ("RunRecord", "find_runs", "read_run"),
+    "statistics": ("Comparison", "mean_std", "paired_difference"),
+    "tables": ("Column", "Table"),
+}
+__getattr__ = lazy_names(
+    __name__, {name: f"{__name__}.{module}" for module, names in _ORIGINS.items() for name in names}
+)

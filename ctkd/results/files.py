@@ -1,0 +1,112 @@
+"""The files of a work directory, read with care: whatever is damaged is named by file and line."""
+
+import itertools
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctkd.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+TRACE_COLUMNS = ("step", "epoch", "temperature", "low", "high", "lambda")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds."""
+    try:
+        value = json.loads(path.read_bytes())
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}: damaged, not JSON ({error.msg})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: damaged, not text in UTF-8 ({error.reason})") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def read_rows(
+    path: Path, complain: Callable[[dict[str, Any]], str | None] = lambda row: None
+) -> list[dict[str, Any]]:
+    """The rows of a file with one JSON object a line, by epoch; none where there is no file.
+
+    A last line without its newline was torn when the run was stopped, and is passed over if it
+    does not parse. Of two lines for one epoch the later counts: a resumed run repeated it.
+    `complain` says what else a row should have been, or None.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise DataError(f"{path}, line {number}: damaged, not JSON ({error})") from error
+        if not isinstance(row, dict) or type(row.get("epoch")) is not int:
+            complaint: str | None = "an object with a whole number 'epoch'"
+        else:
+            complaint = complain(row)
+        if complaint is not None:
+            raise DataError(f"{path}, line {number}: expected {complaint}")
+        rows[row["epoch"]] = row
+    return [rows[epoch] for epoch in sorted(rows)]
+
+
+def read_landscape(path: Path) -> list[dict[str, Any]]:
+    """The rows of landscape.jsonl, each with a grid of temperatures and losses to draw."""
+
+    def complain(row: dict[str, Any]) -> str | None:
+        temperatures, losses = row.get("temperatures"), row.get("losses")
+        fits = (
+            isinstance(temperatures, list)
+            and isinstance(losses, list)
+            and len(temperatures) == len(losses) >= 2
+            and all(is_number(value) and value > 0 for value in temperatures)
+            and all(value < following for value, following in itertools.pairwise(temperatures))
+        )
+        wanted = "'temperatures', positive and ascending, at least two, and as many 'losses'"
+        return None if fits else wanted
+
+    return read_rows(path, complain)
+
+
+def read_trace(path: Path) -> dict[str, "Floats"]:
+    """The columns of temperature.csv, one row per step; no columns where there is no file.
+
+    A last line without its newline is passed over: its last number may have been cut short.
+    """
+    import numpy as np
+
+    if not path.is_file():
+        return {}
+    complete = path.read_bytes().split(b"\n")[:-1]
+    if not complete:
+        return {}
+    header, *lines = complete
+    names = header.decode(errors="replace").strip().split(",")
+    if not set(TRACE_COLUMNS).issubset(names):
+        raise DataError(f"{path}, line 1: expected the columns {','.join(TRACE_COLUMNS)}")
+    steps: dict[float, list[float]] = {}
+    for number, line in enumerate(lines, 2):
+        try:
+            values = [float(field) if field.strip() else math.nan for field in line.split(b",")]
+            row = dict(zip(names, values, strict=True))
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: expected {len(names)} numbers") from error
+        steps[row["step"]] = [row[name] for name in TRACE_COLUMNS]
+    table = np.array([steps[step] for step in sorted(steps)]).reshape(-1, len(TRACE_COLUMNS))
+    return {name: table[:, index] for index, name in enumerate(TRACE_COLUMNS)}
+
+
+def is_number(value: object) -> bool:
+    """True for a finite int or float: JSON's NaN and null count as missing."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

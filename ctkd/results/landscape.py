@@ -1,0 +1,208 @@
+"""The figure of the game: the loss over all temperatures, and where the policy stood in it."""
+
+from typing import TYPE_CHECKING, Any
+
+from ctkd.errors import DataError
+from ctkd.results import style
+from ctkd.results.runs import RunRecord, pick
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+POLICY_LABEL = "policy's $T$"
+STAR_LABEL = r"$T^{*} = \mathrm{argmax}\ L(T)$"
+BANDS = ((0, 4, 0.28, "5–95 % of rows"), (1, 3, 0.4, "25–75 % of rows"))  # of five quantiles
+
+
+def draw_landscape(record: RunRecord) -> "Figure":
+    """Epoch × temperature, the probe's loss L(T) / max L as colour, the policy's T and T* over it.
+
+    T* is where the adversary wants to go. For a policy with one T per row, bands hold the middle
+    50 % and 90 % of its temperatures on the probe. Where the first epochs were recorded step by
+    step, a panel on the left shows the temperature's plunge.
+
+    Raises:
+        DataError: the run recorded no landscape (it has no teacher, or has not evaluated yet).
+    """
+    if not record.landscape:
+        raise DataError(f"{record.path}: no landscape to draw; a run without a teacher has none")
+    figure = style.new_figure(height=3.1)
+    if len(record.trace.get("step", ())):
+        plunge, axes = figure.subplots(1, 2, sharey=True, width_ratios=(1, 2.3))
+        _draw_plunge(plunge, record)
+        style.dress(axes, "Epoch", "")
+        axes.tick_params(which="both", left=False)
+    else:
+        axes = figure.subplots()
+        style.dress(axes, "Epoch", "Temperature $T$")
+    axes.grid(False)
+    mesh = _draw_losses(axes, record.landscape)
+    _draw_policy(axes, record.landscape)
+    _mark_lambda(axes, record)
+    _limit(axes, record)
+    bar = figure.colorbar(mesh, ax=axes, pad=0.015, aspect=28)
+    bar.set_label(r"$L(T)\,/\,\mathrm{max}\,L$, per epoch", fontsize=style.NORMAL)
+    bar.ax.tick_params(labelsize=style.SMALL, width=style.THIN, length=2.5)
+    bar.outline.set_linewidth(style.THIN)
+    style.legend(axes, columns=3)
+    style.headline(figure, headline_of(record))
+    return figure
+
+
+def normalised_losses(rows: list[dict[str, Any]]) -> tuple["Floats", "Floats", "Floats"]:
+    """Epochs [E], temperatures [T], and the losses [E, T], each epoch divided by its maximum.
+
+    Rows on another grid than the first are interpolated in log T; where a loss is missing, or
+    where no loss of its epoch is positive, the value is nan.
+    """
+    import numpy as np
+
+    grid = np.array(rows[0]["temperatures"], dtype=np.float64)
+    table = np.full((len(rows), len(grid)), np.nan)
+    for index, row in enumerate(rows):
+        losses = np.array(row["losses"], dtype=np.float64)  # null becomes nan
+        losses[~np.isfinite(losses)] = np.nan
+        points = np.array(row["temperatures"], dtype=np.float64)
+        if len(points) != len(grid) or not np.array_equal(points, grid):
+            losses = np.interp(np.log(grid), np.log(points), losses, left=np.nan, right=np.nan)
+        if np.any(losses > 0):
+            table[index] = losses / np.nanmax(losses)
+    return np.array([row["epoch"] for row in rows], dtype=np.float64), grid, table
+
+
+def _draw_losses(axes: "Axes", rows: list[dict[str, Any]]) -> Any:
+    """The coloured field; each evaluated epoch reaches half-way to its neighbours.
+
+    Between the grid's temperatures the loss is interpolated, between epochs it is not: it is
+    smooth in T, and steps show where it was measured. A thin line encloses regrets below 1 %.
+    """
+    import numpy as np
+
+    epochs, grid, table = normalised_losses(rows)
+    coarse, fine = np.log(grid), np.linspace(np.log(grid[0]), np.log(grid[-1]), 241)
+    values = np.ma.masked_invalid([np.interp(fine, coarse, losses) for losses in table]).T
+    floor = float(values.min()) if values.count() else 0.0
+    if len(epochs) > 1:
+        line = {"colors": style.BLACK, "linewidths": 0.5, "alpha": 0.6}
+        axes.contour(epochs, np.exp(fine), values, levels=[0.99], **line)
+        axes.plot([], [], color=style.BLACK, linewidth=0.5, alpha=0.6, label="regret 1 %")
+    return axes.pcolormesh(
+        edges(epochs),
+        np.exp(edges(fine)),
+        values,
+        cmap="cividis",
+        vmin=max(0.0, floor) if floor < 1 else 0.0,
+        vmax=1.0,
+        rasterized=True,  # thousands of cells: as vectors they show seams, and weigh
+    )
+
+
+def edges(centers: "Floats") -> "Floats":
+    """The borders of cells around ascending `centers`: half-way between, one more than cells."""
+    import numpy as np
+
+    if len(centers) == 1:
+        return np.array([centers[0] - 0.5, centers[0] + 0.5])
+    middles = (centers[1:] + centers[:-1]) / 2
+    first, last = 2 * centers[0] - middles[0], 2 * centers[-1] - middles[-1]
+    return np.concatenate([[first], middles, [last]])
+
+
+def _draw_policy(axes: "Axes", rows: list[dict[str, Any]]) -> None:
+    """The policy's temperature at each evaluation with its spread and bounds, and T* over it."""
+    quantiles = quantiles_of(rows)
+    for low, high, alpha, label in BANDS if quantiles else ():
+        look = {"facecolor": "white", "edgecolor": style.VERMILLION, "linewidth": 0.6}
+        epochs, values = quantiles
+        style.band(axes, epochs, values[low], values[high], label, alpha=alpha, **look)
+    thick = {"linewidth": 2.0, "path_effects": _halo(3.2), "marker": "o", "markersize": 4.0}
+    look = {"color": style.VERMILLION, "clip_on": False, "zorder": 4, **thick}
+    style.line(axes, *pick(rows, "temperature"), POLICY_LABEL, **look)
+    # Thin and dashed above the policy's thick line: where the two agree, both are seen.
+    look = {"color": style.BLACK, "linestyle": style.DASHED, "marker": "^", "linewidth": 1.0}
+    style.line(axes, *pick(rows, "t_star"), STAR_LABEL, clip_on=False, zorder=5, **look)
+    for index, bound in enumerate(bounds_of(rows)):
+        label = None if index else "bounds of $T$"
+        style.level(axes, bound, label, linestyle=style.DOTTED)
+
+
+def _halo(width: float) -> list[Any]:
+    """A light outline that keeps a line apart from whatever colour lies under it."""
+    from matplotlib.patheffects import Normal, Stroke
+
+    return [Stroke(linewidth=width, foreground="white", alpha=0.7), Normal()]
+
+
+def quantiles_of(rows: list[dict[str, Any]]) -> tuple["Floats", "Floats"] | None:
+    """Epochs [E] and quantiles [5, E] of a per-row policy's temperatures; None for another."""
+    import numpy as np
+
+    told = [row for row in rows if row.get("quantiles")]
+    if not told:
+        return None
+    epochs = np.array([row["epoch"] for row in told], dtype=np.float64)
+    return epochs, np.array([row["quantiles"] for row in told], dtype=np.float64).T
+
+
+def bounds_of(rows: list[dict[str, Any]]) -> tuple[float, ...]:
+    """The lower and upper bound of the policy's temperature, or nothing where it has none."""
+    return next((tuple(map(float, row["bounds"])) for row in rows if row.get("bounds")), ())
+
+
+def _draw_plunge(axes: "Axes", record: RunRecord) -> None:
+    """The temperature at every step of the first epochs, against T* at their evaluations."""
+    trace = record.trace
+    end = float(trace["epoch"].max())
+    if (trace["high"] > trace["low"]).any():
+        look = {"color": style.VERMILLION, "alpha": 0.2, "linewidth": 0}
+        style.band(axes, trace["epoch"], trace["low"], trace["high"], "range over rows", **look)
+    look = {"color": style.VERMILLION, "marker": "o" if len(trace["step"]) == 1 else ""}
+    style.line(axes, trace["epoch"], trace["temperature"], "$T$ of each step", **look)
+    epochs, best = pick(record.landscape, "t_star")
+    shown = int((epochs < end).sum()) + 1  # the first evaluation beyond gives the line its end
+    look = {"color": style.BLACK, "linestyle": style.DASHED, "marker": "^", "linewidth": 1.0}
+    style.line(axes, epochs[:shown], best[:shown], "$T^{*}$", **look)
+    style.dress(axes, "Epoch, step by step", "Temperature $T$")
+    style.epoch_axis(axes, 0.0, end)
+    style.legend(axes, columns=2 if len(axes.collections) == 0 else 1)
+
+
+def _mark_lambda(axes: "Axes", record: RunRecord) -> None:
+    """A thin upright line where λ reaches its full strength, if it rises at all."""
+    epochs, strengths = record.series("lambda")
+    if not len(strengths) or strengths.max() <= strengths.min():
+        return
+    full = float(epochs[strengths.argmax()])
+    axes.axvline(full, color="white", linewidth=style.THIN, linestyle=(0, (2, 2)))
+    axes.annotate(
+        rf"$\lambda={strengths.max():.3g}$",
+        (full, 0.06),
+        xycoords=("data", "axes fraction"),
+        xytext=(3, 0),
+        textcoords="offset points",
+        color="white",
+        fontsize=style.SMALL,
+    )
+
+
+def _limit(axes: "Axes", record: RunRecord) -> None:
+    """Axes that hold the whole field, the policy's temperatures, and its bounds."""
+    rows = record.landscape
+    epochs = [row["epoch"] for row in rows]
+    values = [*bounds_of(rows), *pick(rows, "temperature")[1], *pick(rows, "t_star")[1]]
+    values += [row["temperatures"][side] for row in rows for side in (0, -1)]
+    values += [value for row in rows for value in row.get("quantiles") or ()]
+    style.temperature_axis(axes, values)
+    style.epoch_axis(axes, min(epochs), max(epochs))
+
+
+def headline_of(record: RunRecord) -> str:
+    """Method, networks and seed in one line."""
+    pair = f"{record.teacher} → {record.student}" if record.teacher else record.student
+    seed = "" if record.seed is None else f", seed {record.seed}"
+    return f"{record.name}: {pair}{seed}"

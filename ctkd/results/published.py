@@ -1,0 +1,135 @@
+"""Published top-1 accuracies, by teacher, student and method, each with its source.
+
+Two numbers of different sources may differ by their recipe, and by which accuracy they report:
+the best test epoch exceeds the last one by about 0.3 points, of the size of the gains claimed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published number.
+
+    Attributes:
+        value: top-1 accuracy on the test set, percent.
+        source: where it stands.
+        reports: which accuracy that is, of the "best" test epoch or the "last"; None where the
+            source does not tell.
+        epochs: length of the published run.
+    """
+
+    value: float
+    source: str
+    reports: Literal["best", "last"] | None
+    epochs: int = 240
+
+
+REPDISTILLER = "RepDistiller (Tian et al., ICLR 2020)"
+CTKD = "CTKD (Li et al., AAAI 2023)"
+DKD = "DKD (Zhao et al., CVPR 2022), mdistiller's recipe"
+CTKD_DKD = "CTKD (Li et al., AAAI 2023), its own run of DKD"
+LS = "Logit Standardization (Sun et al., CVPR 2024)"
+
+# Teacher -> student, in the order of the papers' tables; every tuple below follows it.
+PAIRS: tuple[tuple[str, str], ...] = (
+    ("resnet56", "resnet20"),
+    ("resnet110", "resnet32"),
+    ("resnet110", "resnet20"),
+    ("wrn_40_2", "wrn_16_2"),
+    ("wrn_40_2", "wrn_40_1"),
+    ("vgg13", "vgg8"),
+    ("resnet32x4", "resnet8x4"),
+    ("wrn_40_2", "ShuffleV1"),
+    ("vgg13", "MobileNetV2"),
+    ("ResNet50", "MobileNetV2"),
+    ("resnet32x4", "ShuffleV1"),
+    ("resnet32x4", "ShuffleV2"),
+)
+
+_Row = tuple[float | None, ...]
+_ = None  # not published
+
+_KD: _Row = (70.66, 73.08, 70.66, 74.92, 73.54, 72.98, 73.33, 74.83, 67.37, 67.35, 74.07, 74.45)
+_CTKD: _Row = (71.19, 73.52, 70.99, 75.45, 73.93, 73.52, 73.39, 75.78, 68.46, 68.47, 74.48, 75.31)
+_DKD: _Row = (71.97, 74.11, 71.06, 76.24, 74.81, 74.68, 76.32, 76.70, 69.71, 70.35, 76.45, 77.07)
+_CTKD_DKD: _Row = (71.43, 73.66, 71.28, 75.70, 74.54, _, _, _, _, _, 75.44, 76.48)
+_DKD_CTKD: _Row = (71.65, 74.02, 71.70, 75.81, 74.59, _, _, _, _, _, 75.93, 76.94)
+_KD_LS: _Row = (71.43, 74.17, 71.48, 76.11, 74.37, 74.36, 76.62, _, 68.61, 69.02, _, 75.56)
+_CTKD_LS: _Row = (71.34, 74.01, 71.39, 76.08, 74.58, 74.47, 76.67, _, 68.98, 69.36, _, 76.18)
+
+# Method (the stem of its Gin file) -> its rows, the one to show first.
+_ROWS: dict[str, tuple[tuple[_Row, str, Literal["best", "last"]], ...]] = {
+    "kd": ((_KD, REPDISTILLER, "last"),),
+    "ctkd": ((_CTKD, CTKD, "best"),),
+    "dkd": ((_DKD, DKD, "best"), (_CTKD_DKD, CTKD_DKD, "best")),
+    "dkd_ctkd": ((_DKD_CTKD, CTKD, "best"),),
+    "standardized": ((_KD_LS, LS, "best"),),
+    "ctkd_standardized": ((_CTKD_LS, LS, "best"),),
+}
+
+# Networks trained without a teacher.
+ALONE: dict[str, float] = {
+    "resnet20": 69.06,
+    "resnet32": 71.14,
+    "resnet56": 72.34,
+    "resnet110": 74.31,
+    "resnet8x4": 72.50,
+    "resnet32x4": 79.42,
+    "wrn_16_2": 73.26,
+    "wrn_40_1": 71.98,
+    "wrn_40_2": 75.61,
+    "vgg8": 70.36,
+    "vgg13": 74.64,
+    "MobileNetV2": 64.60,
+    "ShuffleV1": 70.50,
+    "ShuffleV2": 71.82,
+    "ResNet50": 79.34,
+}
+
+_IMAGENET_PAIR = ("resnet34", "resnet18")
+_IMAGENET: dict[str, tuple[Published, ...]] = {
+    "vanilla": (Published(70.26, CTKD, None, 120),),
+    "kd": (Published(70.83, CTKD, "best", 120), Published(71.03, "mdistiller", None, 100)),
+    "ctkd": (Published(71.32, CTKD, "best", 120),),
+    "dkd": (Published(71.13, CTKD_DKD, "best", 120), Published(71.70, DKD, "best", 100)),
+    "dkd_ctkd": (Published(71.51, CTKD, "best", 120),),
+}
+
+
+def lookup(
+    teacher: str | None, student: str, method: str, dataset: str = "cifar100"
+) -> Published | None:
+    """The published number to set beside a run of `method`, the first of `lookup_all`, or None.
+
+    `method` is the name of our configuration: vanilla (the student alone, whatever the teacher),
+    kd, ctkd, dkd, dkd_ctkd, standardized (KD + LS) or ctkd_standardized (CTKD + LS).
+    """
+    return next(iter(lookup_all(teacher, student, method, dataset)), None)
+
+
+def lookup_all(
+    teacher: str | None, student: str, method: str, dataset: str = "cifar100"
+) -> tuple[Published, ...]:
+    """Every published number for the same, the one whose recipe our configuration follows first."""
+    if dataset == "imagenet" and student == _IMAGENET_PAIR[1]:
+        fits = teacher == _IMAGENET_PAIR[0] or method == "vanilla"
+        return _IMAGENET.get(method, ()) if fits else ()
+    if dataset != "cifar100":
+        return ()
+    if method == "vanilla":
+        return (Published(ALONE[student], REPDISTILLER, None),) if student in ALONE else ()
+    return tuple(_distilled(teacher, student, method))
+
+
+def _distilled(teacher: str | None, student: str, method: str) -> Iterator[Published]:
+    """The numbers of the CIFAR-100 tables for one cell."""
+    if teacher is None or (teacher, student) not in PAIRS:
+        return
+    column = PAIRS.index((teacher, student))
+    for row, source, reports in _ROWS.get(method, ()):
+        value = row[column]
+        if value is not None:
+            yield Published(value, source, reports)

@@ -1,0 +1,57 @@
+"""Packaging: the package `ctkd`, with the Gin files of `gin/` inside a wheel as `ctkd/gin`."""
+
+import pathlib
+import re
+import shutil
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+HERE = pathlib.Path(__file__).parent
+INIT = (HERE / "ctkd" / "__init__.py").read_text(encoding="utf-8")
+
+
+class BuildWithGinFiles(build_py):
+    """Copies the Gin files into the package, so that an installed ctkd finds `digits/ctkd.gin`."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree(HERE / "gin", pathlib.Path(self.build_lib) / "ctkd" / "gin", dirs_exist_ok=True)
+
+
+setup(
+    name="ctkd",
+    version=re.search(r'__version__ = "(.+)"', INIT)[1],
+    description="Knowledge distillation with a learned temperature",
+    python_requires=">=3.10",
+    packages=find_packages(include=["ctkd", "ctkd.*"]),
+    cmdclass={"build_py": BuildWithGinFiles},
+    install_requires=[
+        "torch>=2.4",
+        "torchvision",
+        "gin-config>=0.5",
+        "absl-py",
+        "fvcore",
+        "submitit>=1.5",
+        "tensorboard",
+        "pycocotools",
+        "scikit-learn",
+        "scipy",
+        "numpy",
+        "matplotlib>=3.7",
+        "rich",
+    ],
+    extras_require={
+        "dev": [
+            "pytest>=8",
+            "pytest-cov",
+            "pytest-timeout",
+            "coverage>=7.10",
+            "hypothesis",
+            "mypy",
+            "ruff",
+            "import-linter>=2.1",
+        ]
+    },
+)

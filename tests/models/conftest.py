@@ -1,0 +1,37 @@
+"""Real data from beside the repository, where it is; a fresh clone skips what needs it."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+SHARED = pathlib.Path(__file__).parents[2].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def teachers():
+    """The folder of trained networks."""
+    folder = SHARED / "teachers"
+    if not folder.is_dir():
+        pytest.skip(f"needs the trained networks in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar100_test(tmp_path_factory):
+    """The 10,000 test images, normalised as the trained networks expect, and their labels."""
+    script = SHARED / "unpack_cifar100.py"
+    if not script.is_file():
+        pytest.skip(f"needs CIFAR-100 beside {script}")
+    folder = tmp_path_factory.mktemp("cifar100")
+    subprocess.run([sys.executable, script, folder], check=True, capture_output=True)
+    with np.load(folder / "cifar100.npz") as data:
+        images, labels = data["test_images"], data["test_labels"]
+    (folder / "cifar100.npz").unlink()  # 185 MB
+    mean = torch.tensor([0.5070, 0.4865, 0.4409]).view(3, 1, 1)
+    std = torch.tensor([0.2673, 0.2564, 0.2761]).view(3, 1, 1)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    return (pixels - mean) / std, torch.from_numpy(labels)

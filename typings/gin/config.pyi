@@ -1,0 +1,11 @@
+from collections.abc import Iterator
+from typing import Any
+
+class ConfigurableReference:
+    selector: str
+    scopes: list[str]
+    evaluate: bool
+
+_CONFIG: dict[tuple[str, str], dict[str, Any]]
+
+def iterate_references(config: Any, to: Any = ...) -> Iterator[ConfigurableReference]: ...
