@@ -12,7 +12,7 @@ from ctkd.errors import ConfigError
 
 
 def expect(condition: bool, owner: str, parameter: str, value: object, expected: str) -> None:
-    """Raises ConfigError, naming the binding, what came and what was expected, unless `condition`."""
+    """Raises ConfigError unless `condition`: the binding, what came, what was expected."""
     if not condition:
         raise ConfigError(f"{owner}.{parameter} = {value!r}: expected {expected}")
 
@@ -79,5 +79,10 @@ def _spell(annotation: Any) -> str:
         return f"a list of {_spell(arguments[0])}"
     if annotation is type(None):
         return "None"
-    words = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "True or False"}
+    words = {
+        int: "a whole number",
+        float: "a number",
+        str: "a text in quotes",
+        bool: "True or False",
+    }
     return words.get(annotation, str(annotation))

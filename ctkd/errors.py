@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """A mistake in what was handed in (a file, a flag, a value): `main` prints it and exits with 2."""
+    """A mistake in what was handed in (a file, a flag, a value): `main` exits with 2."""
 
 
 class ConfigError(UserError, ValueError):
@@ -21,5 +21,5 @@ class NonFiniteError(Exception):
     """A loss, a temperature or a gradient became NaN or infinite: `main` exits with 3."""
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 - nothing went wrong
     """The run was asked to stop and has saved its state: `main` exits with 130."""

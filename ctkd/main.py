@@ -13,15 +13,24 @@ from absl import flags
 from ctkd.checks import suggest
 from ctkd.errors import ConfigError, Interrupted, NonFiniteError, UserError
 
-FLAGS = flags.FlagValues()
-flags.DEFINE_multi_string("gin_file", [], "A Gin file; repeated ones are read in order, later ones win.", flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_multi_string("gin_param", [], "One more binding, 'Name.parameter = value' or 'macro = value'.", flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_string("workdir", None, "Where the run lives; derived from the configuration if not given.", flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.", flag_values=FLAGS)
-flags.DEFINE_string("checkpoint", None, "With --mode=evaluate: weights of the student.", flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_bool("fresh", False, "Begin again; the old work directory is moved aside.", flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_bool("dry_run", False, "Build everything, print it, train nothing; needs no data and no weights.", flag_values=FLAGS)  # fmt: skip
-flags.DEFINE_bool("help", False, "Print this.", short_name="h", flag_values=FLAGS)
+FLAGS = flags.FlagValues()  # type: ignore[no-untyped-call]
+HELP = {
+    "gin_file": "A Gin file; may be repeated, later ones win.",
+    "gin_param": "One more binding, 'Name.parameter = value' or 'macro = value'; may be repeated.",
+    "workdir": "Where the run lives; by default derived from the configuration.",
+    "mode": "train|evaluate",
+    "checkpoint": "With --mode=evaluate: the student's weights.",
+    "fresh": "Begin again; the old work directory is moved aside.",
+    "dry_run": "Build and print everything, train nothing; needs no data and no weights.",
+    "help": "Print this.",
+}
+for _name in ("gin_file", "gin_param"):
+    flags.DEFINE_multi_string(_name, [], HELP[_name], flag_values=FLAGS)
+for _name in ("workdir", "checkpoint"):
+    flags.DEFINE_string(_name, None, HELP[_name], flag_values=FLAGS)
+for _name in ("fresh", "dry_run", "help"):
+    flags.DEFINE_bool(_name, False, HELP[_name], flag_values=FLAGS)
+flags.DEFINE_enum("mode", "train", ["train", "evaluate"], HELP["mode"], flag_values=FLAGS)
 
 
 def parse_flags(arguments: Sequence[str]) -> None:
@@ -42,7 +51,8 @@ def run(arguments: Sequence[str]) -> None:
     """Does what the flags say. Raises UserError, NonFiniteError or Interrupted."""
     parse_flags(arguments)
     if FLAGS.help:
-        print(f"{__doc__}\nFlags:\n{FLAGS.main_module_help() or FLAGS.get_help()}")
+        lines = [f"  --{name:<11} {text}" for name, text in HELP.items()]
+        print("\n".join([__doc__ or "", *lines]))
         return
     files = list(FLAGS.gin_file)
     if not files and FLAGS.mode == "evaluate":
@@ -67,7 +77,8 @@ def run(arguments: Sequence[str]) -> None:
 
 def _config_beside(workdir: str | None, checkpoint: str | None) -> str:
     """The configuration of the work directory that is given, or that a checkpoint lies in."""
-    for folder in filter(None, (workdir, checkpoint and pathlib.Path(checkpoint).parent)):
+    beside = str(pathlib.Path(checkpoint).parent) if checkpoint else None
+    for folder in filter(None, (workdir, beside)):
         path = pathlib.Path(folder) / "config.gin"
         if path.is_file():
             return str(path)
@@ -88,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ctkd: stopped: {error}", file=sys.stderr)
         return 3
     except (Interrupted, KeyboardInterrupt) as error:
-        state = f"{error}; the state is saved" if str(error) else "interrupted; what was saved stays"
+        state = (
+            f"{error}; the state is saved" if str(error) else "interrupted; what was saved stays"
+        )
         print(f"ctkd: {state}; the same command goes on from there", file=sys.stderr)
         return 130
     return 0

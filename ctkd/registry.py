@@ -20,7 +20,7 @@ from ctkd.errors import ConfigError
 # A folder gin/ in the working directory satisfies `import gin` as an empty namespace package,
 # so what counts is whether the real one's attribute is there.
 try:
-    import gin
+    import gin as gin
 except ImportError:
     gin = None  # type: ignore[assignment]
 GIN_INSTALLED = hasattr(gin, "external_configurable")
@@ -47,6 +47,7 @@ class Component:
     runtime: tuple[str, ...] = ()
 
     def settings_of(self, parameter: str) -> Settings:
+        """The set of settings that a parameter belongs to."""
         return "runtime" if parameter in self.runtime else self.settings
 
 

@@ -27,7 +27,7 @@ class CropFlip:
         self.identity = padding * (2 * padding + 1) + padding  # the centre crop, not mirrored
 
     def draw(self, size: int, *names: int | str) -> Tensor:
-        """The views [size] of a whole data set, drawn uniformly for the purpose that `names` spell."""
+        """The views [size] of a data set, drawn uniformly for the purpose that `names` spell."""
         return torch.randint(0, self.count, (size,), generator=generator(*names))
 
     def pad(self, images: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ class CropFlip:
         return torch.nn.functional.pad(images, (0, 0, p, p, p, p))
 
     def take(self, padded: Tensor, indices: Tensor, views: Tensor) -> Tensor:
-        """The views [B] of the images at `indices` [B], as bytes [B, C, H, W] in channels-last order.
+        """The views [B] of the images at `indices` [B], as bytes [B, C, H, W], channels last.
 
         One gather does crop and flip together; `padded` is what `pad` gave.
         """

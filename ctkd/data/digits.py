@@ -23,7 +23,9 @@ class Digits(ResidentDataset):
     mean = (0.3052,)  # of the training images
     std = (0.3758,)
 
-    def __init__(self, padding: int = 1, train_images: int | None = None, validation: int = 0) -> None:
+    def __init__(
+        self, padding: int = 1, train_images: int | None = None, validation: int = 0
+    ) -> None:
         """Takes the crop's padding in pixels, and how many training images to keep (None: all).
 
         `validation` images are taken out of the training set to choose an epoch by.

@@ -14,11 +14,20 @@ from ctkd.checks import expect
 from ctkd.data.resident import ResidentDataset
 from ctkd.engine.distiller import Distiller
 from ctkd.engine.optim import SGDRecipe
-from ctkd.engine.settings import PARTS, Instrument, Method, Recipe, Runtime, Seed, Teacher, spell
+from ctkd.engine.settings import Instrument, Method, Recipe, Runtime, Seed, Teacher, spell
 from ctkd.engine.workdir import Settings
 from ctkd.errors import ConfigError
-from ctkd.registry import COMPONENTS, DATASETS, MODELS, OBJECTIVES, SCHEDULES, TEMPERATURES
-from ctkd.registry import TRANSFORMS, Registry, gin
+from ctkd.registry import (
+    COMPONENTS,
+    DATASETS,
+    MODELS,
+    OBJECTIVES,
+    SCHEDULES,
+    TEMPERATURES,
+    TRANSFORMS,
+    Registry,
+    gin,
+)
 from ctkd.seeds import seeded
 
 T = TypeVar("T")
@@ -136,7 +145,9 @@ class _Builder:
             return None
         name = getattr(reference, "__name__", "")
         fine = callable(reference) and name in registry
-        expect(fine, *role.split("."), spell(reference), f"a {registry.kind}: {', '.join(registry)}")
+        owner, parameter = role.split(".")
+        expected = f"a {registry.kind}: {', '.join(registry)}"
+        expect(fine, owner, parameter, spell(reference), expected)
         registry.component(name)
         return self._call(name, offers, reference)
 
@@ -165,7 +176,9 @@ def _placed(meta: bool) -> Iterator[None]:
         yield
 
 
-def _check_classes(role: str, model: nn.Module | None, dataset: ResidentDataset, meta: bool) -> None:
+def _check_classes(
+    role: str, model: nn.Module | None, dataset: ResidentDataset, meta: bool
+) -> None:
     """Runs two blank images through a network and compares the classes it knows."""
     if model is None:
         return
@@ -188,6 +201,3 @@ def _check_effect(bindings: Sequence[str], used: set[str]) -> None:
         if target and target[1] not in used and target[1] != "macro":
             listed = ", ".join(sorted(used))
             raise ConfigError(f"{binding!r} changes nothing: this run uses only {listed}")
-
-
-__all__ = ["PARTS", "Run", "build"]

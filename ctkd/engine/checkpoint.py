@@ -37,7 +37,9 @@ def write_atomically(path: pathlib.Path, write: Callable[[BinaryIO], object]) ->
             os.close(folder)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise WorkdirError(f"cannot write {path}: {error.strerror}; what was there is intact") from error
+        raise WorkdirError(
+            f"cannot write {path}: {error.strerror}; what was there is intact"
+        ) from error
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -93,7 +95,7 @@ class Checkpoints:
                 self._say(f"{error}: passed over")
         if files:
             raise WorkdirError(
-                f"no usable checkpoint in {self.folder}: begin again with --fresh, or mend the folder"
+                f"no usable checkpoint in {self.folder}: mend it, or begin again with --fresh"
             )
         return None
 

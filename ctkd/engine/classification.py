@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ctkd.data.resident import ResidentDataset, ResidentImages, Splits
 from ctkd.engine.distributed import World
-from ctkd.engine.task import Batch, Rows, TeacherFunction
+from ctkd.engine.task import Batch, Rows, StudentFunction, TeacherFunction
 from ctkd.seeds import generator
 
 EVALUATION_BATCH = 256
@@ -64,13 +64,13 @@ class ClassificationTask:
         inputs = self._train.batch(indices, views)
         return Batch(inputs, self._train.targets[indices], indices, views, rows)
 
-    def rows(self, student: nn.Module, teacher: TeacherFunction | None, batch: Batch) -> Rows:
+    def rows(self, student: StudentFunction, teacher: TeacherFunction | None, batch: Batch) -> Rows:
         """See `Task`: an image gives one row."""
         teacher_logits = None if teacher is None else teacher(batch)
         return Rows(student(batch.inputs), teacher_logits, batch.targets)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """See `Task`: top-1, top-5 (percent) and cross-entropy of the test and validation images."""
+        """See `Task`: top-1, top-5 (percent) and cross-entropy, test and validation apart."""
         was_training = model.training
         model.eval()
         metrics: dict[str, float] = {}
@@ -84,7 +84,7 @@ class ClassificationTask:
 def _judge(model: nn.Module, images: ResidentImages) -> dict[str, float]:
     totals = torch.zeros(3, dtype=torch.float64, device=images.targets.device)
     everything = torch.arange(len(images), device=images.targets.device)
-    for indices in everything.split(EVALUATION_BATCH):
+    for indices in torch.split(everything, EVALUATION_BATCH):
         logits, targets = model(images.batch(indices)).float(), images.targets[indices]
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices.eq(targets[:, None])
         loss = F.cross_entropy(logits, targets, reduction="sum")

@@ -1,4 +1,4 @@
-"""Gin files into Gin's state: includes resolved, names imported, every mistake a clear ConfigError."""
+"""Gin files into Gin's state: includes resolved, names imported, mistakes told clearly."""
 
 import difflib
 import inspect

@@ -7,8 +7,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, Progress as Bars, TaskProgressColumn, TextColumn
-from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
@@ -105,7 +111,11 @@ class Console:
     def epoch(self, record: dict[str, Any], epochs: int) -> None:
         """One plain line."""
         parts = [f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"]
-        for key, label in (("train_loss", "loss"), ("test_top1", "test"), ("validation_top1", "validation")):
+        for key, label in (
+            ("train_loss", "loss"),
+            ("test_top1", "test"),
+            ("validation_top1", "validation"),
+        ):
             if record.get(key) is not None:
                 unit = " %" if key.endswith("top1") else ""
                 parts.append(f"{label} {record[key]:.{2 if unit else 4}f}{unit}")
@@ -118,16 +128,21 @@ class Console:
 
     def summary(self, summary: dict[str, Any], workdir: "Workdir") -> None:
         """A table of a finished run, and where its files are."""
-        table = Table(title=f"{self._prefix}{summary['name']}", show_header=False, title_justify="left")
+        table = Table(
+            title=f"{self._prefix}{summary['name']}", show_header=False, title_justify="left"
+        )
         for name, value in summary.items():
             if value is not None and name not in ("finished", "name", "primary"):
                 percent = any(word in name for word in ("top1", "top5", "_ap"))
-                text = f"{value:.2f} %" if percent else f"{value:.4g}" if isinstance(value, float) else str(value)
+                text = (
+                    f"{value:.2f} %"
+                    if percent
+                    else f"{value:.4g}"
+                    if isinstance(value, float)
+                    else str(value)
+                )
                 table.add_row(name.replace("_", " "), Text(text, justify="right"))
         self._out.print(table)
         for path in sorted(workdir.path.iterdir()):
             if not path.name.startswith("."):
                 self.say(str(path))
-
-
-

@@ -8,29 +8,22 @@ from torch import Tensor, nn
 
 from ctkd.adversary.grl import gradient_reversal
 from ctkd.errors import ConfigError
-
-
-class Objective(Protocol):
-    """Named per-row losses [N] and their weights; see `ctkd.losses.objectives`."""
-
-    needs_teacher: bool
-
-    def weights(self, position: float) -> dict[str, float]:
-        """The weight of each term at a place in the published recipe, in its epochs."""
-
-    def __call__(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor | None,
-        targets: Tensor,
-        temperature: Tensor | None,
-        raw_student_logits: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """The terms, unweighted, [N] each (0-d where a term belongs to the batch as a whole)."""
-
+from ctkd.losses.objectives import Objective
 
 Schedule = Callable[[float], float]
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Policy(Protocol):
+    """What a temperature policy is to the Distiller; see `ctkd.temperature`."""
+
+    learned: bool
+    bounds: tuple[float, float] | None
+
+    def __call__(
+        self, student_logits: Tensor, teacher_logits: Tensor, progress: float | Tensor
+    ) -> Tensor:
+        """The temperature, 0-d or [N, 1], above 0."""
 
 
 class Outcome(NamedTuple):
@@ -76,7 +69,9 @@ class Distiller(nn.Module):
         learned = policy is not None and bool(policy.learned)
         if objective.needs_teacher and policy is None:
             name = type(objective).__name__
-            raise ConfigError(f"the objective {name} compares logits: it needs a temperature policy")
+            raise ConfigError(
+                f"the objective {name} compares logits: it needs a temperature policy"
+            )
         if not objective.needs_teacher and policy is not None:
             raise ConfigError(f"{type(objective).__name__} uses no teacher and so no temperature")
         if learned and schedule is None:
@@ -174,7 +169,9 @@ class Distiller(nn.Module):
         student, teacher = student_logits, teacher_logits
         if self.policy is not None:
             if teacher is None:
-                raise ValueError("this objective compares the student with a teacher: got no logits")
+                raise ValueError(
+                    "this objective compares the student with a teacher: got no logits"
+                )
             if self.transform is not None:
                 student, teacher = self.transform(student, teacher)
             if temperature is None:

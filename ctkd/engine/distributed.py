@@ -7,7 +7,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among the processes of a run."""
+    """A process's place among the processes of a run."""
 
     rank: int = 0
     size: int = 1
@@ -18,5 +18,5 @@ class World:
         return self.rank == 0
 
     def share(self, samples: Tensor) -> Tensor:
-        """This rank's part of a whole step's samples."""
+        """The rank's part of a whole step's samples."""
         return samples[self.rank :: self.size]

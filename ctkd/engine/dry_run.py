@@ -28,6 +28,3 @@ def describe(job: Job) -> str:
 def _parameters(module: nn.Module) -> str:
     count = sum(parameter.numel() for parameter in module.parameters())
     return f"{count:,} parameters" if count != 1 else "1 parameter"
-
-
-

@@ -85,7 +85,10 @@ def _execute_in(workdir: Workdir, run: Run, job: Job, console: Console) -> Summa
         weights = trained_teacher(run, workdir, console)
         run.teacher = replace(run.teacher, weights=str(weights))
     task = make_task(run)
-    return train(run, task, load_teacher(run), workdir, console)
+    teacher = load_teacher(run)
+    if teacher is not None:
+        workdir.claim_teacher(run.settings, teacher.fingerprint)
+    return train(run, task, teacher, workdir, console)
 
 
 def prepare_device(run: Run) -> None:
@@ -96,7 +99,9 @@ def prepare_device(run: Run) -> None:
         torch.zeros(1, device=device_of(run))
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
-        raise ConfigError(f"Runtime.device = {run.runtime.device!r} cannot be used: {reason}") from error
+        raise ConfigError(
+            f"Runtime.device = {run.runtime.device!r} cannot be used: {reason}"
+        ) from error
 
 
 def make_task(run: Run) -> Task:
@@ -167,6 +172,3 @@ def evaluate(job: Job, checkpoint: str | None, console: Console) -> dict[str, fl
     for name, value in metrics.items():
         console.say(f"{name} {value:.4f}" if name.endswith("loss") else f"{name} {value:.2f} %")
     return metrics
-
-
-

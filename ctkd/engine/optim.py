@@ -53,9 +53,17 @@ class SGDRecipe:
             expect(value is None or value > 0, "SGD", name, value, "None or a number above 0")
         fractions = [0 < milestone < 1 for milestone in self.milestones]
         fine = all(fractions) or not any(fractions)
-        fine = fine and all(a < b for a, b in zip(self.milestones, self.milestones[1:], strict=False))
+        fine = fine and all(
+            a < b for a, b in zip(self.milestones, self.milestones[1:], strict=False)
+        )
         expected = "rising numbers, all of them epochs (1 or more) or all fractions (below 1)"
-        expect(fine and all(m > 0 for m in self.milestones), "SGD", "milestones", self.milestones, expected)
+        expect(
+            fine and all(m > 0 for m in self.milestones),
+            "SGD",
+            "milestones",
+            self.milestones,
+            expected,
+        )
 
     def learning_rate(self, position: float, recipe_epochs: int) -> float:
         """The student's learning rate at a position in the recipe of `recipe_epochs` epochs."""
@@ -91,7 +99,7 @@ class Optimizer:
             group["lr"].fill_(rate * scale)
 
     def step(self) -> tuple[Tensor, Tensor]:
-        """Clips, steps and forgets the gradients; the norms [0-d] they had, student's and policy's."""
+        """Clips, steps, forgets the gradients; their norms [0-d], student's and policy's."""
         limits = (self.recipe.clip_norm, self.recipe.policy_clip_norm)
         norms = [
             nn.utils.clip_grad_norm_(parameters, limit or math.inf)

@@ -160,12 +160,14 @@ class _Game:
             with torch.enable_grad():
                 before = self._own_loss()
                 gradients = torch.autograd.grad(before, parameters)
-            norm = torch.linalg.vector_norm(torch.stack([gradient.norm() for gradient in gradients]))
+            norm = torch.linalg.vector_norm(
+                torch.stack([gradient.norm() for gradient in gradients])
+            )
             if not norm > 0:
                 return False
             with torch.no_grad():
                 for parameter, gradient in zip(parameters, gradients, strict=True):
-                    parameter -= PROBE_STEP / norm * gradient
+                    parameter.sub_(PROBE_STEP / norm * gradient)
                 change = self._own_loss().item() - before.item()
             return change < -ROUNDING * abs(before.item())
         finally:

@@ -1,6 +1,8 @@
 """What a run leaves in its work directory: records, weights, summary, figures, TensorBoard."""
 
+import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -115,13 +117,11 @@ def finish(
     run: Run, task: Task, progress: Progress, workdir: Workdir, console: "Console"
 ) -> Summary:
     """Draws the figures, writes the summary last of all, and shows it."""
-    import json
-
     from ctkd.results.figures import save_figures
     from ctkd.results.runs import read_run
 
     summary = summarize(run, task, progress)
-    save_figures(read_run(workdir.path), workdir.path)
+    save_figures(replace(read_run(workdir.path), summary=summary), workdir.path)
     if run.runtime.tensorboard:
         with Board(run, workdir) as board:
             board.add_figures(workdir, run.recipe.epochs)

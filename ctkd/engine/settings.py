@@ -105,7 +105,7 @@ class Teacher:
 @PARTS.register(settings="seed")
 @dataclass(frozen=True)
 class Seed:
-    """The one seed of everything random; runs that share it share order, views and first weights."""
+    """The one seed; runs that share it share order, views and first weights."""
 
     seed: int = 0
 
@@ -175,7 +175,9 @@ class Instrument:
         expect(self.points >= 5, "Instrument", "points", self.points, "5 or more")
         expect(self.trace_epochs >= 0, "Instrument", "trace_epochs", self.trace_epochs, "0 or more")
         fine = 0 < self.low < self.high and finite(self.high)
-        expect(fine, "Instrument", "low", self.low, "a temperature above 0 and below Instrument.high")
+        expect(
+            fine, "Instrument", "low", self.low, "a temperature above 0 and below Instrument.high"
+        )
 
 
 def spell(value: Any) -> Any:

@@ -23,7 +23,6 @@ class Progress:
         train_seconds, timed_images: of this epoch's training steps alone, the first step of a
             process (which compiles and warms up) left out.
         seconds: of everything, over all the processes that the run has had.
-        fingerprint: of the teacher's weights; the empty text without a teacher.
     """
 
     steps: int = 0
@@ -34,7 +33,6 @@ class Progress:
     train_seconds: float = 0.0
     timed_images: int = 0
     seconds: float = 0.0
-    fingerprint: str = ""
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ class Rows:
     other_losses: dict[str, Tensor] = field(default_factory=dict)
 
 
+StudentFunction = Callable[[Tensor], Tensor]
 TeacherFunction = Callable[[Batch], Tensor]  # takes the batch whole, to look its rows up or compute
 
 
@@ -70,7 +71,7 @@ class Task(Protocol):
     def batches(self, epoch: int, skip: int) -> Iterator[Batch]:
         """The batches of the epoch (counted from 1) from the skip-th on."""
 
-    def rows(self, student: nn.Module, teacher: TeacherFunction | None, batch: Batch) -> Rows:
+    def rows(self, student: StudentFunction, teacher: TeacherFunction | None, batch: Batch) -> Rows:
         """Both networks' rows for a batch."""
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:

@@ -18,7 +18,7 @@ from ctkd.engine.state import Moving, Progress
 from ctkd.engine.task import Batch, Task
 from ctkd.engine.teacher import FrozenTeacher, autocast, judge
 from ctkd.engine.workdir import Workdir, identity_of
-from ctkd.errors import Interrupted, NonFiniteError, WorkdirError
+from ctkd.errors import Interrupted, NonFiniteError
 from ctkd.seeds import seed_of
 
 
@@ -68,16 +68,14 @@ class Trainer:
         self.meter = Meter(device)
         traced = min(run.instrument.trace_epochs, run.recipe.epochs) * task.steps_per_epoch
         self.trace = Trace(traced if teacher else 0, device)
-        self.moving = Moving(
-            self.student, self.distiller, self.optimizer, self.meter, self.trace
-        )
+        self.moving = Moving(self.student, self.distiller, self.optimizer, self.meter, self.trace)
         self.compiled = torch.compile(self.student) if run.runtime.compile else self.student
         self.autocast = autocast(device, run.runtime.precision)
         self.probe = Probe(run.instrument, task, teacher) if teacher else None
         folder, keep = workdir.path / "checkpoints", run.runtime.keep_checkpoints
         self.checkpoints = Checkpoints(folder, keep, console.warn)
         self.identity = identity_of(run.settings)
-        self.progress = Progress(fingerprint=teacher.fingerprint if teacher else "")
+        self.progress = Progress()
         self.saved_at = -1
         self.warm = False  # whether this process has taken a step
         self.rate = 0.0
@@ -104,14 +102,7 @@ class Trainer:
         state = self.checkpoints.latest(self.identity)
         if state is None:
             return
-        ours = self.progress.fingerprint
         self.progress = self.moving.load(state)
-        if self.progress.fingerprint != ours:
-            raise WorkdirError(
-                f"{self.workdir.path} was begun with another teacher (fingerprint "
-                f"{self.progress.fingerprint} there, {ours} here): give that teacher's weights, "
-                "another --workdir, or --fresh"
-            )
         self.saved_at = self.progress.steps
         report.write_records(self.workdir, self.progress, self.trace, self.task)
         self.console.say(f"resumed at step {self.progress.steps}, epoch {self.epoch}")
@@ -172,7 +163,7 @@ class Trainer:
         """Evaluates, measures the landscape, and keeps the record; the caller saves."""
         epoch, recipe = self.epoch - 1, self.run.recipe
         self.check()
-        lambda_ = self.distiller.get_buffer("lambda_").item() if self.probe else None
+        lambda_ = self.distiller.get_buffer("lambda_").item() if self.distiller.schedule else None
         record = report.epoch_record(epoch, self.progress, self.meter, self.rate, lambda_)
         if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
             record |= self.task.evaluate(self.student)

@@ -14,12 +14,18 @@ from ctkd.engine.checkpoint import write_text
 from ctkd.errors import WorkdirError
 
 IDENTITY = ("method", "recipe", "seed")  # the sets of settings that resuming needs equal
+FINGERPRINT = "Teacher.fingerprint"
 Settings = dict[str, dict[str, Any]]
 
 
 def identity_of(settings: Settings) -> str:
-    """A hash of the three sets of settings that make a run this run and no other."""
-    text = json.dumps({key: settings[key] for key in IDENTITY}, sort_keys=True)
+    """A hash of the three sets of settings that make a run this run and no other.
+
+    The fingerprint of the teacher's weights is left out: it is known only once they are loaded.
+    """
+    parts = {key: settings[key] for key in IDENTITY}
+    parts["recipe"] = {k: v for k, v in parts["recipe"].items() if k != FINGERPRINT}
+    text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -56,7 +62,9 @@ class Workdir:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = open(self.path / ".lock", "a+")  # noqa: SIM115
         except OSError as error:
-            raise WorkdirError(f"cannot use the work directory {self.path}: {error.strerror}") from error
+            raise WorkdirError(
+                f"cannot use the work directory {self.path}: {error.strerror}"
+            ) from error
         with lock:
             while not self._try(lock.fileno()):
                 lock.seek(0)
@@ -85,6 +93,8 @@ class Workdir:
         Raises:
             WorkdirError: it belongs to another method, recipe or seed.
         """
+        for leftover in self.path.rglob(".*.tmp"):  # of a process killed while it wrote
+            leftover.unlink(missing_ok=True)
         saved = self.read_settings()
         if saved is None:
             strangers = [entry.name for entry in self.path.iterdir() if entry.name != ".lock"]
@@ -92,6 +102,8 @@ class Workdir:
                 names = ", ".join(sorted(strangers)[:5])
                 raise WorkdirError(f"{self.path} is no work directory of ctkd: it holds {names}")
         else:
+            if FINGERPRINT in saved["recipe"]:  # not known again before the teacher is loaded
+                settings["recipe"][FINGERPRINT] = saved["recipe"][FINGERPRINT]
             different = differences(settings, saved)
             if different:
                 lines = "\n  ".join(different)
@@ -102,9 +114,25 @@ class Workdir:
         self.write_settings(settings)
         write_text(self.path / "config.gin", config)
 
+    def claim_teacher(self, settings: Settings, fingerprint: str) -> None:
+        """Adds the fingerprint of the teacher's weights to the recipe, or compares it.
+
+        Raises:
+            WorkdirError: the run was begun with another teacher.
+        """
+        begun_with = settings["recipe"].setdefault(FINGERPRINT, fingerprint)
+        if begun_with != fingerprint:
+            raise WorkdirError(
+                f"{self.path} was begun with another teacher: its weights' fingerprint is "
+                f"{begun_with} there, {fingerprint} here; give the same weights, another "
+                "--workdir, or begin again with --fresh"
+            )
+        self.write_settings(settings)
+
     def write_settings(self, settings: Settings) -> None:
-        """Writes `settings.json`."""
-        write_text(self.path / "settings.json", json.dumps(settings, indent=1, sort_keys=True) + "\n")
+        """Writes `settings.json`: the four sets, and the run's name for whoever lists runs."""
+        named = {"name": settings["runtime"]["Runtime.name"], **settings}
+        write_text(self.path / "settings.json", json.dumps(named, indent=1, sort_keys=True) + "\n")
 
     def read_settings(self) -> Settings | None:
         """The settings of the run that the folder belongs to, or None.
@@ -126,7 +154,9 @@ class Workdir:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise WorkdirError(f"{path} cannot be read: {error}; begin again with --fresh") from error
+            raise WorkdirError(
+                f"{path} cannot be read: {error}; begin again with --fresh"
+            ) from error
         return value
 
     def write_rows(self, name: str, rows: list[dict[str, Any]]) -> None:

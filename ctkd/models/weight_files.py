@@ -59,18 +59,18 @@ def locate(source: str | os.PathLike[str], sha256: str | None = None) -> pathlib
     for digest in expected:
         if not re.fullmatch("[0-9a-f]{64}", digest):
             raise DataError(f"sha256 {digest!r} of {address}: expected 64 hexadecimal digits")
-    scheme = urllib.parse.urlsplit(address).scheme.lower() if "://" in address else "path"
-    if scheme in ("http", "https"):
+    scheme, is_url, rest = address.partition("://")
+    if is_url and scheme.lower() in ("http", "https"):
         return _cached(address, expected)
-    if scheme == "file":
-        path = pathlib.Path(urllib.request.url2pathname(urllib.parse.urlsplit(address).path))
-    elif scheme == "path":
-        path = pathlib.Path(address).expanduser()
-    else:
+    if is_url and scheme.lower() != "file":
         raise DataError(f"{address}: expected a path, or an http, https or file URL")
+    local = urllib.request.url2pathname(rest.removeprefix("localhost")) if is_url else address
+    path = pathlib.Path(local).expanduser()
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"the file of weights {path} {what} (the working folder is {os.getcwd()})")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"the file of weights {path} may not be read: see its permissions")
     _verify(path, expected, str(path))
     return path
 
@@ -78,9 +78,9 @@ def locate(source: str | os.PathLike[str], sha256: str | None = None) -> pathlib
 def _cached(url: str, expected: set[str]) -> pathlib.Path:
     """The file of an http(s) URL, from the cache unless its checksum is no longer the right one."""
     # Published runs all call their file ckpt_epoch_240.pth or the like, so the whole URL counts.
-    name = pathlib.PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(url).path))
+    name = pathlib.PurePosixPath(urllib.parse.unquote(url.partition("?")[0]))
     key = hashlib.sha256(url.encode()).hexdigest()[:12]
-    path = pathlib.Path(torch.hub.get_dir(), "checkpoints", f"{name.stem[:100]}-{key}{name.suffix}")
+    path = pathlib.Path(torch.hub.get_dir(), "checkpoints", f"{name.stem[:40]}-{key}{name.suffix}")
     if path.is_file():
         if all(_sha256(path) == digest for digest in expected):
             return path

@@ -21,12 +21,15 @@ _TRUETYPE = threading.Lock()
 def save_figures(record: RunRecord, folder: str | os.PathLike[str]) -> list[Path]:
     """Writes curves.{png,pdf}, and landscape.{png,pdf} where the run recorded one.
 
-    Each file is replaced as a whole, so that a viewer never meets half of one.
+    A run that has not finished its first epoch has no curves yet. Each file is replaced as a
+    whole, so that a viewer never meets half of one.
     """
     written = []
     if record.landscape:
         written += save_figure(draw_landscape(record), folder, "landscape")
-    return written + save_figure(draw_curves(record), folder, "curves")
+    if record.metrics:
+        written += save_figure(draw_curves(record), folder, "curves")
+    return written
 
 
 def save_figure(figure: "Figure", folder: str | os.PathLike[str], stem: str) -> list[Path]:

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-POLICY_LABEL = "policy's $T$"
+STAR_LOOK: dict[str, Any] = {
+    "color": style.BLACK,
+    "linestyle": style.DASHED,
+    "marker": "^",
+    "linewidth": 1.0,
+}
 STAR_LABEL = r"$T^{*} = \mathrm{argmax}\ L(T)$"
 BANDS = ((0, 4, 0.28, "5–95 % of rows"), (1, 3, 0.4, "25–75 % of rows"))  # of five quantiles
 
@@ -41,15 +46,15 @@ def draw_landscape(record: RunRecord) -> "Figure":
         axes = figure.subplots()
         style.dress(axes, "Epoch", "Temperature $T$")
     axes.grid(False)
-    mesh = _draw_losses(axes, record.landscape)
     _draw_policy(axes, record.landscape)
+    mesh = _draw_losses(axes, record.landscape)
     _mark_lambda(axes, record)
     _limit(axes, record)
     bar = figure.colorbar(mesh, ax=axes, pad=0.015, aspect=28)
     bar.set_label(r"$L(T)\,/\,\mathrm{max}\,L$, per epoch", fontsize=style.NORMAL)
     bar.ax.tick_params(labelsize=style.SMALL, width=style.THIN, length=2.5)
     bar.outline.set_linewidth(style.THIN)
-    style.legend(axes, columns=3)
+    style.legend(axes)
     style.headline(figure, headline_of(record))
     return figure
 
@@ -76,28 +81,33 @@ def normalised_losses(rows: list[dict[str, Any]]) -> tuple["Floats", "Floats", "
 
 
 def _draw_losses(axes: "Axes", rows: list[dict[str, Any]]) -> Any:
-    """The coloured field; each evaluated epoch reaches half-way to its neighbours.
+    """The coloured field, and the temperatures between which the regret is below 1 %.
 
-    Between the grid's temperatures the loss is interpolated, between epochs it is not: it is
-    smooth in T, and steps show where it was measured. A thin line encloses regrets below 1 %.
+    Between the grid's temperatures the loss is interpolated, between epochs it is not: each
+    evaluated epoch reaches half-way to its neighbours, so that steps show where it was measured.
     """
     import numpy as np
 
     epochs, grid, table = normalised_losses(rows)
-    coarse, fine = np.log(grid), np.linspace(np.log(grid[0]), np.log(grid[-1]), 241)
-    values = np.ma.masked_invalid([np.interp(fine, coarse, losses) for losses in table]).T
+    coarse, fine = np.log(grid), np.linspace(np.log(grid[0]), np.log(grid[-1]), 321)
+    field = np.array([np.interp(fine, coarse, losses) for losses in table])
+    values = np.ma.masked_invalid(field.T)
     floor = float(values.min()) if values.count() else 0.0
-    if len(epochs) > 1:
-        line = {"colors": style.BLACK, "linewidths": 0.5, "alpha": 0.6}
-        axes.contour(epochs, np.exp(fine), values, levels=[0.99], **line)
-        axes.plot([], [], color=style.BLACK, linewidth=0.5, alpha=0.6, label="regret 1 %")
+    good = np.where(field >= 0.99, np.exp(fine), np.nan)
+    measured = np.isfinite(good).any(axis=1)
+    for index, extreme in enumerate((np.nanmin, np.nanmax)):
+        look: dict[str, Any] = {"label": None if index else "regret 1 %", "zorder": 2}
+        look |= {"color": style.BLACK, "linewidth": 0.5, "marker": "_", "markersize": 3.0}
+        look["markevery"] = 1 if len(epochs) == 1 else []
+        axes.plot(epochs[measured], extreme(good[measured], axis=1), **look)
     return axes.pcolormesh(
-        edges(epochs),
+        borders_of(epochs),
         np.exp(edges(fine)),
         values,
         cmap="cividis",
         vmin=max(0.0, floor) if floor < 1 else 0.0,
         vmax=1.0,
+        zorder=0,
         rasterized=True,  # thousands of cells: as vectors they show seams, and weigh
     )
 
@@ -113,29 +123,31 @@ def edges(centers: "Floats") -> "Floats":
     return np.concatenate([[first], middles, [last]])
 
 
+def borders_of(epochs: "Floats") -> "Floats":
+    """The borders of the epochs' cells; the outer cells go half an epoch beyond what was run."""
+    import numpy as np
+
+    return np.clip(edges(epochs), epochs[0] - 0.5, epochs[-1] + 0.5)
+
+
 def _draw_policy(axes: "Axes", rows: list[dict[str, Any]]) -> None:
     """The policy's temperature at each evaluation with its spread and bounds, and T* over it."""
-    quantiles = quantiles_of(rows)
-    for low, high, alpha, label in BANDS if quantiles else ():
-        look = {"facecolor": "white", "edgecolor": style.VERMILLION, "linewidth": 0.6}
-        epochs, values = quantiles
-        style.band(axes, epochs, values[low], values[high], label, alpha=alpha, **look)
-    thick = {"linewidth": 2.0, "path_effects": _halo(3.2), "marker": "o", "markersize": 4.0}
-    look = {"color": style.VERMILLION, "clip_on": False, "zorder": 4, **thick}
-    style.line(axes, *pick(rows, "temperature"), POLICY_LABEL, **look)
+    temperatures = pick(rows, "temperature")
+    axes.plot(*temperatures, color="white", linewidth=3.2, alpha=0.7, zorder=3)  # off the colours
+    thick: dict[str, Any] = {"color": style.VERMILLION, "linewidth": 2.0, "markersize": 4.5}
+    style.line(axes, *temperatures, "policy's $T$", marker="o", clip_on=False, zorder=4, **thick)
     # Thin and dashed above the policy's thick line: where the two agree, both are seen.
-    look = {"color": style.BLACK, "linestyle": style.DASHED, "marker": "^", "linewidth": 1.0}
-    style.line(axes, *pick(rows, "t_star"), STAR_LABEL, clip_on=False, zorder=5, **look)
+    style.line(axes, *pick(rows, "t_star"), STAR_LABEL, clip_on=False, zorder=5, **STAR_LOOK)
+    quantiles = quantiles_of(rows)
+    if quantiles is not None:
+        edge: dict[str, Any] = {"edgecolor": style.VERMILLION, "linewidth": 0.6}
+        for low, high, alpha, label in BANDS:
+            epochs, values = quantiles
+            look = {"facecolor": "white", "alpha": alpha, **edge}
+            style.band(axes, epochs, values[low], values[high], label, **look)
     for index, bound in enumerate(bounds_of(rows)):
-        label = None if index else "bounds of $T$"
+        label = "" if index else "bounds of $T$"
         style.level(axes, bound, label, linestyle=style.DOTTED)
-
-
-def _halo(width: float) -> list[Any]:
-    """A light outline that keeps a line apart from whatever colour lies under it."""
-    from matplotlib.patheffects import Normal, Stroke
-
-    return [Stroke(linewidth=width, foreground="white", alpha=0.7), Normal()]
 
 
 def quantiles_of(rows: list[dict[str, Any]]) -> tuple["Floats", "Floats"] | None:
@@ -158,18 +170,19 @@ def _draw_plunge(axes: "Axes", record: RunRecord) -> None:
     """The temperature at every step of the first epochs, against T* at their evaluations."""
     trace = record.trace
     end = float(trace["epoch"].max())
-    if (trace["high"] > trace["low"]).any():
+    spread = bool((trace["high"] > trace["low"]).any())
+    if spread:
         look = {"color": style.VERMILLION, "alpha": 0.2, "linewidth": 0}
-        style.band(axes, trace["epoch"], trace["low"], trace["high"], "range over rows", **look)
-    look = {"color": style.VERMILLION, "marker": "o" if len(trace["step"]) == 1 else ""}
-    style.line(axes, trace["epoch"], trace["temperature"], "$T$ of each step", **look)
+        style.band(axes, trace["epoch"], trace["low"], trace["high"], "range of rows", **look)
+    marker = "o" if len(trace["step"]) == 1 else ""
+    steps, temperatures = trace["epoch"], trace["temperature"]
+    style.line(axes, steps, temperatures, "$T$", color=style.VERMILLION, marker=marker)
     epochs, best = pick(record.landscape, "t_star")
     shown = int((epochs < end).sum()) + 1  # the first evaluation beyond gives the line its end
-    look = {"color": style.BLACK, "linestyle": style.DASHED, "marker": "^", "linewidth": 1.0}
-    style.line(axes, epochs[:shown], best[:shown], "$T^{*}$", **look)
+    style.line(axes, epochs[:shown], best[:shown], "$T^{*}$", **STAR_LOOK)
     style.dress(axes, "Epoch, step by step", "Temperature $T$")
     style.epoch_axis(axes, 0.0, end)
-    style.legend(axes, columns=2 if len(axes.collections) == 0 else 1)
+    style.legend(axes, rows=2 if spread else 1)
 
 
 def _mark_lambda(axes: "Axes", record: RunRecord) -> None:
@@ -178,6 +191,10 @@ def _mark_lambda(axes: "Axes", record: RunRecord) -> None:
     if not len(strengths) or strengths.max() <= strengths.min():
         return
     full = float(epochs[strengths.argmax()])
+    if full > record.landscape[-1]["epoch"]:
+        return
+    from matplotlib.patheffects import Normal, Stroke
+
     axes.axvline(full, color="white", linewidth=style.THIN, linestyle=(0, (2, 2)))
     axes.annotate(
         rf"$\lambda={strengths.max():.3g}$",
@@ -187,18 +204,20 @@ def _mark_lambda(axes: "Axes", record: RunRecord) -> None:
         textcoords="offset points",
         color="white",
         fontsize=style.SMALL,
+        path_effects=[Stroke(linewidth=1.2, foreground="#333333"), Normal()],
     )
 
 
 def _limit(axes: "Axes", record: RunRecord) -> None:
     """Axes that hold the whole field, the policy's temperatures, and its bounds."""
     rows = record.landscape
-    epochs = [row["epoch"] for row in rows]
     values = [*bounds_of(rows), *pick(rows, "temperature")[1], *pick(rows, "t_star")[1]]
     values += [row["temperatures"][side] for row in rows for side in (0, -1)]
     values += [value for row in rows for value in row.get("quantiles") or ()]
     style.temperature_axis(axes, values)
-    style.epoch_axis(axes, min(epochs), max(epochs))
+    borders = borders_of(pick(rows, "epoch")[0])
+    style.epoch_axis(axes, borders[0], borders[-1])
+    axes.set_xlim(borders[0], borders[-1])  # no margin: the field itself surrounds the lines
 
 
 def headline_of(record: RunRecord) -> str:

@@ -37,8 +37,9 @@ CYCLE: tuple[tuple[str, Any], ...] = (
 def new_figure(height: float, width: float = WIDTH) -> "Figure":
     """An empty figure that no pyplot knows of; its backend is chosen when it is saved."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.03, hspace=0.04))
 
 
 def dress(axes: "Axes", x: str, y: str) -> None:
@@ -58,7 +59,7 @@ def headline(figure: "Figure", text: str) -> None:
     figure.suptitle(text, fontsize=NORMAL, fontweight="bold", x=0.01, ha="left")
 
 
-def legend(axes: "Axes", columns: int = 3, handles: list[Any] | None = None) -> None:
+def legend(axes: "Axes", rows: int = 2, handles: list[Any] | None = None) -> None:
     """A legend above the panel, where it hides no data whatever the run did."""
     shown = axes.get_legend_handles_labels()[0] if handles is None else handles
     if shown:
@@ -66,12 +67,14 @@ def legend(axes: "Axes", columns: int = 3, handles: list[Any] | None = None) -> 
             handles=shown,
             loc="lower left",
             bbox_to_anchor=(0.0, 1.0),
-            ncols=columns,
+            ncols=-(-len(shown) // rows),
             fontsize=SMALL,
             frameon=False,
-            borderaxespad=0.2,
-            columnspacing=1.2,
-            handlelength=2.4,
+            borderaxespad=0.1,
+            columnspacing=1.0,
+            handlelength=2.2,
+            handletextpad=0.6,
+            labelspacing=0.3,
         )
 
 
@@ -91,9 +94,9 @@ def band(axes: "Axes", x: Any, low: Any, high: Any, label: str, **look: Any) -> 
     axes.fill_between(x, low, high, label=label, **look)
 
 
-def level(axes: "Axes", value: float, label: str | None, **look: Any) -> None:
-    """A thin line across the panel."""
-    axes.axhline(value, label=label, **{"color": BLACK, "linewidth": THIN, **look})
+def level(axes: "Axes", value: float, label: str, **look: Any) -> None:
+    """A thin line across the panel; an empty label leaves it out of the legend."""
+    axes.axhline(value, label=label or None, **{"color": BLACK, "linewidth": THIN, **look})
 
 
 def epoch_axis(axes: "Axes", first: float, last: float) -> None:
@@ -123,8 +126,8 @@ def plain_log_ticks(axis: "Axis") -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()
-    dense, normal, sparse = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0,)
-    subs = dense if high < 8 * low else normal if high < 1000 * low else sparse
+    dense, normal, sparse = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0,)
+    subs = dense if high < 5 * low else normal if high < 1000 * low else sparse
     axis.set_major_locator(LogLocator(subs=subs, numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

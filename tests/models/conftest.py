@@ -1,4 +1,4 @@
-"""Real data from beside the repository, where it is; a fresh clone skips what needs it."""
+"""Small networks, and real data from beside the repository, without which tests skip."""
 
 import pathlib
 import subprocess
@@ -7,6 +7,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+
+from ctkd.errors import DataError
+from ctkd.models.weights import fingerprint, load_weights
+from ctkd.registry import MODELS
 
 SHARED = pathlib.Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -35,3 +39,39 @@ def cifar100_test(tmp_path_factory):
     std = torch.tensor([0.2673, 0.2564, 0.2761]).view(3, 1, 1)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     return (pixels - mean) / std, torch.from_numpy(labels)
+
+
+@pytest.fixture(scope="session")
+def network():
+    """Builds a small network by name, with weights of its own for every seed."""
+
+    def build(name="resnet8", num_classes=10, seed=1):
+        torch.manual_seed(seed)
+        return MODELS.get(name)(num_classes)
+
+    return build
+
+
+@pytest.fixture
+def state(network):
+    return network().state_dict()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "weights.pth"
+
+
+@pytest.fixture(scope="session")
+def refusal(network):
+    """Loads what must be refused, and gives the DataError's message."""
+
+    def refuse(source, model=None, sha256=None):
+        model = model or network(seed=2)
+        before = fingerprint(model.state_dict())
+        with pytest.raises(DataError) as caught:
+            load_weights(model, source, sha256)
+        assert fingerprint(model.state_dict()) == before  # all or nothing
+        return str(caught.value)
+
+    return refuse
