@@ -28,7 +28,7 @@ setup(
     packages=find_packages(include=["ctkd", "ctkd.*"]),
     cmdclass={"build_py": BuildWithGinFiles},
     install_requires=[
-        "torch>=2.4",
+        "torch>=2.5",
         "torchvision",
         "gin-config>=0.5",
         "absl-py",

@@ -164,7 +164,15 @@ def _bind(target: Callable[..., Any], name: str, kind: str) -> Callable[..., Any
     return bound
 
 
-DATASETS = Registry("data set", "recipe", {"digits": "ctkd.data.digits"})
+DATASETS = Registry(
+    "data set",
+    "recipe",
+    {
+        "digits": "ctkd.data.digits",
+        "cifar100": "ctkd.data.cifar",
+        "cifar10": "ctkd.data.cifar",
+    },
+)
 # For small images, and quick to build: a file of weights that does not fit is compared with these.
 SMALL_NETWORKS = {
     name: f"ctkd.models.{module}"

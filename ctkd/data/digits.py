@@ -4,7 +4,7 @@ import torch
 
 from ctkd.checks import expect
 from ctkd.data.augment import CropFlip
-from ctkd.data.resident import ResidentDataset, Split, Splits
+from ctkd.data.resident import ResidentDataset, Split, Splits, take_validation
 from ctkd.registry import DATASETS
 from ctkd.seeds import generator
 
@@ -52,9 +52,7 @@ class Digits(ResidentDataset):
         order = torch.randperm(len(targets), generator=generator("digits", "split"))
         held_out = torch.arange(len(order)) % TEST_SHARE == 0
         test, rest = order[held_out], order[~held_out]
-        validation, train = rest[: self._validation], rest[self._validation :][: self._train_images]
-
-        def split(rows: torch.Tensor) -> Split:
-            return Split(images[rows].contiguous(), targets[rows])
-
-        return Splits(split(train), split(test), split(validation) if len(validation) else None)
+        train, validation = take_validation(Split(images[rest], targets[rest]), self._validation)
+        kept = slice(self._train_images)
+        train = Split(train.images[kept], train.targets[kept])
+        return Splits(train, Split(images[test], targets[test]), validation)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ctkd.data.augment import CropFlip
+from ctkd.seeds import generator
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,16 @@ class Splits:
     train: Split
     test: Split
     validation: Split | None = None
+
+
+def take_validation(train: Split, count: int) -> tuple[Split, Split | None]:
+    """Sets `count` training images aside to choose an epoch by, the same for every seed."""
+    if count == 0:
+        return train, None
+    order = torch.randperm(len(train), generator=generator("validation"))
+    aside, kept = order[:count].sort().values, order[count:].sort().values
+    parts = [Split(train.images[rows], train.targets[rows]) for rows in (kept, aside)]
+    return parts[0], parts[1]
 
 
 class ResidentDataset(abc.ABC):

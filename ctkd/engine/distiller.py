@@ -1,7 +1,7 @@
 """The game between the student and the temperature, as a module for anybody's training loop."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,18 +12,6 @@ from ctkd.losses.objectives import Objective
 
 Schedule = Callable[[float], float]
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-class Policy(Protocol):
-    """What a temperature policy is to the Distiller; see `ctkd.temperature`."""
-
-    learned: bool
-    bounds: tuple[float, float] | None
-
-    def __call__(
-        self, student_logits: Tensor, teacher_logits: Tensor, progress: float | Tensor
-    ) -> Tensor:
-        """The temperature, 0-d or [N, 1], above 0."""
 
 
 class Outcome(NamedTuple):
@@ -50,6 +38,10 @@ class Distiller(nn.Module):
 
     `distiller.parameters()` are the policy's: give them to the optimizer beside the student's,
     without weight decay, which would pull T to the middle of its range.
+
+    Attributes:
+        learned: whether the policy plays against the student.
+        bounds: (lower, upper) of a bounded T, or None.
     """
 
     def __init__(
@@ -66,7 +58,8 @@ class Distiller(nn.Module):
                 policy, or an objective that needs a teacher without a policy.
         """
         super().__init__()
-        learned = policy is not None and bool(policy.learned)
+        self.learned: bool = bool(getattr(policy, "learned", False))
+        self.bounds: tuple[float, float] | None = getattr(policy, "bounds", None)
         if objective.needs_teacher and policy is None:
             name = type(objective).__name__
             raise ConfigError(
@@ -74,9 +67,9 @@ class Distiller(nn.Module):
             )
         if not objective.needs_teacher and policy is not None:
             raise ConfigError(f"{type(objective).__name__} uses no teacher and so no temperature")
-        if learned and schedule is None:
+        if self.learned and schedule is None:
             raise ConfigError("a learned temperature needs a schedule of λ, such as CosineLambda")
-        if schedule is not None and not learned:
+        if schedule is not None and not self.learned:
             raise ConfigError("a schedule of λ works on a learned temperature only")
         self.policy, self.schedule = policy, schedule
         self.objective, self.transform = objective, transform
@@ -175,8 +168,8 @@ class Distiller(nn.Module):
             if self.transform is not None:
                 student, teacher = self.transform(student, teacher)
             if temperature is None:
-                temperature = self.policy(student, teacher, self.progress)
-                if self.policy.learned:
+                temperature = self.policy(student, teacher, self._buffer("progress"))
+                if self.learned:
                     temperature = gradient_reversal(temperature, self._buffer("lambda_"))
         terms = self.objective(student, teacher, targets, temperature, student_logits)
         return terms, temperature

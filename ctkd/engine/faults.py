@@ -9,21 +9,19 @@ AT_BOUND = 0.01  # of the span of T: nearer than this to a bound counts as being
 
 def faults_of_run(run: Run) -> list[str]:
     """What the settings give reason to say before training."""
-    policy, decay = run.distiller.policy, run.optimizer.policy_weight_decay
-    if policy is not None and policy.learned and decay > 0:
-        low, high = policy.bounds if policy.bounds else (None, None)
-        middle = "" if low is None else f" (T = {(low + high) / 2:g})"
-        return [
-            f"SGD.policy_weight_decay = {decay} pulls the raw temperature to 0, T to the middle of "
-            f"its range{middle}, whatever the loss says"
-        ]
-    return []
+    bounds, decay = run.distiller.bounds, run.optimizer.policy_weight_decay
+    if not run.distiller.learned or decay == 0:
+        return []
+    middle = f" (T = {sum(bounds) / 2:g})" if bounds else ""
+    return [
+        f"SGD.policy_weight_decay = {decay} pulls the raw temperature to 0, T to the middle of "
+        f"its range{middle}, whatever the loss says"
+    ]
 
 
 def faults_of_epoch(distiller: Distiller, meter: Meter) -> list[str]:
     """What an epoch gave reason to say: a temperature that stood at a bound throughout."""
-    bounds = getattr(distiller.policy, "bounds", None)
-    measured = meter.read()
+    bounds, measured = distiller.bounds, meter.read()
     if bounds is None or "temperature_low" not in measured:
         return []
     low, high = bounds

@@ -60,7 +60,7 @@ class Probe:
         if len(temperatures) > 1:
             points = torch.tensor(QUANTILES, dtype=temperatures.dtype, device=temperatures.device)
             quantiles = temperatures.quantile(points).tolist()
-        bounds = getattr(distiller.policy, "bounds", None)
+        bounds = distiller.bounds
         return {
             "temperatures": self._grid,
             "losses": losses,
@@ -128,7 +128,7 @@ class _Game:
     def faults(self) -> list[str]:
         """What the gradients say that they should not, in a user's words."""
         policy = self._distiller.policy
-        if policy is None or not policy.learned or not self._names:
+        if policy is None or not self._distiller.learned or not self._names:
             return []
         found = []
         temperature = self.policy_temperatures().mean().item()

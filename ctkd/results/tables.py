@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from ctkd.results.statistics import Interval, MeanStd
 
@@ -105,7 +105,7 @@ def to_markdown(table: Table) -> str:
     ]
     notes = [f"- {_markdown(note)}" for note in table.notes]
     lines = [line(heads), line(rule), *map(line, escaped)]
-    return "\n".join(lines + ([""] + notes if notes else [])) + "\n"
+    return "\n".join(lines + (["", *notes] if notes else [])) + "\n"
 
 
 def to_csv(table: Table) -> str:
@@ -135,13 +135,17 @@ def to_latex(table: Table) -> str:
 
 
 def to_rich(table: Table, title: str | None = None) -> "RichTable":
-    """A table for rich's console; text is taken as it is, brackets and all."""
+    """A table for rich's console; text is taken as it is, brackets and all.
+
+    Where it is too wide, only spreads and intervals are broken, at their spaces.
+    """
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
     columns, rows = table.texts()
-    drawn = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    drawn = RichTable(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    drawn.padding, drawn.pad_edge = (0, 1), False
     for column in columns:
         justify: Literal["left", "right"] = "left" if column.kind == "text" else "right"
         drawn.add_column(Text(column.title), justify=justify)
@@ -150,9 +154,20 @@ def to_rich(table: Table, title: str | None = None) -> "RichTable":
     return drawn
 
 
+def print_table(drawn: "RichTable", stream: TextIO) -> None:
+    """Prints it in a terminal's width, or wider where a number would be cut; else unbroken."""
+    from rich.console import Console
+
+    console = Console(file=stream, highlight=False)
+    needed = Console(width=10_000).measure(drawn)
+    width = max(console.width, needed.minimum) if stream.isatty() else needed.maximum
+    console.print(drawn, width=width, crop=False)
+
+
 def _markdown(text: str) -> str:
-    """Text that Markdown shows as it is; underscores inside a word mean nothing there."""
-    text = re.sub(r"([\\`*|<\[\]])", r"\\\1", text.replace("\n", " "))
+    """Text that Markdown shows as it is, escaped only where a character would mean something."""
+    text = re.sub(r"([\\`*|])", r"\\\1", text.replace("\n", " "))
+    text = re.sub(r"(<(?=[A-Za-z/!])|\](?=[(\[]))", r"\\\1", text)
     return re.sub(r"(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])", r"\\_", text)
 
 
@@ -160,6 +175,8 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "[": "{[}",  # at the start of a row it would be an argument of the \\\\ before it
+    "]": "{]}",
     "<": "$<$",
     ">": "$>$",
     "±": r"$\pm$",

@@ -1,0 +1,201 @@
+"""CIFAR-100 and CIFAR-10: 50,000 + 10,000 images of 32 × 32 pixels (Krizhevsky 2009).
+
+The images are looked for in `data_dir`, or where the environment variable CTKD_DATA says, as
+
+    cifar100.npz            arrays train_images, train_labels, test_images, test_labels
+    cifar-100-python/       torchvision's own files, their checksums checked
+    train/CLASS/*.png, test/CLASS/*.png      image folders
+
+in this order (cifar10.npz and cifar-10-batches-py for CIFAR-10).
+"""
+
+import os
+import pathlib
+import zipfile
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from ctkd.checks import expect
+from ctkd.data.augment import CropFlip
+from ctkd.data.folders import read_folders
+from ctkd.data.resident import ResidentDataset, Split, Splits, take_validation
+from ctkd.errors import DataError
+from ctkd.registry import DATASETS
+
+ENVIRONMENT = "CTKD_DATA"
+TRAIN_IMAGES, TEST_IMAGES = 50_000, 10_000
+PARTS = {"train": TRAIN_IMAGES, "test": TEST_IMAGES}
+
+
+class CIFAR(ResidentDataset):
+    """What the two sets have in common."""
+
+    name: ClassVar[str]
+    torchvision_folder: ClassVar[str]
+    torchvision_class: ClassVar[str]
+    shape = (3, 32, 32)
+
+    def __init__(
+        self,
+        data_dir: str | None,
+        download: bool,
+        padding: int,
+        flip: bool,
+        validation: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        """See `cifar100`. Raises ConfigError for a value out of range."""
+        expect(padding >= 0, self.name, "padding", padding, "a number of pixels, 0 or more")
+        fine = 0 <= validation < TRAIN_IMAGES
+        expect(fine, self.name, "validation", validation, f"a number from 0 to {TRAIN_IMAGES - 1}")
+        expect(len(mean) == 3, self.name, "mean", mean, "three numbers, one per colour")
+        fine = len(std) == 3 and all(value > 0 for value in std)
+        expect(fine, self.name, "std", std, "three numbers above 0, one per colour")
+        self.views = CropFlip(padding, flip)
+        self.mean, self.std = mean, std
+        self._given, self._download, self._validation = data_dir, download, validation
+
+    def load(self) -> Splits:
+        """See `ResidentDataset`."""
+        folder = self._given or os.environ.get(ENVIRONMENT)
+        if folder is None and self._download:
+            folder = "data"
+        if folder is None:
+            raise DataError(self._advice("no place was given for the images"))
+        path = pathlib.Path(folder)
+        parts = self._read(path)
+        for name, split in parts.items():
+            self._check(split, name, path)
+        train, validation = take_validation(parts["train"], self._validation)
+        return Splits(train, parts["test"], validation)
+
+    def _read(self, path: pathlib.Path) -> dict[str, Split]:
+        archive = path if path.suffix == ".npz" else path / f"{self.name}.npz"
+        if archive.is_file():
+            return _read_npz(archive)
+        if (path / self.torchvision_folder).is_dir() or self._download:
+            return {name: self._read_torchvision(path, name) for name in PARTS}
+        if (path / "train").is_dir():
+            return read_folders(path, self.num_classes, self.shape)
+        state = "is empty of them" if path.is_dir() else "does not exist"
+        raise DataError(self._advice(f"{path} {state}"))
+
+    def _read_torchvision(self, path: pathlib.Path, name: str) -> Split:
+        import torchvision
+
+        kind: Callable[..., object] = getattr(torchvision.datasets, self.torchvision_class)
+        try:  # it compares every file's md5 before it unpickles any
+            read = kind(str(path), train=name == "train", download=self._download)
+        except (RuntimeError, OSError) as error:
+            folder = path / self.torchvision_folder
+            raise DataError(self._advice(f"{folder} is incomplete or damaged ({error})")) from error
+        images, targets = vars(read)["data"], vars(read)["targets"]
+        return Split(torch.from_numpy(images), torch.tensor(targets, dtype=torch.int64))
+
+    def _check(self, split: Split, name: str, path: pathlib.Path) -> None:
+        channels, height, width = self.shape
+        expected = (PARTS[name], height, width, channels)
+        if split.images.dtype != torch.uint8 or tuple(split.images.shape) != expected:
+            came = f"{split.images.dtype} {list(split.images.shape)}"
+            raise DataError(f"{path}: {name} images are {came}: expected uint8 {list(expected)}")
+        if len(split.targets) != len(split.images):
+            came = f"{len(split.targets)} {name} labels and {len(split.images)} images"
+            raise DataError(f"{path}: {came}: expected as many of both")
+        counts = (
+            split.targets.clamp(-1, self.num_classes)
+            .add(1)
+            .bincount(minlength=self.num_classes + 2)
+        )
+        if counts[0] or counts[-1]:
+            low, high = int(split.targets.min()), int(split.targets.max())
+            raise DataError(
+                f"{path}: {name} labels lie in {low}..{high}: expected 0..{self.num_classes - 1} "
+                f"for {self.name}"
+            )
+        if not counts[1:-1].all():
+            absent = (counts[1:-1] == 0).nonzero().flatten().tolist()
+            raise DataError(f"{path}: the {name} images lack the classes {absent[:10]}")
+
+    def _advice(self, problem: str) -> str:
+        return (
+            f"{self.name}: {problem}. Say where the images are, with --gin_param "
+            f"\"data_dir = '/path'\" or the environment variable {ENVIRONMENT}: a folder that holds "
+            f"{self.name}.npz, torchvision's {self.torchvision_folder}/, or train/CLASS/*.png and "
+            "test/CLASS/*.png; or have torchvision download them: --gin_param 'download = True'"
+        )
+
+
+def _read_npz(path: pathlib.Path) -> dict[str, Split]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {
+                name: Split(
+                    torch.from_numpy(arrays[f"{name}_images"]),
+                    torch.from_numpy(arrays[f"{name}_labels"]).long(),
+                )
+                for name in PARTS
+            }
+    except KeyError as error:
+        raise DataError(f"{path} lacks an array: {error.args[0]}") from error
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} is no whole .npz archive: {error}; make or copy it again"
+        ) from error
+
+
+@DATASETS.register("cifar100", runtime=("data_dir", "download"))
+class CIFAR100(CIFAR):
+    """A hundred classes; 162 views: crops of 32 with padding 4, each also mirrored.
+
+    Args:
+        data_dir: where the images are; None asks the environment variable CTKD_DATA.
+        download: whether torchvision may download them there (without a place: to ./data).
+        padding, flip: the views.
+        validation: training images set aside to choose an epoch by, the same for every seed.
+        mean, std: per colour, of pixels in [0, 1]; the custom of the distillation literature. The
+            weights of other sources may want others: chenyaofo's (.5070, .4865, .4409) and
+            (.2673, .2564, .2761).
+    """
+
+    name = "cifar100"
+    num_classes = 100
+    torchvision_folder = "cifar-100-python"
+    torchvision_class = "CIFAR100"
+
+    def __init__(
+        self,
+        data_dir: str | None = None,
+        download: bool = False,
+        padding: int = 4,
+        flip: bool = True,
+        validation: int = 0,
+        mean: Sequence[float] = (0.5071, 0.4867, 0.4408),
+        std: Sequence[float] = (0.2675, 0.2565, 0.2761),
+    ) -> None:
+        super().__init__(data_dir, download, padding, flip, validation, mean, std)
+
+
+@DATASETS.register("cifar10", runtime=("data_dir", "download"))
+class CIFAR10(CIFAR):
+    """Ten classes; otherwise as `CIFAR100`."""
+
+    name = "cifar10"
+    num_classes = 10
+    torchvision_folder = "cifar-10-batches-py"
+    torchvision_class = "CIFAR10"
+
+    def __init__(
+        self,
+        data_dir: str | None = None,
+        download: bool = False,
+        padding: int = 4,
+        flip: bool = True,
+        validation: int = 0,
+        mean: Sequence[float] = (0.4914, 0.4822, 0.4465),
+        std: Sequence[float] = (0.2470, 0.2435, 0.2616),
+    ) -> None:
+        super().__init__(data_dir, download, padding, flip, validation, mean, std)

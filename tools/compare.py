@@ -1,0 +1,124 @@
+"""Compares finished runs: method by method, over seeds, against a baseline and published numbers.
+
+    python tools/compare.py WORKDIR... [--baseline kd] [--show last|best|chosen]
+                            [--format terminal|markdown|csv|latex] [--output FILE]
+
+A WORKDIR may also be a folder that holds work directories at any depth. Exit status: 0, or 2 with
+a message on standard error where the runs cannot be compared.
+"""
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+if importlib.util.find_spec("ctkd") is None:  # in a clone that was not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ctkd.errors import ConfigError, UserError
+from ctkd.results.comparison import Standings, compare
+from ctkd.results.runs import RunRecord, find_runs, read_run
+from ctkd.results.standings import notes, standings_table
+from ctkd.results.tables import FORMATS, print_table, to_rich
+
+SUFFIXES = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".txt": "terminal"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints or writes the comparison; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        kind = _format(options.format, options.output)
+        records = [read_run(path) for path in find_runs(options.workdirs)]
+        result = compare(records, options.show, _baseline(options.baseline, records))
+        if options.output is None:
+            _write(result, kind, sys.stdout)
+        else:
+            _save(result, kind, options.output)
+    except (UserError, OSError) as error:
+        print(f"compare: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Compares finished runs, method by method, over their seeds."
+    )
+    parser.add_argument("workdirs", nargs="+", metavar="WORKDIR", help="work directories, or above")
+    parser.add_argument(
+        "--baseline", help="the method to take differences to (default: kd, if any)"
+    )
+    parser.add_argument(
+        "--show",
+        choices=("last", "best", "chosen"),
+        default="last",
+        help="the accuracy that differences are taken of (default: last)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("terminal", *FORMATS),
+        help="default: as the output's suffix says (.md .csv .tex .txt), else terminal",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="write there, not on the screen"
+    )
+    return parser
+
+
+def _format(told: str | None, output: Path | None) -> str:
+    """The format asked for, or the one that the output's suffix stands for."""
+    if told is not None or output is None:
+        return told or "terminal"
+    if output.suffix not in SUFFIXES:
+        raise ConfigError(
+            f"--output {output}: expected a suffix out of {', '.join(SUFFIXES)}, or a --format"
+        )
+    return SUFFIXES[output.suffix]
+
+
+def _baseline(told: str | None, records: Sequence[RunRecord]) -> str | None:
+    """The baseline asked for; unasked, kd where it was run, as in most papers."""
+    if told is not None:
+        return told
+    return "kd" if any(run.finished and run.name == "kd" for run in records) else None
+
+
+def _save(result: Standings, kind: str, output: Path) -> None:
+    """Writes the file as a whole or not at all."""
+    part = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        with part.open("w", encoding="utf-8") as stream:
+            _write(result, kind, stream)
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
+    print(f"written: {output}")
+
+
+def _write(result: Standings, kind: str, stream: TextIO) -> None:
+    """The table with its notes; beside CSV, which has no place for them, on standard error."""
+    table = standings_table(result)
+    if kind == "terminal":
+        _print_tables(result, stream)
+        return
+    stream.write(FORMATS[kind](table))
+    if kind == "csv":
+        for note in table.notes:
+            print(note, file=sys.stderr)
+
+
+def _print_tables(result: Standings, stream: TextIO) -> None:
+    """One table for each pair, and the notes once."""
+    for pair in dict.fromkeys(row.pair for row in result.standings):
+        print_table(to_rich(standings_table(result, pair), title=pair), stream)
+        stream.write("\n")
+    for note in notes(result):
+        stream.write(f"{note}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
