@@ -207,5 +207,12 @@ SCHEDULES = Registry(
     dict.fromkeys(("ConstantLambda", "LinearLambda", "CosineLambda"), "ctkd.adversary.schedules"),
 )
 OBJECTIVES = Registry(
-    "objective", "method", dict.fromkeys(("CrossEntropy", "KD", "DKD"), "ctkd.losses.objectives")
+    "objective",
+    "method",
+    {
+        **dict.fromkeys(("CrossEntropy", "KD", "DKD"), "ctkd.losses.objectives"),
+        "DTKD": "ctkd.losses.dtkd",
+        "WTTM": "ctkd.losses.wttm",
+        "DIST": "ctkd.losses.dist",
+    },
 )

@@ -1,6 +1,13 @@
-"""Every test starts and ends with an empty Gin configuration, on one thread."""
+"""Every test starts and ends with an empty Gin configuration, on one thread.
+
+The command is called in this process by `command`, as a process of its own by `cli`.
+"""
 
 import os
+import pathlib
+import subprocess
+import sys
+from typing import NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two noisy cores: more threads are slower here
 
@@ -8,7 +15,15 @@ import gin
 import pytest
 import torch
 
+ROOT = pathlib.Path(__file__).parents[1]
+
 torch.set_num_threads(1)
+
+
+class Result(NamedTuple):
+    status: int
+    out: str
+    err: str
 
 
 @pytest.fixture(autouse=True)
@@ -16,3 +31,74 @@ def _clean_gin():
     gin.clear_config()
     yield
     gin.clear_config()
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Runs the command in this process, in the empty folder tmp_path; gives a Result."""
+    from ctkd.main import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        return Result(status, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def environment():
+    """Of a child process that imports the package from this clone."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, "COLUMNS": "100"}
+
+
+@pytest.fixture
+def cli(tmp_path, environment):
+    """Runs the command as a process of its own, in tmp_path; gives a Result."""
+
+    def call(*arguments, **more):
+        done = subprocess.run(
+            [sys.executable, "-m", "ctkd.main", *map(str, arguments)],
+            cwd=tmp_path,
+            env={**environment, **more},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+@pytest.fixture
+def python(tmp_path, environment):
+    """Runs a few lines of Python in a fresh interpreter, in tmp_path; gives a Result."""
+
+    def call(code, **more):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**environment, **more},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def teacher_file(tmp_path_factory):
+    """The weights of a trained digits teacher, made once a session."""
+    from ctkd.engine.console import Console
+    from ctkd.engine.job import Job, execute
+
+    folder = tmp_path_factory.mktemp("teacher")
+    quick = ("epochs = 5", "Runtime.tensorboard = False")
+    execute(Job(["gin/digits/teacher.gin"], quick, str(folder)), Console())
+    gin.clear_config()
+    return folder / "student_last.pt"

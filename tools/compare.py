@@ -9,6 +9,7 @@ a message on standard error where the runs cannot be compared.
 
 import argparse
 import importlib.util
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from ctkd.errors import ConfigError, UserError
 from ctkd.results.comparison import Standings, compare
 from ctkd.results.runs import RunRecord, find_runs, read_run
 from ctkd.results.standings import notes, standings_table
-from ctkd.results.tables import FORMATS, print_table, to_rich
+from ctkd.results.tables import FORMATS, print_table
 
 SUFFIXES = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".txt": "terminal"}
 
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _write(result, kind, sys.stdout)
         else:
             _save(result, kind, options.output)
+    except BrokenPipeError:  # a pager or `head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2
@@ -114,11 +117,14 @@ def _write(result: Standings, kind: str, stream: TextIO) -> None:
 def _print_tables(result: Standings, stream: TextIO) -> None:
     """One table for each pair, and the notes once."""
     for pair in dict.fromkeys(row.pair for row in result.standings):
-        print_table(to_rich(standings_table(result, pair), title=pair), stream)
+        print_table(standings_table(result, pair), stream, title=pair)
         stream.write("\n")
     for note in notes(result):
         stream.write(f"{note}\n")
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an old terminal may know no ± and no →
     sys.exit(main())

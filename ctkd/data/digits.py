@@ -9,6 +9,7 @@ from ctkd.registry import DATASETS
 from ctkd.seeds import generator
 
 TEST_SHARE = 5  # every fifth image of a fixed shuffle is held out: 360 of 1,797
+TRAIN_IMAGES = 1437
 
 
 @DATASETS.register("digits")
@@ -31,13 +32,14 @@ class Digits(ResidentDataset):
         `validation` images are taken out of the training set to choose an epoch by.
         """
         expect(padding >= 0, "digits", "padding", padding, "a number of pixels, 0 or more")
-        expect(validation >= 0, "digits", "validation", validation, "a number of images, 0 or more")
+        fine = 0 <= validation < TRAIN_IMAGES
+        expect(fine, "digits", "validation", validation, f"a number from 0 to {TRAIN_IMAGES - 1}")
         expect(
-            train_images is None or 1 <= train_images <= 1437 - validation,
+            train_images is None or 1 <= train_images <= TRAIN_IMAGES - validation,
             "digits",
             "train_images",
             train_images,
-            "None or a number from 1 to 1437 less the validation images",
+            f"None or a number from 1 to {TRAIN_IMAGES} less the validation images",
         )
         self.views = CropFlip(padding, flip=False)
         self._train_images, self._validation = train_images, validation

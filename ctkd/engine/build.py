@@ -1,9 +1,10 @@
 """From Gin's configuration to one Run: each configurable is called exactly once."""
 
 import contextlib
+import functools
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -63,18 +64,25 @@ class Run:
         return self.recipe.recipe_epochs or self.recipe.epochs
 
 
-def build(name: str, bindings: Sequence[str] = (), *, meta: bool = False) -> Run:
+def build(
+    name: str,
+    bindings: Sequence[str] = (),
+    *,
+    meta: bool = False,
+    known: "KnownNetworks | None" = None,
+) -> Run:
     """Builds what Gin's configuration describes.
 
     Args:
         name: the method's label unless the configuration gives one.
         bindings: those given one by one on a command line: each must have had an effect.
         meta: whether to build on the meta device: shapes only, no memory, no weights.
+        known: with `meta`, the networks of earlier builds, not to be built and tried again.
 
     Raises:
         ConfigError: a setting is missing, of the wrong type or out of range, or parts do not fit.
     """
-    call = _Builder()
+    call = _Builder(known)
     runtime: Runtime = call.part(Runtime)
     if runtime.name is None:
         gin.parse_config(f"Runtime.name = {name!r}")  # so that config.gin keeps it
@@ -107,7 +115,9 @@ def build(name: str, bindings: Sequence[str] = (), *, meta: bool = False) -> Run
         )
     teacher_network = network if objective.needs_teacher else None
     for role, model in (("student", student), ("teacher", teacher_network)):
-        _check_classes(role, model, dataset, meta)
+        if known is None or known.is_new(model, dataset):
+            _check_classes(role, model, dataset, meta)
+    _check_policy(distiller.policy, dataset, meta)
     _check_effect(bindings, call.used)
     return Run(
         name=runtime.name or name,
@@ -129,9 +139,10 @@ def build(name: str, bindings: Sequence[str] = (), *, meta: bool = False) -> Run
 class _Builder:
     """Calls configurables, and keeps the values they were called with."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: "KnownNetworks | None" = None) -> None:
         self.settings: Settings = {"method": {}, "recipe": {}, "seed": {}, "runtime": {}}
         self.used: set[str] = set()
+        self._known = known
 
     def part(self, kind: type[T]) -> T:
         """One of the engine's own parts."""
@@ -149,9 +160,21 @@ class _Builder:
         expected = f"a {registry.kind}: {', '.join(registry)}"
         expect(fine, owner, parameter, spell(reference), expected)
         registry.component(name)
-        return self._call(name, offers, reference)
+        call = functools.partial(self._call, name, offers, reference)
+        if self._known is None or registry is not MODELS:
+            return call()
+        self._record(name, offers)
+        return self._known.get(f"{name} {offers} {gin.get_bindings(COMPONENTS[name].bound)}", call)
 
     def _call(self, name: str, offers: dict[str, Any], reference: Any = None) -> Any:
+        given = self._record(name, offers)
+        try:
+            return (reference or COMPONENTS[name].bound)(**given)
+        except ConfigError as error:  # without the lines that Gin adds about its own call
+            raise ConfigError(str(error).split("\n  In call to")[0]) from error
+
+    def _record(self, name: str, offers: dict[str, Any]) -> dict[str, Any]:
+        """Keeps the values a component is called with; those of the offers that it takes."""
         component = COMPONENTS[name]
         parameters = inspect.signature(component.target).parameters
         bound = gin.get_bindings(component.bound)
@@ -164,10 +187,28 @@ class _Builder:
                 settings = self.settings[component.settings_of(parameter)]
                 settings[f"{name}.{parameter}"] = spell(value)
         self.used.add(name)
-        try:
-            return (reference or component.bound)(**given)
-        except ConfigError as error:  # without the lines that Gin adds about its own call
-            raise ConfigError(str(error).split("\n  In call to")[0]) from error
+        return given
+
+
+class KnownNetworks:
+    """Networks on the meta device, so that many runs of the same few are checked quickly."""
+
+    def __init__(self) -> None:
+        self._built: dict[str, nn.Module] = {}
+        self._tried: set[tuple[object, ...]] = set()
+
+    def get(self, settings: str, make: Callable[[], nn.Module]) -> nn.Module:
+        """The network of these settings, made if it is the first."""
+        if settings not in self._built:
+            self._built[settings] = make()
+        return self._built[settings]
+
+    def is_new(self, network: nn.Module | None, dataset: ResidentDataset) -> bool:
+        """Whether the network was not yet tried on images like these; from now on it was."""
+        case = (id(network), tuple(dataset.shape), dataset.num_classes)
+        new = case not in self._tried
+        self._tried.add(case)
+        return new
 
 
 @contextlib.contextmanager
@@ -184,14 +225,32 @@ def _check_classes(
         return
     was_training = model.training
     images = torch.zeros(2, *dataset.shape, device="meta" if meta else "cpu")
-    with torch.no_grad():
-        logits = model.eval()(images)
+    try:
+        with torch.no_grad():
+            logits = model.eval()(images)
+    except (RuntimeError, ValueError) as error:
+        shape, reason = " × ".join(map(str, dataset.shape)), str(error).split("\n")[0]
+        raise ConfigError(f"the {role} cannot take images of {shape}: {reason}") from error
     model.train(was_training)
     if logits.shape[1] != dataset.num_classes:
         raise ConfigError(
             f"the {role} tells {logits.shape[1]} classes apart, the data set has "
             f"{dataset.num_classes}: leave num_classes unset, and both follow the data"
         )
+
+
+def _check_policy(policy: nn.Module | None, dataset: ResidentDataset, meta: bool) -> None:
+    """Asks the policy for a temperature: one made for other logits says so."""
+    if policy is None:
+        return
+    was_training = policy.training
+    logits = torch.zeros(2, dataset.num_classes, device="meta" if meta else "cpu")
+    try:
+        with torch.no_grad(), contextlib.suppress(RuntimeError):  # the meta device has no autocast
+            policy.eval()(logits, logits, 0.0)
+    except ValueError as error:
+        raise ConfigError(f"Method.policy does not fit the data set: {error}") from error
+    policy.train(was_training)
 
 
 def _check_effect(bindings: Sequence[str], used: set[str]) -> None:

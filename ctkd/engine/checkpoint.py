@@ -4,7 +4,6 @@ import hashlib
 import io
 import os
 import pathlib
-import pickle
 import re
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -60,6 +59,7 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path, keep: int, say: Callable[[str], None]) -> None:
         """`say` is told of files that are passed over."""
         self.folder, self.keep, self._say = folder, keep, say
+        self._unusable: set[pathlib.Path] = set()
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Writes `state` (tensors and plain values) and removes what is older than the newest few.
@@ -76,7 +76,9 @@ class Checkpoints:
             raise WorkdirError(f"cannot make {self.folder}: {error.strerror}") from error
         name = f"step-{step:010d}-{_digest(data)}.pt"
         write_atomically(self.folder / name, lambda file: file.write(data))
-        for old in self._files()[self.keep :]:
+        # What was passed over stays, and must not push out what is good.
+        good = [path for path in self._files() if path not in self._unusable]
+        for old in [path for path in good if _NAME.fullmatch(path.name)][self.keep :]:
             old.unlink(missing_ok=True)
 
     def latest(self, identity: str) -> dict[str, Any] | None:
@@ -92,6 +94,7 @@ class Checkpoints:
             try:
                 return _read(path, identity)
             except WorkdirError as error:
+                self._unusable.add(path)
                 self._say(f"{error}: passed over")
         if files:
             raise WorkdirError(
@@ -120,11 +123,12 @@ def _read(path: pathlib.Path, identity: str) -> dict[str, Any]:
         raise WorkdirError(f"{path} is truncated or damaged (its checksum differs)")
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    # Foreign bytes make a pickle reader raise nearly anything.
+    except Exception as error:
         raise WorkdirError(f"{path} cannot be loaded safely") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise WorkdirError(f"{path} is of another version of ctkd")
-    if state["identity"] != identity:
+    if state.get("identity") != identity:
         raise WorkdirError(f"{path} belongs to another run")
     return state
 

@@ -33,6 +33,8 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
     text = re.sub(r"#.*", "", "\n".join([*texts, *bindings]))
     import_mentioned(text)
     gin.clear_config()
+    # Gin also looks inside importable packages, and logs an error for what it does not find there.
+    del gin.config._FILE_READERS[1:]
     for root in (ROOT, ROOT / "gin"):
         gin.add_config_file_search_path(str(root))
     for path in paths:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ctkd.engine import config
-from ctkd.engine.build import Run, build
+from ctkd.engine.build import KnownNetworks, Run, build
 from ctkd.engine.classification import ClassificationTask
 from ctkd.engine.console import Console
 from ctkd.engine.distributed import World
@@ -43,10 +43,10 @@ class Job:
         """The run's label where the configuration gives none: the first file's stem."""
         return pathlib.Path(self.gin_files[0]).stem
 
-    def build(self, *, meta: bool = False) -> Run:
-        """Parses the configuration and builds the run. Raises ConfigError."""
+    def build(self, *, meta: bool = False, known: KnownNetworks | None = None) -> Run:
+        """Parses the configuration and builds the run, see `build`. Raises ConfigError."""
         config.parse(self.gin_files, self.gin_params)
-        return build(self.name, self.gin_params, meta=meta)
+        return build(self.name, self.gin_params, meta=meta, known=known)
 
     def workdir_of(self, run: Run) -> Workdir:
         """The folder given, or runs/GROUP/NAME-seedN-HASH, the same for the same command."""
@@ -128,20 +128,28 @@ def load_teacher(run: Run) -> FrozenTeacher | None:
     )
 
 
-def trained_teacher(run: Run, workdir: Workdir, console: Console) -> pathlib.Path:
-    """The weights of the teacher that `Teacher.run` trains: once, however many runs ask for it.
+def teacher_job(run: Run) -> Job:
+    """The job that trains the run's teacher; to be asked while Gin holds the run's configuration.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: the configuration neither gives weights nor says how to train them.
     """
     if run.teacher.run is None:
         raise ConfigError(
             "the teacher's weights are not given: set the macro teacher_weights to a file or URL, "
             "--gin_param \"teacher_weights = '/path/to/teacher.pt'\""
         )
-    # The run is built, so Gin's state is free for the teacher's own configuration.
     inherited = [f"{name} = {value!r}" for name, value in config.macros(INHERITED).items()]
-    job = Job([run.teacher.run], inherited)
+    return Job([run.teacher.run], inherited)
+
+
+def trained_teacher(run: Run, workdir: Workdir, console: Console) -> pathlib.Path:
+    """The weights of the teacher that `Teacher.run` trains: once, however many runs ask for it.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    job = teacher_job(run)
     teacher_run = job.build()
     identity = identity_of(teacher_run.settings)
     folder = pathlib.Path(run.runtime.teachers_dir or workdir.path.absolute().parent / "teachers")

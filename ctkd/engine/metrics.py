@@ -31,12 +31,14 @@ class Meter:
 
     def update(self, step: int, outcome: Outcome, norms: tuple[Tensor, Tensor]) -> None:
         """Adds a step: its losses, temperature and gradient norms (student's, policy's)."""
-        quantities = {"loss": outcome.loss.detach(), **outcome.terms}
+        # In the order of cause and effect, so that the first bad one is where it began.
+        quantities = {}
         if outcome.temperature is not None:
             quantities["temperature"] = outcome.temperature.mean()
             low, high = outcome.temperature.aminmax()
             self.extremes[0].clamp_(max=low)
             self.extremes[1].clamp_(min=high)
+        quantities |= {**outcome.terms, "loss": outcome.loss.detach()}
         quantities["gradient"], quantities["policy_gradient"] = norms
         if not self.names:
             self.names = list(quantities)

@@ -48,6 +48,8 @@ class SGDRecipe:
         for name in (*names, "policy_weight_decay"):
             value = getattr(self, name)
             expect(value >= 0 and finite(value), "SGD", name, value, "a number of 0 or more")
+        fine = self.momentum > 0 or not self.nesterov
+        expect(fine, "SGD", "nesterov", True, "False where SGD.momentum is 0")
         for name in ("clip_norm", "policy_clip_norm"):
             value = getattr(self, name)
             expect(value is None or value > 0, "SGD", name, value, "None or a number above 0")

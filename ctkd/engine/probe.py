@@ -46,7 +46,11 @@ class Probe:
         The `warnings` say what the policy's gradient betrays: one that does not climb L, or that
         is not L's derivative.
         """
-        with _batch_statistics(student), torch.no_grad():
+        with _undisturbed(student, distiller):
+            return self._measure(student, distiller)
+
+    def _measure(self, student: nn.Module, distiller: Distiller) -> dict[str, Any]:
+        with torch.no_grad():
             rows = self._task.rows(student, self._teacher, self._batch)
         assert rows.teacher is not None
         game = _Game(distiller, rows.student.double(), rows.teacher.double(), rows.targets)
@@ -182,16 +186,18 @@ class _Game:
 
 
 @contextlib.contextmanager
-def _batch_statistics(student: nn.Module) -> Iterator[None]:
-    """Train mode inside; afterwards mode, buffers and random state are as they were."""
-    was_training = student.training
-    buffers = [(buffer, buffer.clone()) for buffer in student.buffers()]
+def _undisturbed(*modules: nn.Module) -> Iterator[None]:
+    """Train mode inside; afterwards modes, buffers and random state are as they were."""
+    modes = [(module, module.training) for module in modules]
+    buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
     with torch.random.fork_rng():
-        student.train()
         try:
+            for module in modules:
+                module.train()
             yield
         finally:
-            student.train(was_training)
+            for module, was_training in modes:
+                module.train(was_training)
             with torch.no_grad():
                 for buffer, kept in buffers:
                     buffer.copy_(kept)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from ctkd.errors import WorkdirError
 IDENTITY = ("method", "recipe", "seed")  # the sets of settings that resuming needs equal
 FINGERPRINT = "Teacher.fingerprint"
 Settings = dict[str, dict[str, Any]]
+LEFTOVER = re.compile(r"\..+\.\d+\.(tmp|\d+)")  # of a process killed while it wrote a file
 
 
 def identity_of(settings: Settings) -> str:
@@ -56,10 +58,12 @@ class Workdir:
         children do not inherit it. With `wait` another owner is waited for (and told of, once).
 
         Raises:
-            WorkdirError: another process owns it, or it cannot be made or written.
+            WorkdirError: another process owns it, it is no work directory, or it cannot be made or
+                written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._refuse_strangers()  # before anything is written there
             lock = open(self.path / ".lock", "a+")  # noqa: SIM115
         except OSError as error:
             raise WorkdirError(
@@ -93,17 +97,13 @@ class Workdir:
         Raises:
             WorkdirError: it belongs to another method, recipe or seed.
         """
-        for leftover in self.path.rglob(".*.tmp"):  # of a process killed while it wrote
-            leftover.unlink(missing_ok=True)
         saved = self.read_settings()
-        if saved is None:
-            strangers = [entry.name for entry in self.path.iterdir() if entry.name != ".lock"]
-            if strangers:
-                names = ", ".join(sorted(strangers)[:5])
-                raise WorkdirError(f"{self.path} is no work directory of ctkd: it holds {names}")
-        else:
-            if FINGERPRINT in saved["recipe"]:  # not known again before the teacher is loaded
+        if saved is not None:
+            if FINGERPRINT in saved["recipe"] and self._has_begun():
+                # Not known again before the teacher is loaded.
                 settings["recipe"][FINGERPRINT] = saved["recipe"][FINGERPRINT]
+            else:
+                saved["recipe"].pop(FINGERPRINT, None)
             different = differences(settings, saved)
             if different:
                 lines = "\n  ".join(different)
@@ -111,8 +111,29 @@ class Workdir:
                     f"{self.path} belongs to another run:\n  {lines}\n"
                     "give another --workdir, or begin again there with --fresh"
                 )
+        for folder in (self.path, self.path / "checkpoints"):
+            for leftover in folder.glob(".*"):
+                if LEFTOVER.fullmatch(leftover.name):
+                    leftover.unlink(missing_ok=True)
         self.write_settings(settings)
         write_text(self.path / "config.gin", config)
+
+    def _refuse_strangers(self) -> None:
+        if (self.path / "settings.json").exists():
+            return
+        names = {entry.name for entry in self.path.iterdir()} - {".lock"}
+        strangers = sorted(name for name in names if not LEFTOVER.fullmatch(name))
+        if strangers:
+            listed = ", ".join(strangers[:5])
+            raise WorkdirError(
+                f"{self.path} is no work directory of ctkd: it holds {listed}; give another "
+                "--workdir"
+            )
+
+    def _has_begun(self) -> bool:
+        """Whether anything was trained there."""
+        checkpoints = (self.path / "checkpoints").glob("*.pt")
+        return (self.path / "summary.json").exists() or any(checkpoints)
 
     def claim_teacher(self, settings: Settings, fingerprint: str) -> None:
         """Adds the fingerprint of the teacher's weights to the recipe, or compares it.
@@ -141,6 +162,8 @@ class Workdir:
             WorkdirError: the file is damaged.
         """
         settings: Settings | None = self._read_json("settings.json")
+        if settings is not None and not all(isinstance(settings.get(k), dict) for k in IDENTITY):
+            raise WorkdirError(f"{self.path / 'settings.json'} is not of ctkd: give another --workdir")
         return settings
 
     def read_summary(self) -> dict[str, Any] | None:
@@ -151,6 +174,8 @@ class Workdir:
         path = self.path / name
         try:
             value: dict[str, Any] = json.loads(path.read_text())
+            if not isinstance(value, dict):
+                raise ValueError("it holds no object")
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -167,10 +192,13 @@ class Workdir:
         """Renames an existing folder, for a fresh beginning; the new name, or None.
 
         Raises:
-            WorkdirError: another process owns it, or it cannot be renamed.
+            WorkdirError: another process owns it, it is no work directory, it holds this process's
+                working directory, or it cannot be renamed.
         """
         if not self.path.exists():
             return None
+        if pathlib.Path.cwd().is_relative_to(self.path.resolve()):
+            raise WorkdirError(f"cannot move {self.path} aside from inside it: start elsewhere")
         with self.owned():
             stem, number = self.path.name, 1
             while (target := self.path.with_name(f"{stem}.old-{number}")).exists():

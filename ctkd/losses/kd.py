@@ -1,9 +1,19 @@
 """The distillation loss of Hinton et al., as a function of tensors alone (no Gin)."""
 
+import functools
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctkd.losses.rows import check_reduction, prepare_rows, reduce_rows
+from ctkd.losses.rows import (
+    by_blocks,
+    check_reduction,
+    needs_plain_form,
+    prepare_rows,
+    reduce_rows,
+)
 
 
 def kd_loss(
@@ -20,7 +30,10 @@ def kd_loss(
         ∂L/∂z_s = T (q − p)
         ∂L/∂T   = 2T · KL − (E_q z_s − E_p z_s) + Cov_p(z_t, z_s − z_t) / T
 
-    Values and gradients (student, teacher and T) stay finite where the softmax underflows.
+    which are what the backward pass computes (a gradient in the teacher's logits, if asked for, and
+    derivatives of second order are autograd's). Values and gradients (student, teacher and T) stay
+    finite where the softmax underflows. Beside the logits and the gradient the loss holds one array
+    of their size.
 
     Args:
         student_logits: [N, C].
@@ -42,6 +55,14 @@ def kd_loss(
 
 def kd_rows(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
     """The loss of each row, [N], of arguments that `prepare_rows` returned."""
+    if needs_plain_form(student, teacher):
+        return plain_kd_rows(student, teacher, temperature)
+    rows: Tensor = _KDRows.apply(student, teacher, temperature)
+    return rows
+
+
+def plain_kd_rows(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
+    """`kd_rows` as autograd differentiates it: the same values, slower and with more memory."""
     kl = kl_rows(student / temperature, teacher / temperature)
     return (kl * temperature * temperature).squeeze(1)
 
@@ -55,3 +76,62 @@ def kl_rows(student: Tensor, teacher: Tensor) -> Tensor:
     log_p = F.log_softmax(teacher, dim=-1)
     log_q = F.log_softmax(student, dim=-1)
     return (log_p.exp() * (log_p - log_q)).sum(dim=-1, keepdim=True)
+
+
+class _KDRows(torch.autograd.Function):
+    """The closed form: the forward pass leaves q − p and dL/dT, which the backward only scales."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
+        moved, _, learned = ctx.needs_input_grad
+        function = functools.partial(_kd_block, moved=moved, learned=learned)
+        loss, *derivatives = by_blocks(function, student, teacher, temperature)
+        tensor = isinstance(temperature, Tensor)
+        ctx.number = None if tensor else temperature
+        if moved or learned:
+            kept = (student, teacher, *([temperature] if tensor else []))
+            ctx.save_for_backward(*derivatives, *kept)
+        return loss.squeeze(1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        moved, _, learned = ctx.needs_input_grad
+        derivatives = list(ctx.saved_tensors[: moved + learned])
+        student, teacher, *kept = ctx.saved_tensors[moved + learned :]
+        temperature = kept[0] if kept else ctx.number
+        if torch.is_grad_enabled():  # somebody wants derivatives of these derivatives
+            inputs = [x for x, used in ((student, moved), (temperature, learned)) if used]
+            rows = plain_kd_rows(student, teacher, temperature)
+            found = list(torch.autograd.grad(rows, inputs, gradients, create_graph=True))
+            return (found.pop(0) if moved else None, None, found.pop() if learned else None)
+        gradient = gradients[0].unsqueeze(1)
+        for_student = derivatives.pop(0) * (gradient * temperature) if moved else None
+        for_temperature = None
+        if learned:
+            slope = derivatives.pop() * gradient
+            for_temperature = slope if temperature.dim() else slope.sum()
+        return for_student, None, for_temperature
+
+
+def _kd_block(
+    student: Tensor, teacher: Tensor, temperature: float | Tensor, *, moved: bool, learned: bool
+) -> tuple[Tensor, ...]:
+    """Of [n, C] rows: the loss [n, 1], and where asked for q − p [n, C] and dL/dT [n, 1].
+
+    E_q z − E_p z and Cov_p take no notice of a row's common offset, so T · log-softmax stands in
+    for the logits: its products with a probability that underflows are 0, not infinite.
+    """
+    log_q, log_p = F.log_softmax(student / temperature, 1), F.log_softmax(teacher / temperature, 1)
+    p, gap = log_p.exp(), log_p - log_q
+    kl = (p * gap).sum(1, keepdim=True)
+    found = [kl * temperature * temperature]
+    if not (moved or learned):
+        return tuple(found)
+    difference = log_q.exp().sub_(p)
+    if moved:
+        found.append(difference)
+    if learned:
+        expectations = (difference * log_q).sum(1, keepdim=True)
+        covariance = (p * (gap - kl) * log_p).sum(1, keepdim=True)
+        found.append((2 * kl - expectations - covariance) * temperature)
+    return tuple(found)

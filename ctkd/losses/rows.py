@@ -4,12 +4,16 @@ A row is one decision: an image, a detector's proposal, a token. Nothing here im
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 REDUCTIONS = ("mean", "sum", "none")
+# Elements of a block of rows. On a CPU the handful of arrays that a closed form works with then
+# stay in the caches, which makes large losses several times faster; a GPU only needs its memory.
+CPU_BLOCK, GPU_BLOCK = 2**15, 2**22
 
 
 def check_reduction(reduction: str) -> None:
@@ -24,6 +28,45 @@ def reduce_rows(rows: Tensor, reduction: str) -> Tensor:
     if reduction == "none":
         return rows
     return rows.mean() if reduction == "mean" else rows.sum()
+
+
+def by_blocks(
+    function: Callable[..., tuple[Tensor, ...]], rows: Tensor, *others: float | Tensor
+) -> tuple[Tensor, ...]:
+    """`function(rows, *others)`, some rows at a time, so that its temporaries are small.
+
+    Args:
+        function: gives tensors with one entry, or one row, for each row.
+        rows: [N, C].
+        others: cut like `rows`, unless they are numbers or 0-d.
+    """
+    if torch.compiler.is_compiling():  # a compiler fuses by itself, and would unroll the loop
+        return function(rows, *others)
+    total, per_row = rows.shape[0], max(1, rows.shape[1])
+    on_cpu = rows.device.type == "cpu"
+    block = CPU_BLOCK * torch.get_num_threads() if on_cpu else GPU_BLOCK
+    height = max(1, block // per_row)
+    if total <= height:
+        return function(rows, *others)
+    whole: tuple[Tensor, ...] = ()
+    for start in range(0, total, height):
+        cut = slice(start, start + height)
+        taken = [x[cut] if isinstance(x, Tensor) and x.dim() else x for x in others]
+        parts = function(rows[cut], *taken)
+        whole = whole or tuple(part.new_empty(total, *part.shape[1:]) for part in parts)
+        for target, part in zip(whole, parts, strict=True):
+            target[cut] = part
+    return whole
+
+
+def needs_plain_form(student: Tensor, teacher: Tensor) -> bool:
+    """Whether a loss is left to autograd instead of its closed form.
+
+    That is for a gradient in the teacher's logits (which are frozen in distillation), for logits of
+    two precisions, and under `torch.func`, whose transforms take no such Function.
+    """
+    transformed: bool = torch._C._are_functorch_transforms_active()
+    return teacher.requires_grad or student.dtype != teacher.dtype or transformed
 
 
 def full_precision(logits: Tensor) -> Tensor:

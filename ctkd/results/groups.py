@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctkd.errors import ConfigError
-from ctkd.results.runs import RunRecord
+from ctkd.results.runs import FINGERPRINT, RunRecord
 
-FINGERPRINT = "Teacher.fingerprint"
 ABSENT = object()
 
 

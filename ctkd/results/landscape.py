@@ -21,6 +21,7 @@ STAR_LOOK: dict[str, Any] = {
     "linewidth": 1.0,
 }
 STAR_LABEL = r"$T^{*} = \mathrm{argmax}\ L(T)$"
+CONTRAST = 3.0
 BANDS = ((0, 4, 0.28, "5–95 % of rows"), (1, 3, 0.4, "25–75 % of rows"))  # of five quantiles
 
 
@@ -52,6 +53,7 @@ def draw_landscape(record: RunRecord) -> "Figure":
     _limit(axes, record)
     bar = figure.colorbar(mesh, ax=axes, pad=0.015, aspect=28)
     bar.set_label(r"$L(T)\,/\,\mathrm{max}\,L$, per epoch", fontsize=style.NORMAL)
+    bar.set_ticks([value for value in (0.5, 0.7, 0.8, 0.9, 0.95, 1.0) if value >= mesh.norm.vmin])
     bar.ax.tick_params(labelsize=style.SMALL, width=style.THIN, length=2.5)
     bar.outline.set_linewidth(style.THIN)
     style.legend(axes)
@@ -87,6 +89,7 @@ def _draw_losses(axes: "Axes", rows: list[dict[str, Any]]) -> Any:
     evaluated epoch reaches half-way to its neighbours, so that steps show where it was measured.
     """
     import numpy as np
+    from matplotlib.colors import PowerNorm
 
     epochs, grid, table = normalised_losses(rows)
     coarse, fine = np.log(grid), np.linspace(np.log(grid[0]), np.log(grid[-1]), 321)
@@ -105,8 +108,8 @@ def _draw_losses(axes: "Axes", rows: list[dict[str, Any]]) -> Any:
         np.exp(edges(fine)),
         values,
         cmap="cividis",
-        vmin=max(0.0, floor) if floor < 1 else 0.0,
-        vmax=1.0,
+        # Beyond T* lies a plateau that is not much lower: most colours go to values near 1.
+        norm=PowerNorm(CONTRAST, vmin=max(0.0, floor) if floor < 1 else 0.0, vmax=1.0),
         zorder=0,
         rasterized=True,  # thousands of cells: as vectors they show seams, and weigh
     )
@@ -146,6 +149,7 @@ def _draw_policy(axes: "Axes", rows: list[dict[str, Any]]) -> None:
             look = {"facecolor": "white", "alpha": alpha, **edge}
             style.band(axes, epochs, values[low], values[high], label, **look)
     for index, bound in enumerate(bounds_of(rows)):
+        style.level(axes, bound, "", color="white", alpha=0.5)  # black dots do not show on blue
         label = "" if index else "bounds of $T$"
         style.level(axes, bound, label, linestyle=style.DOTTED)
 

@@ -1,6 +1,7 @@
 """A run as its work directory tells it, finished or still in progress."""
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 SETTINGS_FILE = "settings.json"  # what makes a folder a work directory
+FINGERPRINT = "Teacher.fingerprint"  # a configuration may name a teacher that its method leaves out
+PASSED_OVER = re.compile(r"teachers|.*\.old-\d+")
 SETS = ("method", "recipe", "seed", "runtime")
 
 
@@ -63,7 +66,8 @@ class RunRecord:
     @property
     def teacher(self) -> str | None:
         """The teacher's network, or None for a run without a teacher."""
-        return _plain(self._told("teacher", "recipe", "Teacher.network"))
+        used = FINGERPRINT in self.settings["recipe"] or self.summary is not None
+        return _plain(self._told("teacher", "recipe", "Teacher.network")) if used else None
 
     @property
     def dataset(self) -> str:
@@ -139,7 +143,8 @@ def find_runs(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The work directories among `paths` and in the folders below them, each once, sorted.
 
     Folders named `teachers` are passed over: they hold the teachers that runs trained for
-    themselves. A work directory is not searched further.
+    themselves; so are those named `….old-1`, which --fresh has moved aside. A work directory is
+    not searched further.
 
     Raises:
         DataError: a path is no folder, or holds no work directory at any depth.
@@ -155,7 +160,7 @@ def find_runs(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
             if SETTINGS_FILE in files:
                 here.append(Path(folder))
                 subfolders.clear()
-            subfolders[:] = [name for name in subfolders if name != "teachers"]
+            subfolders[:] = [name for name in subfolders if not PASSED_OVER.fullmatch(name)]
         if not here:
             raise DataError(
                 f"{path}: no work directory in it (none of its folders holds {SETTINGS_FILE})"

@@ -134,34 +134,42 @@ def to_latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_rich(table: Table, title: str | None = None) -> "RichTable":
+def to_rich(table: Table, title: str | None = None, narrow: bool = False) -> "RichTable":
     """A table for rich's console; text is taken as it is, brackets and all.
 
-    Where it is too wide, only spreads and intervals are broken, at their spaces.
+    `narrow` breaks headings, spreads and intervals into two lines.
     """
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
     columns, rows = table.texts()
-    drawn = RichTable(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    drawn.padding, drawn.pad_edge = (0, 1), False
+    gap = (0, 0 if narrow else 1, 0, 0)  # beside the one space of the box
+    drawn = RichTable(title=title, title_style="bold", box=box.SIMPLE_HEAD, padding=gap)
+    drawn.title_justify, drawn.pad_edge = "left", False
     for column in columns:
+        heading = column.title
+        if narrow and len(heading) > 8:
+            heading = "\n".join(heading.rsplit(" ", 1))
         justify: Literal["left", "right"] = "left" if column.kind == "text" else "right"
-        drawn.add_column(Text(column.title), justify=justify)
+        drawn.add_column(Text(heading), justify=justify, no_wrap=True)
     for row in rows:
-        drawn.add_row(*(Text(text) for text in row))
+        broken = (text.replace(" ±", "\n±").replace(", ", ",\n") for text in row)
+        drawn.add_row(*(Text(text) for text in (broken if narrow else row)))
     return drawn
 
 
-def print_table(drawn: "RichTable", stream: TextIO) -> None:
-    """Prints it in a terminal's width, or wider where a number would be cut; else unbroken."""
+def print_table(table: Table, stream: TextIO, title: str | None = None) -> None:
+    """Prints it in a terminal's width if it can, but never cuts a number off."""
     from rich.console import Console
 
-    console = Console(file=stream, highlight=False)
-    needed = Console(width=10_000).measure(drawn)
-    width = max(console.width, needed.minimum) if stream.isatty() else needed.maximum
-    console.print(drawn, width=width, crop=False)
+    drawn = to_rich(table, title)
+    wide = Console(width=10_000)
+    width = wide.measure(drawn).maximum
+    if stream.isatty() and width > Console(file=stream).width:
+        drawn = to_rich(table, title, narrow=True)
+        width = wide.measure(drawn).maximum
+    Console(file=stream, highlight=False, width=width).print(drawn)
 
 
 def _markdown(text: str) -> str:

@@ -194,9 +194,9 @@ def write_lines(path, lines):
 
 @pytest.fixture
 def workdir(tmp_path):
-    """Builds a work directory `tmp_path/<name>` from the choices of `build`."""
+    """Builds a work directory `tmp_path/<place>` from the choices of `build`."""
 
-    def make(name="run", **choices):
-        return build(tmp_path / name, **choices)
+    def make(place="run", **choices):
+        return build(tmp_path / place, **choices)
 
     return make

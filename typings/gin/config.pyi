@@ -7,5 +7,6 @@ class ConfigurableReference:
     evaluate: bool
 
 _CONFIG: dict[tuple[str, str], dict[str, Any]]
+_FILE_READERS: list[tuple[Any, Any]]
 
 def iterate_references(config: Any, to: Any = ...) -> Iterator[ConfigurableReference]: ...

@@ -1,0 +1,111 @@
+"""Dynamic Temperature Knowledge Distillation: both networks' temperatures from their logits."""
+
+import math
+
+from torch import Tensor
+
+from ctkd.losses.kd import kd_rows, kl_rows
+from ctkd.losses.objectives import _check_weights, _given
+from ctkd.losses.rows import cross_entropy_rows, prepare_rows
+from ctkd.registry import OBJECTIVES
+
+# A maximum below this counts as this. The formula divides by the sum of two maxima and makes a
+# temperature of each, which only positive ones can be; the public code has no such guard.
+SMALLEST_MAXIMUM = 1e-2
+
+
+def dtkd_temperatures(
+    student: Tensor, teacher: Tensor, temperature: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """T_s = 2y / (x + y) · T0 and T_t = 2x / (x + y) · T0, x = max z_t, y = max z_s of a row.
+
+    At these the two softened maxima are equal, z_max / T = (x + y) / (2 T0), and so is T_s + T_t to
+    2 T0. A maximum below 0.01 counts as 0.01: where neither is positive both temperatures are T0,
+    where one is, its network keeps nearly 2 T0 and the other gets next to 0, but above it.
+
+    Args:
+        student, teacher: [N, C], as `prepare_rows` gives them.
+        temperature: T0, a number, 0-d, or [N, 1].
+
+    Returns:
+        (T_s, T_t), each [N, 1]; differentiable in both logits and in T0.
+    """
+    y, x = (
+        logits.max(dim=1, keepdim=True).values.clamp(min=SMALLEST_MAXIMUM)
+        for logits in (student, teacher)
+    )
+    shared = 2.0 * temperature / (x + y)
+    return y * shared, x * shared
+
+
+@OBJECTIVES.register
+class DTKD:
+    """ce_weight · CE + w(n) · (dtkd_weight · T_s T_t KL_dynamic + kd_weight · T0² KL).
+
+    Wei and Bai, "Dynamic Temperature Knowledge Distillation", 2024 (arXiv 2404.12711). KL_dynamic =
+    KL(softmax(z_t / T_t) ‖ softmax(z_s / T_s)) with the temperatures of `dtkd_temperatures`, one
+    pair per row; KL is that of plain distillation at T0. w(n) = min(n / warmup_epochs, 1) in the
+    whole n-th epoch, n from 1 (1 without warm-up).
+
+    Which form this is: the authors' README withdraws the derivation in equations 4 and 5 of the
+    paper (they make the whole vectors z_t / T_t and z_s / T_s agree by their maxima alone), but
+    their code, and hence their results, use what it arrives at, T0 ± δ with δ = (x − y) / (x + y)
+    · T0. That is what is built, with x and y the maxima of the logits as in the code (the paper
+    writes maxima of absolute values). As there, the gradient runs through T_s into the student.
+
+    `temperature` is the reference T0 (published: 4). A learned or annealed policy moves T0, hence
+    both temperatures in proportion. Published dtkd_weight and kd_weight (their α and β): 3 and 1 by
+    default, by pair from 1 to 3 and from 0.5 to 2; CE 1, 20 epochs of warm-up.
+
+    Raises:
+        ConfigError: a weight or `warmup_epochs` that is not a finite number >= 0.
+        ValueError (when called): no teacher, or shapes that do not fit.
+    """
+
+    needs_teacher = True
+
+    def __init__(
+        self,
+        ce_weight: float = 1.0,
+        dtkd_weight: float = 3.0,
+        kd_weight: float = 1.0,
+        warmup_epochs: float = 0.0,
+    ) -> None:
+        owner = type(self).__name__
+        _check_weights(owner, ce_weight=ce_weight, dtkd_weight=dtkd_weight, kd_weight=kd_weight)
+        _check_weights(owner, warmup_epochs=warmup_epochs)
+        self.ce_weight = ce_weight
+        self.dtkd_weight = dtkd_weight
+        self.kd_weight = kd_weight
+        self.warmup_epochs = warmup_epochs
+
+    def __call__(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor | None,
+        targets: Tensor,
+        temperature: float | Tensor | None,
+        raw_student_logits: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """{"ce", "dtkd", "kd"}, each [N], the products of temperatures inside."""
+        teacher_logits, temperature = _given(self, teacher_logits, temperature)
+        raw = student_logits if raw_student_logits is None else raw_student_logits
+        student, teacher, temperature = prepare_rows(student_logits, teacher_logits, temperature)
+        student_t, teacher_t = dtkd_temperatures(student, teacher, temperature)
+        dynamic = kl_rows(student / student_t, teacher / teacher_t) * student_t * teacher_t
+        return {
+            "ce": cross_entropy_rows(raw, targets),
+            "dtkd": dynamic.squeeze(1),
+            "kd": kd_rows(student, teacher, temperature),
+        }
+
+    def weights(self, position: float) -> dict[str, float]:
+        """Rises over the first `warmup_epochs` epochs for "dtkd" and "kd", else constant."""
+        # A position that is a whole number but for rounding belongs to the epoch it begins.
+        epoch = math.floor(position + 1e-6) + 1
+        warmup = min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
+        return {
+            "ce": self.ce_weight,
+            "dtkd": warmup * self.dtkd_weight,
+            "kd": warmup * self.kd_weight,
+        }

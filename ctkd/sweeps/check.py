@@ -1,0 +1,135 @@
+"""Every cell parsed, built and checked before anything is sent; mistakes name cell and line."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ctkd.engine.build import KnownNetworks, Run
+from ctkd.engine.job import Job, teacher_job
+from ctkd.errors import ConfigError
+from ctkd.results.tables import Cell as TableCell
+from ctkd.results.tables import Column, Table
+from ctkd.sweeps.study import Cell, Study
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a cell will train: networks without their @, epochs."""
+
+    cell: Cell
+    student: str
+    teacher: str | None
+    dataset: str
+    epochs: int
+
+
+def check(study: Study, *, supplies: bool = True) -> list[Plan]:
+    """Builds every cell on the meta device, each distinct pair of networks once.
+
+    Args:
+        supplies: whether to ask as well for what only training needs: a teacher's weights.
+
+    Raises:
+        ConfigError: a cell is wrong, or two cells would train the same.
+    """
+    known, seen, taught = KnownNetworks(), dict[str, str](), set[str]()
+    plans = []
+    for number, cell in enumerate(study.cells, 1):
+        where = f"cell {number} ({cell.title})"
+        try:
+            run = Job(cell.files, cell.params).build(meta=True, known=known)
+            if supplies and run.teacher_network is not None and run.teacher.weights is None:
+                _check_teacher(run, known, taught)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}{_places(study, cell, str(error))}") from error
+        same = seen.setdefault(_everything(run), where)
+        if same is not where:
+            raise ConfigError(f"{where} would train the same as {same}")
+        plans.append(_plan(cell, run))
+    _check_keys(study)
+    return plans
+
+
+def _plan(cell: Cell, run: Run) -> Plan:
+    recipe = run.settings["recipe"]
+    student, dataset, teacher = (
+        str(recipe[name]).removeprefix("@")
+        for name in ("Recipe.student", "Recipe.dataset", "Teacher.network")
+    )
+    used = teacher if run.teacher_network is not None else None
+    return Plan(cell, student, used, dataset, run.recipe.epochs)
+
+
+def _check_teacher(run: Run, known: KnownNetworks, taught: set[str]) -> None:
+    """Builds what would train a missing teacher, each distinct one once."""
+    job = teacher_job(run)
+    text = json.dumps([job.gin_files, job.gin_params])
+    if text not in taught:
+        taught.add(text)
+        try:
+            job.build(meta=True, known=known)
+        except ConfigError as error:
+            raise ConfigError(f"its teacher, {run.teacher.run}: {error}") from error
+
+
+def _everything(run: Run) -> str:
+    """All settings of a run but its name."""
+    settings: dict[str, Any] = {**run.settings, "runtime": {**run.settings["runtime"]}}
+    settings["runtime"].pop("Runtime.name")
+    return json.dumps(settings, sort_keys=True, default=str)
+
+
+def _places(study: Study, cell: Cell, message: str) -> str:
+    """The lines of the sweep's file that say what the message speaks of."""
+    said = [choice.axis for choice in cell.choices if choice.axis in message]
+    said += [text for text in (*study.sweep.base, *study.sweep.params) if text in message]
+    places = dict.fromkeys(study.line_of(text) for text in said)
+    return f"\n(said in {'; '.join(places)})" if places else ""
+
+
+def _check_keys(study: Study) -> None:
+    """Refuses labels that differ only in what a folder's name cannot hold."""
+    seen: dict[str, Cell] = {}
+    for cell in study.cells:
+        other = seen.setdefault(cell.key.lower(), cell)
+        if other is not cell:
+            raise ConfigError(
+                f"{other.title} and {cell.title} would share the folder {cell.key}: give the "
+                "alternatives labels of their own, {'label': …}"
+            )
+
+
+def cells_table(plans: list[Plan]) -> Table:
+    """The cells, one row for all seeds of each."""
+    groups: dict[str, list[Plan]] = {}
+    for plan in plans:
+        groups.setdefault(plan.cell.key.rpartition("-seed")[0], []).append(plan)
+    columns = [Column("cell"), Column("teacher → student"), Column("data"), Column("seeds")]
+    columns += [Column("epochs", "count")]
+    rows: list[list[TableCell]] = []
+    for group in groups.values():
+        first = group[0]
+        pair = f"{first.teacher} → {first.student}" if first.teacher else first.student
+        name = first.cell.key.rpartition("-seed")[0]
+        seeds = ", ".join(str(plan.cell.seed) for plan in group)
+        rows.append([name, pair, first.dataset, seeds, sum(plan.epochs for plan in group)])
+    return Table(columns, rows)
+
+
+def estimate(study: Study, plans: list[Plan], parallel: int | None) -> str:
+    """The size of the sweep in one sentence, and the longest it can take."""
+    runs, epochs = len(plans), sum(plan.epochs for plan in plans)
+    minutes = study.resources.minutes
+    rounds = -(-runs // (parallel or runs))
+    at_once = f"{min(parallel, runs)} at a time" if parallel else "all at once"
+    return (
+        f"{runs:,} runs, {epochs:,} epochs in all; {at_once}, {minutes} minutes each at most, "
+        f"unless one is continued: up to {_duration(rounds * minutes)}"
+    )
+
+
+def _duration(minutes: float) -> str:
+    hours = minutes / 60
+    return f"{minutes:.0f} minutes" if hours < 2 else f"{hours:.1f} hours"
+
+

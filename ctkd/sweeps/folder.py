@@ -1,0 +1,184 @@
+"""The directory of a sweep: its description, its ledger, and the work directories of its runs.
+
+    sweep.json, sweep.gin   the cells, and the configuration that describes them
+    sent.jsonl              what was sent and when
+    jobs/                   submitit's files: what was sent, and the logs
+    notes/                  how each task says it fares
+    runs/                   the work directories, and the teachers they share
+    report.html, report.csv
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ctkd.errors import DataError, WorkdirError
+from ctkd.sweeps.files import locked, read_json, write_whole
+from ctkd.sweeps.ledger import Ledger
+from ctkd.sweeps.settings import Resources
+from ctkd.sweeps.study import Study
+from ctkd.sweeps.task import Task
+
+SWEEPS = Path("runs") / "sweeps"  # where a sweep lives that is not told where
+
+
+@dataclass(frozen=True)
+class SavedCell:
+    """A cell as `sweep.json` holds it; see `ctkd.sweeps.study.Cell`."""
+
+    key: str
+    name: str
+    seed: int
+    labels: dict[str, str]
+    files: tuple[str, ...]
+    params: tuple[str, ...]
+    command: str
+    epochs: int
+
+
+@dataclass(frozen=True)
+class SavedSweep:
+    """`sweep.json`: what the directory needs to know without the sweep's Gin file."""
+
+    name: str
+    axes: tuple[str, ...]
+    baseline: dict[str, str]
+    resources: Resources
+    cells: tuple[SavedCell, ...]
+
+
+class SweepFolder:
+    """A sweep's directory, by its whole path."""
+
+    def __init__(self, path: Path) -> None:
+        """Only names it."""
+        self.path = path.expanduser().absolute()
+        self.ledger = Ledger(self.path / "sent.jsonl")
+
+    @property
+    def jobs(self) -> Path:
+        """submitit's folder."""
+        return self.path / "jobs"
+
+    def workdir(self, key: str) -> Path:
+        """A cell's work directory."""
+        return self.path / "runs" / key
+
+    def note(self, key: str) -> Path:
+        """The file in which a cell's task says how it fares."""
+        return self.path / "notes" / f"{key}.json"
+
+    def task(self, cell: SavedCell, resources: Resources) -> Task:
+        """What is sent for a cell."""
+        return Task(
+            cell.files,
+            cell.params,
+            str(self.workdir(cell.key)),
+            str(self.note(cell.key)),
+            resources.processes,
+            resources.grace,
+        )
+
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[None]:
+        """Holds the directory while cells are sent, so that nobody sends them as well.
+
+        Raises:
+            WorkdirError: it cannot be made, or another launcher is sending.
+        """
+        try:
+            with locked(self.path / ".lock", seconds=10) as ours:
+                if not ours:
+                    raise WorkdirError(f"another launcher is sending the sweep {self.path}")
+                yield
+        except PermissionError as error:
+            raise WorkdirError(f"cannot use {self.path}: {error.strerror}") from error
+
+    def claim(self, saved: SavedSweep, config: str) -> None:
+        """Writes the description, if the directory is new or this sweep's own.
+
+        Cells may be added to a sweep (a seed, a value), and what a cell needs may change; what
+        a cell trains may not.
+
+        Raises:
+            WorkdirError: the directory is another sweep's, or no sweep's.
+        """
+        if not (self.path / "sweep.json").exists():
+            hidden = (entry for entry in self.path.iterdir() if not entry.name.startswith("."))
+            strangers = sorted(entry.name for entry in hidden)
+            if strangers:
+                listed = ", ".join(strangers[:5])
+                raise WorkdirError(f"{self.path} is no directory of a sweep: it holds {listed}")
+        else:
+            self._check_same(saved)
+        text = json.dumps(asdict(saved), indent=1, default=str) + "\n"
+        write_whole(self.path / "sweep.json", text)
+        write_whole(self.path / "sweep.gin", config)
+
+    def _check_same(self, saved: SavedSweep) -> None:
+        """Raises WorkdirError unless the directory's sweep is `saved`, or an earlier form of it."""
+        old = self.read()
+        problems = [
+            f"its {what} {there} there, {here} here"
+            for what, there, here in (
+                ("name is", old.name, saved.name),
+                ("axes are", ", ".join(old.axes) or "none", ", ".join(saved.axes) or "none"),
+            )
+            if there != here
+        ]
+        before = {cell.key: cell for cell in old.cells}
+        for cell in saved.cells:
+            was = before.get(cell.key)
+            if was is not None and (was.files, was.params) != (cell.files, cell.params):
+                gone = sorted(set(was.files + was.params) - set(cell.files + cell.params))
+                come = sorted(set(cell.files + cell.params) - set(was.files + was.params))
+                problems.append(
+                    f"the cell {cell.key} has {', '.join(gone) or 'no more'} there, "
+                    f"{', '.join(come) or 'no more'} here"
+                )
+        if problems:
+            lines = "\n  ".join(problems[:8])
+            raise WorkdirError(
+                f"{self.path} belongs to another sweep:\n  {lines}\ngive another --sweep_dir"
+            )
+
+    def read(self) -> SavedSweep:
+        """The description. Raises DataError where there is none, or none that can be read."""
+        told: dict[str, Any] | None = read_json(self.path / "sweep.json")
+        if told is None:
+            raise DataError(f"{self.path} is no directory of a sweep: it holds no sweep.json")
+        try:
+            cells = [
+                SavedCell(**{**c, "files": tuple(c["files"]), "params": tuple(c["params"])})
+                for c in told["cells"]
+            ]
+            resources = Resources(**told["resources"])
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{self.path / 'sweep.json'} is of another version: {error}") from error
+        return SavedSweep(
+            told["name"], tuple(told["axes"]), told["baseline"], resources, tuple(cells)
+        )
+
+
+def saved_sweep(study: Study, folder: SweepFolder, epochs: dict[str, int]) -> SavedSweep:
+    """The description of a study as its directory keeps it; `epochs` of each cell by its key."""
+    from ctkd.sweeps.axes import label_of
+
+    cells = tuple(
+        SavedCell(
+            cell.key,
+            cell.name,
+            cell.seed,
+            {choice.axis: choice.label for choice in cell.choices},
+            cell.files,
+            cell.params,
+            cell.command(folder.workdir(cell.key)),
+            epochs[cell.key],
+        )
+        for cell in study.cells
+    )
+    baseline = {axis: label_of(value) for axis, value in study.sweep.baseline.items()}
+    return SavedSweep(study.name, study.axes, baseline, study.resources, cells)

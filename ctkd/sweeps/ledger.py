@@ -1,0 +1,85 @@
+"""What was sent and when: one line of JSON an event, appended by launcher and queue alike."""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ctkd.sweeps.files import locked
+
+Event = Literal["sent", "started", "cancelled"]
+
+
+@dataclass
+class Entry:
+    """A cell's history.
+
+    Attributes:
+        job: the newest job's number; None while it waits in the queue of this machine.
+        event: the newest event.
+        cluster, host: where it was sent, and from which machine.
+        sent: how often.
+        again: how often it was sent again unasked, since somebody sent it last.
+        jobs: all its jobs, oldest first.
+    """
+
+    job: str | None = None
+    event: Event = "sent"
+    cluster: str = ""
+    host: str = ""
+    sent: int = 0
+    again: int = 0
+    jobs: list[str] = field(default_factory=list)
+
+
+class Ledger:
+    """The ledger of a sweep's directory."""
+
+    def __init__(self, path: Path) -> None:
+        """Nothing is written before the first event."""
+        self.path = path
+
+    def add(
+        self, event: Event, cell: str, cluster: str, job: str | None = None, again: bool = False
+    ) -> None:
+        """Appends an event; `again` for a cell that is sent again unasked."""
+        told = {"event": event, "cell": cell, "cluster": cluster, "job": job, "again": again}
+        line = json.dumps(told | {"host": socket.gethostname(), "time": time.time()}) + "\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, line.encode())  # one write of a short line is not interleaved
+        finally:
+            os.close(descriptor)
+
+    def read(self) -> dict[str, Entry]:
+        """The history of every cell that was ever sent."""
+        entries: dict[str, Entry] = {}
+        lines = self.path.read_bytes().splitlines() if self.path.is_file() else []
+        for line in lines:
+            try:
+                told = json.loads(line)
+            except ValueError:  # torn by a full disk or a machine that stopped
+                continue
+            entry = entries.setdefault(told["cell"], Entry())
+            entry.event, entry.cluster, entry.host = told["event"], told["cluster"], told["host"]
+            if told["event"] == "cancelled":
+                continue
+            entry.job = told["job"]
+            if entry.job is not None:
+                entry.jobs.append(entry.job)
+            if told["event"] == "sent":
+                entry.sent += 1
+                entry.again = entry.again + 1 if told["again"] else 0
+        return entries
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Inside, no other process both reads and adds: a cell is not started while cancelled."""
+        with locked(self.path.with_suffix(".lock")):
+            yield

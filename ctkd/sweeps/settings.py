@@ -1,0 +1,127 @@
+"""What a sweep's Gin file says: the cells of the study, and what one run of it needs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ctkd.checks import expect
+from ctkd.registry import Registry
+
+PARTS = Registry("sweep part", "runtime")
+FASTEST_TIMEOUT = 11  # submitit takes every signal for a time-out where a job has 10 minutes or less
+
+
+@PARTS.register
+@dataclass(frozen=True)
+class Sweep:
+    """The cells: every combination of `grid`, `zipped` and `cells`, each run with every seed.
+
+    An axis is a name and its values. The name of a binding ("CosineLambda.end") or macro
+    ("epochs") takes the values that a Gin file could give it. Under any other name stand whole
+    alternatives: Gin files, or lists of Gin files and bindings, which come after `base`.
+
+    Attributes:
+        name: of the sweep; None for its file's.
+        base: Gin files that every run begins with.
+        params: bindings that every run has.
+        grid: axes that are combined with each other, {axis: values}; values of alternatives may
+            be {label: alternative}.
+        zipped: axes whose first values belong together, and so on.
+        cells: combinations written out, [{axis: value}]; not all need to have the same axes.
+        seeds: of every cell.
+        skip: combinations that make no sense, [{axis: value or list of values}]; a cell is left
+            out if it has all of one entry's values.
+        only: {axis: {axis: value or list of values}}: the first axis exists only where the others
+            have these values, and is dropped from other cells (a constant T in runs that learn T).
+        baseline: {axis: value}: each cell is compared with the one that differs from it in this.
+        unnamed: axes left out of a run's name, since runs are compared within a pair of networks.
+    """
+
+    name: str | None = None
+    base: Sequence[str] = ()
+    params: Sequence[str] = ()
+    grid: Mapping[str, Any] = field(default_factory=dict)
+    zipped: Mapping[str, Any] = field(default_factory=dict)
+    cells: Sequence[Any] = ()
+    seeds: Sequence[int] = (0,)
+    skip: Sequence[Any] = ()
+    only: Mapping[str, Any] = field(default_factory=dict)
+    baseline: Mapping[str, Any] = field(default_factory=dict)
+    unnamed: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("grid", "zipped", "only", "baseline"):
+            value = getattr(self, name)
+            fine = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+            expect(fine, "Sweep", name, value, "a dictionary from axes, {'Name.parameter': …}")
+        for name in ("cells", "skip"):
+            for entry in getattr(self, name):
+                fine = isinstance(entry, Mapping) and bool(entry)
+                expect(fine, "Sweep", name, entry, "a list of dictionaries {axis: value}")
+        for name in ("grid", "zipped"):
+            for axis, values in getattr(self, name).items():
+                fine = isinstance(values, (list, tuple, Mapping)) and len(values) > 0
+                expect(fine, "Sweep", name, {axis: values}, "a list of at least one value")
+        lengths = {axis: len(values) for axis, values in self.zipped.items()}
+        same = len(set(lengths.values())) <= 1
+        expect(same, "Sweep", "zipped", lengths, "as many values on every one of these axes")
+        expect(len(self.seeds) > 0, "Sweep", "seeds", self.seeds, "at least one seed")
+        fine = len(set(self.seeds)) == len(self.seeds) and min(self.seeds) >= 0
+        expect(fine, "Sweep", "seeds", self.seeds, "different whole numbers of 0 or more")
+        expect(self.name != "", "Sweep", "name", self.name, "None or a name")
+
+
+@PARTS.register
+@dataclass(frozen=True)
+class Resources:
+    """What one run needs, and how runs are sent.
+
+    Attributes:
+        minutes: that a job may take; a run that needs more goes on in the same job's next turn.
+        gpus: of one node.
+        cpus: of one task.
+        mem_gb: of one node; None for the cluster's own choice.
+        nodes, tasks: nodes, and tasks on each; several in all make one distributed run.
+        partition, account, qos, constraint: SLURM's; None for the cluster's own choice.
+        parallel: how many runs at once; None for as many as this machine carries, on SLURM for
+            as many as it gives.
+        timeouts: how often a run may use up its minutes.
+        grace: seconds before the end of a job at which it is told to save and go.
+        retries: how often `--wait` sends a run again that was killed without a word.
+        other: anything else that submitit's SLURM executor takes: {'exclude': 'node7'}, and in
+            'additional_parameters' whatever sbatch takes.
+    """
+
+    minutes: int = 240
+    gpus: int = 0
+    cpus: int = 1
+    mem_gb: float | None = None
+    nodes: int = 1
+    tasks: int = 1
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    parallel: int | None = None
+    timeouts: int = 20
+    grace: int = 90
+    retries: int = 2
+    other: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, least in (("minutes", FASTEST_TIMEOUT), ("cpus", 1), ("nodes", 1), ("tasks", 1)):
+            value = getattr(self, name)
+            expect(value >= least, "Resources", name, value, f"a number of {least} or more")
+        for name in ("gpus", "timeouts", "grace", "retries"):
+            value = getattr(self, name)
+            expect(value >= 0, "Resources", name, value, "a number of 0 or more")
+        fine = self.parallel is None or self.parallel >= 1
+        expect(fine, "Resources", "parallel", self.parallel, "None or a number of 1 or more")
+        fine = self.mem_gb is None or self.mem_gb > 0
+        expect(fine, "Resources", "mem_gb", self.mem_gb, "None or a number above 0")
+        expect(isinstance(self.other, Mapping), "Resources", "other", self.other, "a dictionary")
+
+    @property
+    def processes(self) -> int:
+        """Processes of one run."""
+        return self.nodes * self.tasks

@@ -1,0 +1,153 @@
+"""The table of a sweep's cells, live on a terminal, and one line a change in a log."""
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from ctkd.results.tables import Column, Table, to_rich
+from ctkd.sweeps.state import ACTIVE, LOST, Status
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+COLORS = {
+    "finished": "green",
+    "running": "cyan",
+    "queued": "blue",
+    "failed": "bold red",
+    "killed": "red",
+    "stopped": "yellow",
+    "cancelled": "yellow",
+    "not sent": "dim",
+}
+URGENCY = ("failed", "killed", "stopped", "running", "queued", "cancelled", "not sent", "finished")
+
+
+def status_table(found: Sequence[Status]) -> Table:
+    """Cell, state, epoch, accuracy, T, time left, node."""
+    columns = [
+        Column("cell"),
+        Column("state"),
+        Column("epoch", "count"),
+        Column("top-1 %", "number"),
+        Column("T", "number"),
+        Column("left", "count"),
+        Column("node"),
+    ]
+    rows = [
+        [
+            s.cell.key,
+            s.state + (f" ({s.again + 1}th job)" if s.again else ""),
+            f"{s.epoch}/{s.cell.epochs}",
+            s.accuracy,
+            s.temperature,
+            None if s.seconds_left is None else duration(s.seconds_left),
+            s.node,
+        ]
+        for s in found
+    ]
+    return Table(columns, rows)
+
+
+def view(found: Sequence[Status], rows: int | None = None) -> "RenderableType":
+    """The table, the errors and the counts; with `rows`, the cells that matter most."""
+    shown = list(found)
+    if rows is not None and len(shown) > rows:
+        urgent = sorted(range(len(found)), key=lambda i: URGENCY.index(found[i].state))
+        shown = [found[i] for i in sorted(urgent[:rows])]
+    drawn = to_rich(status_table(shown))
+    for status, column in zip(shown, drawn.columns[1]._cells, strict=True):
+        if isinstance(column, Text):
+            column.stylize(COLORS[status.state])
+    parts: list[RenderableType] = [drawn]
+    if len(shown) < len(found):
+        parts.append(Text(f"… and {len(found) - len(shown)} more", style="dim"))
+    parts += [Text(line) for line in complaints(found)]
+    parts.append(Text(counts(found), style="bold"))
+    return Group(*parts)
+
+
+def complaints(found: Sequence[Status]) -> list[str]:
+    """What went wrong, with the log of each, the first line of each error."""
+    told = []
+    for status in found:
+        if status.error and status.state in ("failed", *LOST):
+            first = status.error.splitlines()[0]
+            log = f" — {status.log}" if status.log else ""
+            told.append(f"{status.cell.key}: {status.state}: {first}{log}")
+    return told
+
+
+def counts(found: Sequence[Status]) -> str:
+    """The number of cells in each state."""
+    counted = Counter(status.state for status in found)
+    told = ", ".join(f"{counted[state]} {state}" for state in reversed(URGENCY) if counted[state])
+    return f"{len(found)} runs: {told}"
+
+
+def duration(seconds: float) -> str:
+    """Hours and minutes, or minutes and seconds."""
+    minutes = int(seconds) // 60
+    return f"{minutes // 60} h {minutes % 60:02d}" if minutes >= 60 else f"{minutes}:{seconds % 60:02.0f}"
+
+
+def follow(
+    look: Callable[[], list[Status]],
+    every: float = 1.0,
+    console: Console | None = None,
+    end: Callable[[Sequence[Status]], bool] | None = None,
+) -> list[Status]:
+    """Looks again and again until no cell waits or runs, showing a live table or what changed.
+
+    `end` may decide otherwise: it sends cells again, and says whether all have ended.
+    """
+    console = console or Console(highlight=False, soft_wrap=True)
+    ended = end or (lambda found: all(status.state not in ACTIVE for status in found))
+    found = look()
+    if not console.is_terminal:
+        return _follow_in_log(look, found, every, console, ended)
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            live.update(view(found, max(5, console.height - 12)), refresh=True)
+            if ended(found):
+                break
+            time.sleep(every)
+            found = look()
+    return found
+
+
+def _follow_in_log(
+    look: Callable[[], list[Status]],
+    found: list[Status],
+    every: float,
+    console: Console,
+    ended: Callable[[Sequence[Status]], bool],
+) -> list[Status]:
+    before: dict[str, str] = {}
+    while True:
+        for status in found:
+            if before.get(status.cell.key) != status.state:
+                before[status.cell.key] = status.state
+                with contextlib.suppress(BrokenPipeError):
+                    console.print(_line(status), markup=False)
+        if ended(found):
+            return found
+        time.sleep(every)
+        found = look()
+
+
+def _line(status: Status) -> str:
+    parts = [f"{status.cell.key}: {status.state}"]
+    if status.state == "finished" and status.accuracy is not None:
+        parts.append(f"{status.accuracy:.2f} %")
+    if status.error:
+        parts.append(status.error.splitlines()[0])
+    if status.error and status.log:
+        parts.append(str(status.log))
+    return "  ".join(parts)

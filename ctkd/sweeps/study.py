@@ -1,0 +1,212 @@
+"""From a sweep's Gin file to its cells: what each run's command line will be."""
+
+import hashlib
+import itertools
+import os
+import pathlib
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ctkd.engine import config
+from ctkd.errors import ConfigError
+from ctkd.registry import COMPONENTS, gin
+from ctkd.sweeps.axes import Choice, Conditions, choices_of, holds
+from ctkd.sweeps.settings import Resources, Sweep
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep.
+
+    Attributes:
+        key: the name of its work directory, its own in the sweep.
+        name: the run's name, the same for all seeds.
+        choices: its alternatives, one for each axis it has.
+        files, params: its configuration, as command lines have it; files by their whole path.
+    """
+
+    key: str
+    name: str
+    choices: tuple[Choice, ...]
+    seed: int
+    files: tuple[str, ...]
+    params: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """How messages name it."""
+        told = ", ".join(f"{choice.axis} = {choice.label}" for choice in self.choices)
+        return f"{told}, seed {self.seed}" if told else f"seed {self.seed}"
+
+    def command(self, workdir: str | os.PathLike[str]) -> str:
+        """The command that does the same by hand."""
+        words = ["python", "-m", "ctkd.main"]
+        words += [f"--gin_file={_short(file)}" for file in self.files]
+        words += [f"--gin_param={param}" for param in self.params]
+        return shlex.join([*words, f"--workdir={workdir}"])
+
+
+@dataclass(frozen=True)
+class Study:
+    """A sweep, read and expanded; `axes` are their names in order."""
+
+    name: str
+    path: pathlib.Path
+    sweep: Sweep
+    resources: Resources
+    axes: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    config: str
+
+    def line_of(self, text: str) -> str:
+        """Where the sweep's file says `text`, as "FILE, line N"; the file alone if nowhere."""
+        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), 1):
+            if re.search(rf"(['\"]){re.escape(text)}\1", line):
+                return f"{_short(str(self.path))}, line {number}"
+        return _short(str(self.path))
+
+
+def read_study(
+    path: str, files: Sequence[str] = (), params: Sequence[str] = (), own: Sequence[str] = ()
+) -> Study:
+    """Reads a sweep's Gin file and expands it.
+
+    Args:
+        files, params: given on the command line, for every run; they come last.
+        own: bindings of the sweep itself: "Sweep.seeds = [0]", "Resources.gpus = 2".
+
+    Raises:
+        ConfigError: the file is wrong, an axis is empty or unknown, cells are equal or none.
+    """
+    config.parse([path], own)
+    sweep, resources = _part("Sweep"), _part("Resources")
+    assert isinstance(sweep, Sweep) and isinstance(resources, Resources)
+    text = gin.config_str()
+    name = sweep.name or pathlib.Path(path).stem
+    axes, combinations = expand(sweep)
+    base = [str(config.find(file)) for file in sweep.base]
+    last = [str(config.find(file)) for file in files]
+    cells = []
+    for choices in combinations:
+        chosen = [str(config.find(file)) for choice in choices for file in choice.files]
+        if not (base or chosen):
+            raise ConfigError(f"{path}: no run has a Gin file: set Sweep.base to a list of them")
+        told = [param for choice in choices for param in choice.params]
+        for seed in sweep.seeds:
+            label = run_name(choices, sweep.unnamed) or pathlib.Path((base or chosen)[0]).stem
+            own_params = [f"Runtime.name = {label!r}", *sweep.params, *told, f"Seed.seed = {seed}"]
+            key = f"{_slug(run_name(choices) or label)}-seed{seed}"
+            everything = (*base, *chosen, *last), (*own_params, *params)
+            cells.append(Cell(key, label, choices, seed, *everything))
+    return Study(name, config.find(path), sweep, resources, axes, tuple(cells), text)
+
+
+def expand(sweep: Sweep) -> tuple[tuple[str, ...], list[tuple[Choice, ...]]]:
+    """The axes of a sweep, and its cells' alternatives without their seeds.
+
+    Raises:
+        ConfigError: an axis stands in two places, cells are equal, or none is left.
+    """
+    tables = [[(choice,) for choice in choices_of(k, v)] for k, v in sweep.grid.items()]
+    zipped = [choices_of(axis, values) for axis, values in sweep.zipped.items()]
+    if zipped:
+        tables.append(list(zip(*zipped, strict=True)))
+    if sweep.cells:
+        written = [
+            tuple(choices_of(axis, [value])[0] for axis, value in cell.items())
+            for cell in sweep.cells
+        ]
+        tables.append(written)
+    combinations = [tuple(itertools.chain(*parts)) for parts in itertools.product(*tables)]
+    axes = tuple(dict.fromkeys(choice.axis for cell in combinations for choice in cell))
+    for cell in combinations:
+        names = [choice.axis for choice in cell]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"the axis {name!r} stands in two of grid, zipped and cells")
+    twice = _first_repeated([_identity(cell) for cell in combinations])
+    if twice:
+        raise ConfigError(f"the cell {', '.join(f'{k} = {v}' for k, v in twice)} is there twice")
+    return axes, _conditioned(sweep, axes, combinations)
+
+
+def _conditioned(
+    sweep: Sweep, axes: Sequence[str], combinations: list[tuple[Choice, ...]]
+) -> list[tuple[Choice, ...]]:
+    """The cells that `skip` and `only` leave."""
+    labels: dict[str, set[str]] = {axis: set() for axis in axes}
+    for cell in combinations:
+        for choice in cell:
+            labels[choice.axis].add(choice.label)
+    Conditions("Sweep.baseline", labels).read(sweep.baseline)
+    for axis in sweep.unnamed:
+        Conditions("Sweep.unnamed", labels).check_axis(axis)
+    only = Conditions("Sweep.only", labels)
+    allowed = {axis: only.read(wanted) for axis, wanted in sweep.only.items()}
+    for axis in allowed:
+        only.check_axis(axis)
+    skipped = [Conditions("Sweep.skip", labels).read(entry) for entry in sweep.skip]
+    kept: dict[Any, tuple[Choice, ...]] = {}
+    for cell in combinations:
+        left = tuple(
+            choice
+            for choice in cell
+            if choice.axis not in allowed or holds(allowed[choice.axis], cell)
+        )
+        if not any(holds(wanted, left) for wanted in skipped):
+            kept.setdefault(_identity(left), left)  # cells that lost the axis they differed in
+    if not kept:
+        raise ConfigError("Sweep.skip leaves no cell at all")
+    return list(kept.values())
+
+
+def run_name(choices: Sequence[Choice], without: Sequence[str] = ()) -> str:
+    """Alternatives by their labels, values with the shortest name that tells their axes apart."""
+    shown = [choice for choice in choices if choice.axis not in without]
+    short = {c.axis: c.axis.rpartition(".")[2] for c in choices}
+    told = []
+    for choice in shown:
+        name = short[choice.axis]
+        if list(short.values()).count(name) > 1:
+            name = choice.axis
+        is_value = choice.params and choice.params[0].startswith(f"{choice.axis} = ")
+        told.append(f"{name}={choice.label}" if is_value else choice.label)
+    return " ".join(told)
+
+
+def _identity(cell: Sequence[Choice]) -> tuple[tuple[str, str], ...]:
+    return tuple((choice.axis, choice.label) for choice in cell)
+
+
+def _first_repeated(items: Sequence[Any]) -> Any:
+    seen = set()
+    for item in items:
+        if item in seen:
+            return item
+        seen.add(item)
+    return None
+
+
+def _part(name: str) -> Any:
+    try:
+        return COMPONENTS[name].bound()
+    except ConfigError as error:  # without the lines that Gin adds about its own call
+        raise ConfigError(str(error).split("\n  In call to")[0]) from error
+
+
+
+
+def _slug(label: str) -> str:
+    """A label as a folder's name; with a hash where it had to be changed."""
+    slug = re.sub(r"[^\w.=+-]+", "_", label)[:100].strip("_.") or "run"
+    changed = slug != label.replace(" ", "_")
+    return f"{slug}-{hashlib.sha256(label.encode()).hexdigest()[:6]}" if changed else slug
+
+
+def _short(path: str) -> str:
+    """A path below the working directory without it."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative

@@ -1,0 +1,288 @@
+"""Every CIFAR-100 file: it parses and builds, holds the published numbers, and its card too."""
+
+import itertools
+import pathlib
+import re
+
+import gin
+import pytest
+
+from ctkd.engine.job import Job
+from ctkd.errors import ConfigError
+from ctkd.results.published import ALONE, PAIRS, lookup_all
+
+FOLDER = pathlib.Path(__file__).parents[2] / "gin" / "cifar100"
+DISTILLED = ["kd", "annealed", "ctkd", "ctkd_instance", "dkd", "dkd_ctkd"]
+DISTILLED += ["standardized", "ctkd_standardized", "dtkd", "wttm", "dist"]
+METHODS = ["vanilla", *DISTILLED, "teacher"]
+NAMES = ["_".join(pair) for pair in PAIRS]
+DEFAULT = ("resnet56", "resnet20")
+
+# DKD's β (mdistiller's), DTKD's α and β (its authors' files), WTTM's γ and β (the paper's appendix).
+# For resnet110_resnet20 only WTTM's are published.
+BY_PAIR = {
+    "resnet56_resnet20": (2, (1, 0.5), (0.3, 1.5)),
+    "resnet110_resnet32": (2, (1, 0.5), (0.1, 1.5)),
+    "resnet110_resnet20": (2, (1, 0.5), (0.2, 2)),
+    "wrn_40_2_wrn_16_2": (6, (3, 1), (0.1, 4)),
+    "wrn_40_2_wrn_40_1": (6, (1, 0.5), (0.1, 3)),
+    "vgg13_vgg8": (6, (3, 1), (0.1, 2.25)),
+    "resnet32x4_resnet8x4": (8, (3, 1), (0.1, 3)),
+    "wrn_40_2_ShuffleV1": (8, (2, 0.5), (0.3, 3)),
+    "vgg13_MobileNetV2": (6, (3, 1), (0.2, 3)),
+    "ResNet50_MobileNetV2": (8, (3, 2), (0.2, 5)),
+    "resnet32x4_ShuffleV1": (8, (3, 1), (0.2, 1.4)),
+    "resnet32x4_ShuffleV2": (8, (3, 1), (0.4, 16)),
+}
+
+
+def card(path):
+    """The comment that a file opens with, as one line of words."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    return re.sub(r"\s+", " ", " ".join(line[1:] for line in lines))
+
+
+def build(method, pair=None, *bindings):
+    files = [f"gin/cifar100/{method}.gin"]
+    return Job(files + ([f"gin/cifar100/pairs/{pair}.gin"] if pair else []), bindings).build(
+        meta=True
+    )
+
+
+def values(run):
+    """All settings, whatever set they belong to."""
+    return {name: value for part in run.settings.values() for name, value in part.items()}
+
+
+def test_the_folder_holds_the_methods_and_the_twelve_pairs():
+    assert sorted(path.stem for path in FOLDER.glob("*.gin")) == sorted([*METHODS, "base"])
+    assert sorted(path.stem for path in (FOLDER / "pairs").glob("*.gin")) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_holds_the_published_recipe(method):
+    run = build(method)
+    found = values(run)
+    assert run.name == method
+    assert run.dataset.num_classes == 100
+    assert (run.recipe.epochs, run.recipe_epochs, run.recipe.batch_size) == (240, 240, 64)
+    expected = {"lr": 0.05, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4, "gamma": 0.1}
+    assert {name: found[f"SGD.{name}"] for name in expected} == expected
+    assert found["SGD.milestones"] == [150, 180, 210]
+    assert found["SGD.policy_weight_decay"] == 0.0
+    assert found["cifar100.padding"] == 4
+    assert found["cifar100.mean"] == [0.5071, 0.4867, 0.4408]
+    assert found["cifar100.std"] == [0.2675, 0.2565, 0.2761]
+    if method == "teacher":
+        assert (found["Recipe.student"], found["Teacher.network"]) == ("@resnet56", None)
+    else:
+        assert (found["Teacher.network"], found["Recipe.student"]) == ("@resnet56", "@resnet20")
+
+
+def test_methods_differ_in_the_method_alone():
+    """So that their runs may stand in one table."""
+    recipes = {m: build(m).settings["recipe"] for m in METHODS if m != "teacher"}
+    for recipe in recipes.values():
+        assert recipe == recipes["kd"]
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("vanilla", {"CrossEntropy.ce_weight": 1.0}),
+        ("kd", {"KD.ce_weight": 0.1, "KD.kd_weight": 0.9, "ConstantTemperature.temperature": 4.0}),
+        ("annealed", {"AnnealedTemperature.start": 10.0, "AnnealedTemperature.end": 1.0}),
+        (
+            "ctkd",
+            {
+                "KD.ce_weight": 0.1,
+                "KD.kd_weight": 0.9,
+                "GlobalTemperature.tau_init": 1.0,
+                "GlobalTemperature.tau_range": 20.0,
+                "GlobalTemperature.raw_init": 1.0,
+                "CosineLambda.start": 0.0,
+                "CosineLambda.end": 1.0,
+                "CosineLambda.epochs": 10,
+            },
+        ),
+        (
+            "ctkd_instance",
+            {"KD.kd_weight": 0.9, "InstanceTemperature.hidden": 256, "CosineLambda.epochs": 10},
+        ),
+        (
+            "dkd",
+            {
+                "DKD.ce_weight": 1.0,
+                "DKD.dkd_weight": 1.0,
+                "DKD.alpha": 1.0,
+                "DKD.beta": 2.0,
+                "DKD.warmup_epochs": 20,
+                "DKD.kd_weight": 0.0,
+                "ConstantTemperature.temperature": 4.0,
+            },
+        ),
+        (
+            "dkd_ctkd",
+            {
+                "DKD.ce_weight": 1.0,
+                "DKD.dkd_weight": 1.0,
+                "DKD.alpha": 1.0,
+                "DKD.beta": 2.0,
+                "DKD.warmup_epochs": 0,
+                "DKD.kd_weight": 0.0,
+                "CosineLambda.epochs": 10,
+            },
+        ),
+        (
+            "standardized",
+            {
+                "Method.transform": "@LogitStandardization",
+                "KD.ce_weight": 0.1,
+                "KD.kd_weight": 9.0,
+                "ConstantTemperature.temperature": 2.0,
+            },
+        ),
+        (
+            "ctkd_standardized",
+            {
+                "Method.transform": "@LogitStandardization",
+                "KD.ce_weight": 0.1,
+                "KD.kd_weight": 9.0,
+                "GlobalTemperature.tau_init": 2.0,
+                "GlobalTemperature.tau_range": 40.0,
+            },
+        ),
+        ("dtkd", {"DTKD.ce_weight": 1.0, "DTKD.dtkd_weight": 1.0, "DTKD.kd_weight": 0.5}),
+        ("dtkd", {"DTKD.warmup_epochs": 20, "ConstantTemperature.temperature": 4.0}),
+        ("wttm", {"WTTM.ce_weight": 1.0, "WTTM.wttm_weight": 1.5}),
+        ("dist", {"DIST.ce_weight": 1.0, "DIST.inter_weight": 2.0, "DIST.intra_weight": 2.0}),
+        ("dist", {"ConstantTemperature.temperature": 4.0}),
+    ],
+)
+def test_every_methods_own_numbers(method, expected):
+    found = values(build(method))
+    assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(("name", "pair"), list(zip(NAMES, PAIRS, strict=True)))
+def test_every_pair_with_every_method(name, pair):
+    teacher, student = pair
+    light = student in ("MobileNetV2", "ShuffleV1", "ShuffleV2")
+    beta, dtkd, (gamma, wttm) = BY_PAIR[name]
+    expected = {
+        "Teacher.network": f"@{teacher}",
+        "Recipe.student": f"@{student}",
+        "Teacher.claimed": ALONE[teacher],
+        "SGD.lr": 0.01 if light else 0.05,
+    }
+    four = {"ConstantTemperature.temperature": 4.0}  # a pair's WTTM touches no other method's T
+    own = {
+        "kd": four,
+        "dist": four,
+        "dkd": four | {"DKD.beta": beta},
+        "dkd_ctkd": {"DKD.beta": beta},
+        "dtkd": {"DTKD.dtkd_weight": dtkd[0], "DTKD.kd_weight": dtkd[1]},
+        "wttm": {
+            "WTTM.wttm_weight": wttm,
+            "ConstantTemperature.temperature": pytest.approx(1 / gamma),
+        },
+        "standardized": {"ConstantTemperature.temperature": 2.0},
+    }
+    for method in ["vanilla", *DISTILLED]:
+        run = build(method, name)
+        found, wanted = values(run), expected | own.get(method, {})
+        assert {setting: found[setting] for setting in wanted} == wanted
+        if name == "_".join(DEFAULT):
+            assert run.settings == build(method).settings
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_method_cards_quote_the_published_numbers(method):
+    text = card(FOLDER / f"{method}.gin")
+    assert f"python -m ctkd.main --gin_file=gin/cifar100/{method}.gin" in text
+    opening = " ".join((FOLDER / f"{method}.gin").read_text().splitlines()[:3])
+    assert "data_dir" in opening
+    assert ("teacher_weights" in opening) == (method not in ("vanilla", "teacher"))
+    numbers = lookup_all(*DEFAULT, method)
+    for published in numbers:
+        assert f"{published.value:.2f}" in text
+    if numbers and numbers[0].reports == "best":
+        assert f"{numbers[0].value:.2f}, the best test epoch" in text
+    if numbers and numbers[0].reports == "last":
+        assert f"{numbers[0].value:.2f}, the last epoch" in text
+
+
+def test_the_teachers_card_quotes_the_published_teachers():
+    quoted = re.findall(r"(\w+) (\d\d\.\d\d)", card(FOLDER / "teacher.gin"))
+    assert {name for name, _ in quoted} == {teacher for teacher, _ in PAIRS}
+    assert all(ALONE[name] == float(value) for name, value in quoted)
+
+
+@pytest.mark.parametrize(("name", "pair"), list(zip(NAMES, PAIRS, strict=True)))
+def test_pair_cards_quote_the_published_numbers(name, pair):
+    text = card(FOLDER / "pairs" / f"{name}.gin")
+    teacher, student = pair
+    assert f"--gin_file=gin/cifar100/pairs/{name}.gin" in text
+    assert f"teacher {ALONE[teacher]:.2f}, student alone {ALONE[student]:.2f}" in text
+    labels = {
+        "kd": "KD",
+        "ctkd": "CTKD",
+        "dkd": "DKD",
+        "dkd_ctkd": "DKD + CTKD",
+        "standardized": "KD + LS",
+        "ctkd_standardized": "CTKD + LS",
+    }
+    last, _, best = text.partition("best test epoch: ")
+    best, _, other = best.partition("mean of 5 runs")
+    quoted = {("last", v) for v in re.findall(r"KD (\d\d\.\d\d)", last)}
+    quoted |= {("best", v) for v in re.findall(r" (\d\d\.\d\d)", " " + best)}
+    expected = set()
+    for method, label in labels.items():
+        for rank, number in enumerate(lookup_all(*pair, method)):
+            value = f"{number.value:.2f}"
+            expected.add((number.reports, value))
+            part = last if number.reports == "last" else f" {best}"
+            called = label if rank == 0 else "DKD run by CTKD's authors"
+            assert f" {called} {value}" in part
+    assert quoted == expected
+    assert "DIST" in other
+    assert "β" in text or pair == DEFAULT
+
+
+def test_what_the_documented_overrides_do():
+    run = build("teacher", None, "student = @wrn_40_2", "SGD.lr = 0.01")
+    assert run.settings["recipe"]["Recipe.student"] == "@wrn_40_2"
+    assert run.teacher_network is None
+    run = build("ctkd", None, "cifar100.validation = 5000", "epochs = 24", "seed = 3")
+    assert (run.recipe.epochs, run.recipe_epochs, run.seed) == (24, 240, 3)
+    assert values(build("wttm", None, "wttm_temperature = 5.0"))[
+        "ConstantTemperature.temperature"
+    ] == pytest.approx(5.0)
+    with pytest.raises(ConfigError, match="did you mean resnet56"):
+        build("teacher", None, "student = @resnet65")
+
+
+@pytest.mark.parametrize("method", ["kd", "ctkd_instance", "wttm"])
+def test_cifar10_builds_with_ten_classes_and_the_same_macros(method):
+    bindings = (
+        "Recipe.dataset = @cifar10",
+        "Teacher.claimed = None",
+        "data_dir = '/data/cifar10'",
+        "download = True",
+    )
+    run = build(method, "wrn_40_2_ShuffleV1", *bindings)
+    assert run.dataset.num_classes == 10
+    assert run.student.linear.out_features == run.teacher_network.fc.out_features == 10
+    assert values(run)["cifar10.data_dir"] == "/data/cifar10"
+    assert values(run)["cifar10.download"] is True
+    if method == "ctkd_instance":
+        assert run.distiller.policy.num_classes == 10
+
+
+@pytest.mark.parametrize("files", [("ctkd",), ("wttm", "pairs/wrn_40_2_ShuffleV1")])
+def test_the_saved_configuration_builds_the_same_run(files, tmp_path):
+    run = Job([f"gin/cifar100/{name}.gin" for name in files]).build(meta=True)
+    saved = tmp_path / "config.gin"
+    saved.write_text(run.config)
+    gin.clear_config()
+    assert Job([str(saved)]).build(meta=True).settings == run.settings

@@ -1,0 +1,145 @@
+import csv
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load(path):
+    """A file outside the package: the tool itself, and the builder of work directories."""
+    spec = importlib.util.spec_from_file_location(f"loaded_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+compare = load(ROOT / "tools" / "compare.py")
+build = load(ROOT / "tests" / "results" / "conftest.py").build
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """KD 70, 71, 72 and CTKD 71, 73, 75 over three seeds, and a teacher that is no run."""
+    for seed, (kd, ctkd) in enumerate([(70.0, 71.0), (71.0, 73.0), (72.0, 75.0)]):
+        build(tmp_path / "runs" / f"kd-{seed}", name="kd", seed=seed, last=kd, policy="constant")
+        build(tmp_path / "runs" / f"ctkd-{seed}", name="ctkd", seed=seed, last=ctkd)
+    build(tmp_path / "runs" / "teachers" / "a1b2", name="teacher", policy=None)
+    return tmp_path / "runs"
+
+
+def refused(capsys, *arguments):
+    """The message of a comparison that must end with 2 and print nothing else."""
+    status = compare.main([str(argument) for argument in arguments])
+    told = capsys.readouterr()
+    assert (status, told.out) == (2, "")
+    assert told.err.startswith("compare: ")
+    assert "Traceback" not in told.err
+    return told.err
+
+
+def test_the_terminal_shows_table_and_notes(runs, capsys):
+    assert compare.main([str(runs)]) == 0
+    told = capsys.readouterr().out
+    lines = told.splitlines()
+    assert lines[0].strip() == "resnet56 → resnet20"
+    ctkd = next(text.split() for text in lines if text.strip().startswith("ctkd"))
+    assert ctkd[:8] == ["ctkd", "3", "73.00", "±", "2.00", "73.30", "±", "2.00"]
+    assert "+2.00" in ctkd  # against kd, which is the default
+    assert "Shown: last" in told
+    assert "0.30 points" in told
+    assert "Seeds needed" in told
+    assert "teacher (" not in told
+
+
+def test_markdown_latex_and_csv_on_standard_output(runs, capsys):
+    assert compare.main([str(runs), "--format", "markdown", "--show", "best"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("| pair ")
+    assert "- Shown: best, the best test epoch's accuracy" in told
+    assert compare.main([str(runs), "--format", "latex"]) == 0
+    assert r"\begin{tabular}" in capsys.readouterr().out
+    assert compare.main([str(runs), "--format", "csv", "--baseline", "ctkd"]) == 0
+    told = capsys.readouterr()
+    rows = {row["method"]: row for row in csv.DictReader(io.StringIO(told.out))}
+    assert float(rows["kd"]["Δ ctkd"]) == -2.0
+    assert "Shown: last" in told.err  # CSV has no place for notes
+
+
+@pytest.mark.parametrize(
+    ("name", "begin"),
+    [
+        ("table.md", "| pair"),
+        ("table.csv", "pair,method"),
+        ("table.tex", "% needs"),
+        ("table.txt", "resnet56 → resnet20"),
+    ],
+)
+def test_the_outputs_suffix_tells_its_format(runs, tmp_path, capsys, name, begin):
+    output = tmp_path / name
+    assert compare.main([str(runs), "--output", str(output)]) == 0
+    assert output.read_text(encoding="utf-8").startswith(begin)
+    assert str(output) in capsys.readouterr().out
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_without_kd_there_is_no_baseline_unless_asked_for(runs, capsys):
+    assert compare.main([str(path) for path in runs.glob("ctkd-*")]) == 0
+    assert "Δ" not in capsys.readouterr().out
+
+
+def test_users_mistakes(runs, tmp_path, capsys):
+    assert "did you mean kd" in refused(capsys, runs, "--baseline", "kdd")
+    assert "missing: no such folder" in refused(capsys, runs, tmp_path / "missing")
+    (tmp_path / "empty").mkdir()
+    assert "no work directory in it" in refused(capsys, tmp_path / "empty")
+    assert "kept no images out for validation" in refused(capsys, runs, "--show", "chosen")
+    told = refused(capsys, runs, "--output", tmp_path / "table.docx")
+    assert "expected a suffix out of .md, .csv, .tex, .txt" in told
+    assert "No such file" in refused(capsys, runs, "--output", tmp_path / "nowhere" / "t.md")
+    build(tmp_path / "runs" / "again", name="kd", seed=0, policy="constant")
+    told = refused(capsys, runs)
+    assert "two runs of kd" in told
+    assert str(runs / "again") in told
+    assert str(runs / "kd-0") in told
+
+
+def test_different_recipes(runs, capsys):
+    build(runs / "other", name="dkd", recipe={"Sgd.lr": 0.1})
+    assert "Sgd.lr: 0.05 in" in refused(capsys, runs)
+
+
+def test_a_damaged_run(runs, capsys):
+    (runs / "kd-1" / "summary.json").write_text("{")
+    assert "summary.json, line 1: damaged" in refused(capsys, runs)
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["x", "--format", "word"], ["x", "--show", "first"], ["x", "--basline", "kd"]]
+)
+def test_unknown_and_bad_flags(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        compare.main(arguments)
+    assert stopped.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_as_a_command_from_anywhere(runs, tmp_path):
+    """Run as a user runs it, in a folder from which ctkd is importable only by the tool's help."""
+    command = [sys.executable, str(ROOT / "tools" / "compare.py"), str(runs)]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=environment, encoding="utf-8"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "resnet56 → resnet20" in done.stdout
+    done = subprocess.run(
+        [*command, "--baseline", "x"], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
