@@ -19,6 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ctkd.engine.build import Run
     from ctkd.engine.metrics import Meter
     from ctkd.engine.state import Progress
@@ -77,27 +79,31 @@ class Console:
         finally:
             self._bars = None
 
-    def step(self, progress: "Progress", meter: "Meter", rate: float) -> None:
+    def step(
+        self, progress: "Progress", meter: "Meter", rate: float, lambda_: "Tensor | None"
+    ) -> None:
         """Shows a step on the live view, now and then: each look waits for the device."""
         if self._bars is None or time.monotonic() - self._looked < REFRESH:
             return
         self._looked = time.monotonic()
         measured = meter.read()
-        done = progress.steps % self._per_epoch or self._per_epoch
-        seconds = progress.train_seconds
-        speed = f"{progress.timed_images / seconds:.0f} images/s" if seconds else ""
-        numbers = {
-            "loss": f"{measured.get('loss', float('nan')):.3f}",
-            **{k: f"{v:.3f}" for k, v in measured.items() if k in ("ce", "kd", "tckd", "nckd")},
-        }
+        numbers = {name: f"{measured[name]:.3f}" for name in meter.losses}
         if "temperature" in measured:
             numbers["T"] = f"{measured['temperature']:.2f}"
+        if lambda_ is not None:
+            numbers["λ"] = f"{lambda_.item():.3f}"
         numbers["lr"] = f"{rate:.2g}"
-        shown = " ".join(f"{name} {value}" for name, value in numbers.items())
-        epoch = (progress.steps - 1) // self._per_epoch + 1
-        self._bars.update(self._run_bar, completed=progress.steps, numbers=speed)
+        epoch, done = divmod(progress.steps - 1, self._per_epoch)
+        seconds, best = progress.train_seconds, progress.best
+        run_numbers = [f"{progress.timed_images / seconds:.0f} images/s"] if seconds else []
+        if best:
+            run_numbers.append(f"best {best['best']:.2f} % (epoch {best['best_epoch']:.0f})")
+        self._bars.update(self._run_bar, completed=progress.steps, numbers="  ".join(run_numbers))
         self._bars.update(
-            self._epoch_bar, completed=done, description=f"epoch {epoch}", numbers=shown
+            self._epoch_bar,
+            completed=done + 1,
+            description=f"epoch {epoch + 1}",
+            numbers=" ".join(f"{name} {value}" for name, value in numbers.items()),
         )
 
     def teacher(self, run: "Run", metrics: dict[str, float]) -> None:

@@ -55,6 +55,12 @@ class Meter:
         """Makes room for the quantities, once their names are known."""
         self.sums = torch.zeros(len(self.names), dtype=torch.float64, device=self.device)
 
+    @property
+    def losses(self) -> list[str]:
+        """The names of the loss and of its terms."""
+        others = ("temperature", "gradient", "policy_gradient")
+        return [name for name in self.names if name not in others]
+
     def read(self) -> dict[str, float]:
         """The means so far, by name, with `temperature_low` and `temperature_high`."""
         if not self.steps:

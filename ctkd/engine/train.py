@@ -143,7 +143,8 @@ class Trainer:
             self.progress.train_seconds += time.perf_counter() - started
             self.progress.timed_images += batch.rows
         self.warm = True
-        self.console.step(self.progress, self.meter, self.rate)
+        shown = lambda_ if self.distiller.learned else None
+        self.console.step(self.progress, self.meter, self.rate, shown)
 
     def backward(self, part: Batch) -> Outcome:
         """Adds a part's share of the step's gradients."""

@@ -163,7 +163,9 @@ class Workdir:
         """
         settings: Settings | None = self._read_json("settings.json")
         if settings is not None and not all(isinstance(settings.get(k), dict) for k in IDENTITY):
-            raise WorkdirError(f"{self.path / 'settings.json'} is not of ctkd: give another --workdir")
+            raise WorkdirError(
+                f"{self.path / 'settings.json'} is not of ctkd: give another --workdir"
+            )
         return settings
 
     def read_summary(self) -> dict[str, Any] | None:

@@ -81,7 +81,8 @@ def dkd_terms(
     if student.shape[1] < 2:
         raise ValueError(f"the logits have {student.shape[1]} classes: DKD expects at least 2")
     target = targets.long().unsqueeze(1)
-    if needs_plain_form(student, teacher):
+    # (the caller's own tensor is asked too: under no_grad its copy has forgotten)
+    if teacher_logits.requires_grad or needs_plain_form(student, teacher):
         return plain_dkd_rows(student, teacher, target, temperature)
     terms: tuple[Tensor, Tensor] = _DKDRows.apply(student, teacher, target, temperature)
     return terms

@@ -111,9 +111,15 @@ def cells_table(plans: list[Plan]) -> Table:
         first = group[0]
         pair = f"{first.teacher} → {first.student}" if first.teacher else first.student
         name = first.cell.key.rpartition("-seed")[0]
-        seeds = ", ".join(str(plan.cell.seed) for plan in group)
+        seeds = _listed([plan.cell.seed for plan in group])
         rows.append([name, pair, first.dataset, seeds, sum(plan.epochs for plan in group)])
     return Table(columns, rows)
+
+
+def _listed(seeds: list[int]) -> str:
+    if len(seeds) > 3 and seeds == list(range(seeds[0], seeds[0] + len(seeds))):
+        return f"{seeds[0]} … {seeds[-1]}"
+    return ", ".join(map(str, seeds))
 
 
 def estimate(study: Study, plans: list[Plan], parallel: int | None) -> str:

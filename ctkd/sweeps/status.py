@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
+from rich.table import Table as RichTable
 from rich.text import Text
 
-from ctkd.results.tables import Column, Table, to_rich
 from ctkd.sweeps.state import ACTIVE, LOST, Status
 
 if TYPE_CHECKING:
@@ -29,30 +30,26 @@ COLORS = {
 URGENCY = ("failed", "killed", "stopped", "running", "queued", "cancelled", "not sent", "finished")
 
 
-def status_table(found: Sequence[Status]) -> Table:
+def status_table(found: Sequence[Status]) -> RichTable:
     """Cell, state, epoch, accuracy, T, time left, node."""
-    columns = [
-        Column("cell"),
-        Column("state"),
-        Column("epoch", "count"),
-        Column("top-1 %", "number"),
-        Column("T", "number"),
-        Column("left", "count"),
-        Column("node"),
-    ]
-    rows = [
-        [
-            s.cell.key,
-            s.state + (f" ({s.again + 1}th job)" if s.again else ""),
-            f"{s.epoch}/{s.cell.epochs}",
-            s.accuracy,
-            s.temperature,
-            None if s.seconds_left is None else duration(s.seconds_left),
-            s.node,
-        ]
-        for s in found
-    ]
-    return Table(columns, rows)
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("cell", "state"):
+        table.add_column(title, no_wrap=True)
+    for title in ("epoch", "top-1 %", "T", "left"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("node, or why it waits", no_wrap=True)
+    for status in found:
+        again = f" (sent again: {status.again})" if status.again else ""
+        table.add_row(
+            Text(status.cell.key),
+            Text(status.state + again, style=COLORS[status.state]),
+            f"{status.epoch}/{status.cell.epochs}",
+            _number(status.accuracy),
+            _number(status.temperature),
+            "" if status.seconds_left is None else duration(status.seconds_left),
+            Text(status.node),
+        )
+    return table
 
 
 def view(found: Sequence[Status], rows: int | None = None) -> "RenderableType":
@@ -61,11 +58,7 @@ def view(found: Sequence[Status], rows: int | None = None) -> "RenderableType":
     if rows is not None and len(shown) > rows:
         urgent = sorted(range(len(found)), key=lambda i: URGENCY.index(found[i].state))
         shown = [found[i] for i in sorted(urgent[:rows])]
-    drawn = to_rich(status_table(shown))
-    for status, column in zip(shown, drawn.columns[1]._cells, strict=True):
-        if isinstance(column, Text):
-            column.stylize(COLORS[status.state])
-    parts: list[RenderableType] = [drawn]
+    parts: list[RenderableType] = [status_table(shown)]
     if len(shown) < len(found):
         parts.append(Text(f"… and {len(found) - len(shown)} more", style="dim"))
     parts += [Text(line) for line in complaints(found)]
@@ -94,7 +87,13 @@ def counts(found: Sequence[Status]) -> str:
 def duration(seconds: float) -> str:
     """Hours and minutes, or minutes and seconds."""
     minutes = int(seconds) // 60
-    return f"{minutes // 60} h {minutes % 60:02d}" if minutes >= 60 else f"{minutes}:{seconds % 60:02.0f}"
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d}"
+    return f"{minutes}:{int(seconds) % 60:02d}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def follow(

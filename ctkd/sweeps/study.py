@@ -43,10 +43,10 @@ class Cell:
 
     def command(self, workdir: str | os.PathLike[str]) -> str:
         """The command that does the same by hand."""
-        words = ["python", "-m", "ctkd.main"]
-        words += [f"--gin_file={_short(file)}" for file in self.files]
-        words += [f"--gin_param={param}" for param in self.params]
-        return shlex.join([*words, f"--workdir={workdir}"])
+        words = ["python -m ctkd.main"]
+        words += [f"--gin_file={_quoted(_short(file))}" for file in self.files]
+        words += [f"--gin_param={_quoted(param)}" for param in self.params]
+        return " ".join([*words, f"--workdir={_quoted(_short(str(workdir)))}"])
 
 
 @dataclass(frozen=True)
@@ -204,6 +204,12 @@ def _slug(label: str) -> str:
     slug = re.sub(r"[^\w.=+-]+", "_", label)[:100].strip("_.") or "run"
     changed = slug != label.replace(" ", "_")
     return f"{slug}-{hashlib.sha256(label.encode()).hexdigest()[:6]}" if changed else slug
+
+
+def _quoted(word: str) -> str:
+    """A word as a shell takes it; in double quotes where that is all it needs, to be read."""
+    plain = "'" in word and not set(word) & set('"$`\\!')
+    return f'"{word}"' if plain else shlex.quote(word)
 
 
 def _short(path: str) -> str:

@@ -1,0 +1,200 @@
+"""The command behind `launchers/slurm.py`: checks a sweep, sends it, follows it, ends it.
+
+    python launchers/slurm.py --sweep gin/sweeps/lambda.gin [--wait]
+    python launchers/slurm.py --sweep gin/sweeps/lambda.gin --status
+    python launchers/slurm.py --sweep gin/sweeps/lambda.gin --cancel
+
+Exit status: 0 done (with --wait: all runs finished), 1 with --wait: not all of them finished, 2 a
+user's error, 130 interrupted (the runs go on).
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from absl import flags
+from rich.console import Console
+
+from ctkd.checks import suggest
+from ctkd.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from ctkd.sweeps.folder import SweepFolder
+
+FLAGS = flags.FlagValues()  # type: ignore[no-untyped-call]
+HELP = {
+    "sweep": "The sweep's Gin file.",
+    "sweep_dir": "Where the sweep lives; by default runs/sweeps/NAME.",
+    "cluster": "auto|slurm|local; auto takes SLURM where there is one.",
+    "dry_run": "Check the cells and print the command of each; send nothing.",
+    "wait": "Stay until all runs have ended; send again what was killed without a word.",
+    "status": "Show how the runs fare, live on a terminal; send nothing.",
+    "cancel": "End what this sweep has waiting or running.",
+    "gin_file": "One more Gin file for every run; may be repeated.",
+    "gin_param": "One more binding for every run; may be repeated.",
+    "sweep_param": "A binding of the sweep itself, 'Sweep.seeds = [0]'; may be repeated.",
+    "help": "Print this.",
+}
+RESOURCES: dict[str, type] = {
+    "partition": str,
+    "account": str,
+    "qos": str,
+    "constraint": str,
+    "gpus": int,
+    "cpus": int,
+    "mem_gb": float,
+    "nodes": int,
+    "tasks": int,
+    "minutes": int,
+    "parallel": int,
+    "retries": int,
+}
+for _name in ("gin_file", "gin_param", "sweep_param"):
+    flags.DEFINE_multi_string(_name, [], HELP[_name], flag_values=FLAGS)
+for _name in ("sweep", "sweep_dir"):
+    flags.DEFINE_string(_name, None, HELP[_name], flag_values=FLAGS)
+for _name in ("dry_run", "wait", "status", "cancel", "help"):
+    flags.DEFINE_bool(_name, False, HELP[_name], flag_values=FLAGS)
+flags.DEFINE_enum("cluster", "auto", ["auto", "slurm", "local"], HELP["cluster"], flag_values=FLAGS)
+for _name, _kind in RESOURCES.items():
+    _define = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}
+    _define[_kind](_name, None, f"Resources.{_name}", flag_values=FLAGS)
+
+
+def parse_flags(arguments: Sequence[str]) -> None:
+    """Fills FLAGS. Raises ConfigError for an unknown flag, a bad value or a stray argument."""
+    FLAGS.unparse_flags()
+    try:
+        rest = FLAGS(["launchers/slurm.py", *arguments], known_only=False)[1:]
+    except flags.UnrecognizedFlagError as error:
+        hint = suggest(error.flagname, list(FLAGS))
+        raise ConfigError(f"no flag --{error.flagname}{hint}; --help lists them") from error
+    except flags.Error as error:
+        raise ConfigError(str(error)) from error
+    if rest:
+        raise ConfigError(f"{rest[0]!r} is no flag: a sweep is given as --sweep={rest[0]}")
+    chosen = [name for name in ("dry_run", "wait", "status", "cancel") if FLAGS[name].value]
+    if len(chosen) > 1:
+        raise ConfigError(f"--{chosen[0]} and --{chosen[1]} do not go together")
+    if not FLAGS.sweep and not (FLAGS.sweep_dir and (FLAGS.status or FLAGS.cancel)):
+        if not FLAGS.help:
+            raise ConfigError("nothing to do: give --sweep=gin/sweeps/digits.gin, say, or --help")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Does what the flags say; the exit status. Raises UserError."""
+    parse_flags(arguments)
+    if FLAGS.help:
+        told = HELP | {name: f"Resources.{name}, which see." for name in RESOURCES}
+        print("\n".join([__doc__ or "", *(f"  --{k:<11} {v}" for k, v in told.items())]))
+        return 0
+    if FLAGS.status or FLAGS.cancel:
+        return _look() if FLAGS.status else _cancel()
+    return _send()
+
+
+def _own_bindings() -> list[str]:
+    told = {name: FLAGS[name].value for name in RESOURCES}
+    flagged = [f"Resources.{name} = {v!r}" for name, v in told.items() if v is not None]
+    return [*FLAGS.sweep_param, *flagged]
+
+
+def _send() -> int:
+    from ctkd.results.tables import print_table
+    from ctkd.sweeps import send
+    from ctkd.sweeps.check import cells_table, check, estimate
+    from ctkd.sweeps.folder import SWEEPS, saved_sweep
+    from ctkd.sweeps.study import read_study
+
+    study = read_study(FLAGS.sweep, FLAGS.gin_file, FLAGS.gin_param, _own_bindings())
+    folder = send.default_folder(study.name, FLAGS.sweep_dir, SWEEPS)
+    with Console(stderr=True).status(f"checking {len(study.cells):,} runs"):
+        plans = check(study, supplies=not FLAGS.dry_run)
+    cluster = send.cluster_named(FLAGS.cluster)
+    saved = saved_sweep(study, folder, {plan.cell.key: plan.epochs for plan in plans})
+    shown = sys.stderr if FLAGS.dry_run else sys.stdout  # commands alone can be piped into a shell
+    print_table(cells_table(plans), shown, title=study.name)
+    limit = None if FLAGS.dry_run and cluster == "local" else send.at_once(saved, cluster)
+    print(estimate(study, plans, limit), file=shown)
+    if FLAGS.dry_run:
+        print("\n".join(cell.command for cell in saved.cells))
+        return 0
+    with folder.owned():
+        folder.claim(saved, study.config)
+        cells = send.due(folder)
+        send.send(folder, saved, cells, cluster)
+    rest = len(saved.cells) - len(cells)
+    also = f"; {rest} are finished, waiting or running" if rest else ""
+    print(f"{len(cells)} runs were sent to {_called(cluster)}{also}: {folder.path}", flush=True)
+    if not FLAGS.wait:
+        print("--status shows how they fare, --wait stays with them, --cancel ends them")
+        return 0
+    return _wait(folder)
+
+
+def _called(cluster: str) -> str:
+    return "SLURM" if cluster == "slurm" else "this machine's queue"
+
+
+def _wait(folder: "SweepFolder") -> int:
+    from ctkd.sweeps.report import write_report
+    from ctkd.sweeps.send import send_again
+    from ctkd.sweeps.state import ACTIVE, Status, statuses
+    from ctkd.sweeps.status import follow, view
+
+    console = Console(highlight=False, soft_wrap=True)
+
+    def end(found: Sequence[Status]) -> bool:
+        again = send_again(folder, found)
+        if again:
+            console.print(f"sent again: {', '.join(cell.key for cell in again)}", markup=False)
+        return not again and all(status.state not in ACTIVE for status in found)
+
+    found = follow(lambda: statuses(folder), console=console, end=end)
+    if not console.is_terminal:
+        console.print(view(found))
+    for path in write_report(folder, found):
+        print(path)
+    return 0 if all(status.state == "finished" for status in found) else 1
+
+
+def _look() -> int:
+    from ctkd.sweeps.state import statuses
+    from ctkd.sweeps.status import follow, view
+
+    folder, console = _folder(), Console(highlight=False, soft_wrap=True)
+    if console.is_terminal:
+        follow(lambda: statuses(folder), console=console)
+    else:
+        console.print(view(statuses(folder)))
+    return 0
+
+
+def _cancel() -> int:
+    from ctkd.sweeps.send import cancel
+
+    ended = cancel(_folder())
+    print(f"cancelled: {', '.join(ended)}" if ended else "nothing waits or runs")
+    return 0
+
+
+def _folder() -> "SweepFolder":
+    """The directory that --sweep_dir or --sweep means."""
+    from ctkd.sweeps.folder import SWEEPS
+    from ctkd.sweeps.send import default_folder
+    from ctkd.sweeps.study import read_study
+
+    name = "" if FLAGS.sweep_dir else read_study(FLAGS.sweep, own=_own_bindings()).name
+    return default_folder(name, FLAGS.sweep_dir, SWEEPS)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status, with one clear message on standard error for a user's mistake."""
+    try:
+        return run(sys.argv[1:] if arguments is None else arguments)
+    except UserError as error:
+        print(f"ctkd: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ctkd: the runs go on; --status follows them, --cancel ends them", file=sys.stderr)
+        return 130
