@@ -11,7 +11,9 @@ in this order (cifar10.npz and cifar-10-batches-py for CIFAR-10).
 
 import os
 import pathlib
+import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -61,12 +63,10 @@ class CIFAR(ResidentDataset):
 
     def load(self) -> Splits:
         """See `ResidentDataset`."""
-        folder = self._given or os.environ.get(ENVIRONMENT)
-        if folder is None and self._download:
-            folder = "data"
+        folder = self._given or os.environ.get(ENVIRONMENT) or ("data" if self._download else None)
         if folder is None:
             raise DataError(self._advice("no place was given for the images"))
-        path = pathlib.Path(folder)
+        path = pathlib.Path(os.path.expanduser(folder))  # no shell sees a path inside Gin's quotes
         parts = self._read(path)
         for name, split in parts.items():
             self._check(split, name, path)
@@ -90,7 +90,7 @@ class CIFAR(ResidentDataset):
         kind: Callable[..., object] = getattr(torchvision.datasets, self.torchvision_class)
         try:  # it compares every file's md5 before it unpickles any
             read = kind(str(path), train=name == "train", download=self._download)
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, tarfile.TarError, EOFError, zlib.error) as error:
             folder = path / self.torchvision_folder
             raise DataError(self._advice(f"{folder} is incomplete or damaged ({error})")) from error
         images, targets = vars(read)["data"], vars(read)["targets"]
@@ -102,9 +102,12 @@ class CIFAR(ResidentDataset):
         if split.images.dtype != torch.uint8 or tuple(split.images.shape) != expected:
             came = f"{split.images.dtype} {list(split.images.shape)}"
             raise DataError(f"{path}: {name} images are {came}: expected uint8 {list(expected)}")
-        if len(split.targets) != len(split.images):
-            came = f"{len(split.targets)} {name} labels and {len(split.images)} images"
-            raise DataError(f"{path}: {came}: expected as many of both")
+        if split.targets.dtype != torch.int64 or split.targets.shape != split.images.shape[:1]:
+            came = f"{split.targets.dtype} {list(split.targets.shape)}"
+            raise DataError(
+                f"{path}: {name} labels are {came}: expected {expected[0]} whole numbers, one for "
+                "each image"
+            )
         counts = (
             split.targets.clamp(-1, self.num_classes)
             .add(1)
@@ -123,28 +126,35 @@ class CIFAR(ResidentDataset):
     def _advice(self, problem: str) -> str:
         return (
             f"{self.name}: {problem}. Say where the images are, with --gin_param "
-            f"\"data_dir = '/path'\" or the environment variable {ENVIRONMENT}: a folder that holds "
-            f"{self.name}.npz, torchvision's {self.torchvision_folder}/, or train/CLASS/*.png and "
-            "test/CLASS/*.png; or have torchvision download them: --gin_param 'download = True'"
+            f"\"data_dir = '/path'\" or the environment variable {ENVIRONMENT}: a folder that "
+            f"holds {self.name}.npz, torchvision's {self.torchvision_folder}/, or "
+            "train/CLASS/*.png and test/CLASS/*.png; or have torchvision download them: "
+            "--gin_param 'download = True'"
         )
+
+
+# What numpy, zipfile and zlib raise for archives cut short or with bytes changed.
+_BROKEN = (OSError, ValueError, TypeError, AttributeError, EOFError, RuntimeError, zlib.error)
 
 
 def _read_npz(path: pathlib.Path) -> dict[str, Split]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return {
-                name: Split(
-                    torch.from_numpy(arrays[f"{name}_images"]),
-                    torch.from_numpy(arrays[f"{name}_labels"]).long(),
-                )
-                for name in PARTS
-            }
+            found = {name: (arrays[f"{name}_images"], arrays[f"{name}_labels"]) for name in PARTS}
     except KeyError as error:
         raise DataError(f"{path} lacks an array: {error.args[0]}") from error
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (*_BROKEN, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path} is no whole .npz archive: {error}; make or copy it again"
         ) from error
+    for name, (images, labels) in found.items():
+        if images.dtype != np.uint8 or labels.dtype.kind not in "iu":
+            came = f"{images.dtype} images and {labels.dtype} labels"
+            raise DataError(f"{path}: {name} has {came}: expected uint8 and whole numbers")
+    return {
+        name: Split(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
+        for name, (images, labels) in found.items()
+    }
 
 
 @DATASETS.register("cifar100", runtime=("data_dir", "download"))

@@ -18,6 +18,8 @@ def read_folders(
 ) -> dict[str, Split]:
     """The parts `train` and `test` below `path`; classes are numbered by their names' order.
 
+    That of the alphabet, or of the numbers where all names are numbers (2 before 10).
+
     Raises:
         DataError: a class is missing, a folder has no images, a file is no image of `shape`.
     """
@@ -33,7 +35,8 @@ def read_folders(
 
 
 def _classes(folder: pathlib.Path) -> list[str]:
-    return sorted(entry.name for entry in folder.glob("*") if entry.is_dir())
+    names = sorted(entry.name for entry in folder.glob("*") if entry.is_dir())
+    return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
 
 
 def _read_part(folder: pathlib.Path, classes: list[str], shape: tuple[int, int, int]) -> Split:
@@ -53,10 +56,10 @@ def _read_part(folder: pathlib.Path, classes: list[str], shape: tuple[int, int, 
 def _read_image(path: pathlib.Path, shape: tuple[int, int, int]) -> np.ndarray:
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
+            width, height = image.size
+            if (height, width) != shape[1:]:
+                came = f"{width} × {height}"
+                raise DataError(f"{path} is {came} pixels: expected {shape[2]} × {shape[1]}")
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is no readable image: {error}") from error
-    if pixels.shape != (*shape[1:], shape[0]):
-        height, width = pixels.shape[:2]
-        raise DataError(f"{path} is {width} × {height} pixels: expected {shape[2]} × {shape[1]}")
-    return pixels

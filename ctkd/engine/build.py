@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import inspect
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from torch import nn
 from ctkd.checks import expect
 from ctkd.data.resident import ResidentDataset
 from ctkd.engine.distiller import Distiller
+from ctkd.engine.fit import check_effect, check_network, check_policy
 from ctkd.engine.optim import SGDRecipe
 from ctkd.engine.settings import Instrument, Method, Recipe, Runtime, Seed, Teacher, spell
 from ctkd.engine.workdir import Settings
@@ -106,7 +106,7 @@ def build(
         student: nn.Module = call.component(MODELS, "Recipe.student", recipe.student, **offers)
     with _placed(meta or not objective.needs_teacher), seeded(seed, "teacher"):
         network = call.component(MODELS, "Teacher.network", teacher.network, **offers)
-    with _placed(meta), seeded(seed, "policy"):
+    with seeded(seed, "policy"):  # small enough to be built for a dry run too
         distiller = Distiller(
             call.component(TEMPERATURES, "Method.policy", method.policy, **offers),
             call.component(SCHEDULES, "Method.schedule", method.schedule),
@@ -116,9 +116,9 @@ def build(
     teacher_network = network if objective.needs_teacher else None
     for role, model in (("student", student), ("teacher", teacher_network)):
         if known is None or known.is_new(model, dataset):
-            _check_classes(role, model, dataset, meta)
-    _check_policy(distiller.policy, dataset, meta)
-    _check_effect(bindings, call.used)
+            check_network(role, model, dataset, meta)
+    check_policy(distiller.policy, dataset)
+    check_effect(bindings, call.used)
     return Run(
         name=runtime.name or name,
         recipe=recipe,
@@ -215,48 +215,3 @@ class KnownNetworks:
 def _placed(meta: bool) -> Iterator[None]:
     with torch.device("meta") if meta else contextlib.nullcontext():
         yield
-
-
-def _check_classes(
-    role: str, model: nn.Module | None, dataset: ResidentDataset, meta: bool
-) -> None:
-    """Runs two blank images through a network and compares the classes it knows."""
-    if model is None:
-        return
-    was_training = model.training
-    images = torch.zeros(2, *dataset.shape, device="meta" if meta else "cpu")
-    try:
-        with torch.no_grad():
-            logits = model.eval()(images)
-    except (RuntimeError, ValueError) as error:
-        shape, reason = " × ".join(map(str, dataset.shape)), str(error).split("\n")[0]
-        raise ConfigError(f"the {role} cannot take images of {shape}: {reason}") from error
-    model.train(was_training)
-    if logits.shape[1] != dataset.num_classes:
-        raise ConfigError(
-            f"the {role} tells {logits.shape[1]} classes apart, the data set has "
-            f"{dataset.num_classes}: leave num_classes unset, and both follow the data"
-        )
-
-
-def _check_policy(policy: nn.Module | None, dataset: ResidentDataset, meta: bool) -> None:
-    """Asks the policy for a temperature: one made for other logits says so."""
-    if policy is None:
-        return
-    was_training = policy.training
-    logits = torch.zeros(2, dataset.num_classes, device="meta" if meta else "cpu")
-    try:
-        with torch.no_grad(), contextlib.suppress(RuntimeError):  # the meta device has no autocast
-            policy.eval()(logits, logits, 0.0)
-    except ValueError as error:
-        raise ConfigError(f"Method.policy does not fit the data set: {error}") from error
-    policy.train(was_training)
-
-
-def _check_effect(bindings: Sequence[str], used: set[str]) -> None:
-    """Refuses a binding of a component that this run does not use: it would silently do nothing."""
-    for binding in bindings:
-        target = re.match(r"\s*(?:[\w/]+/)?(?:[\w.]+\.)?(\w+)\.(\w+)\s*=", binding)
-        if target and target[1] not in used and target[1] != "macro":
-            listed = ", ".join(sorted(used))
-            raise ConfigError(f"{binding!r} changes nothing: this run uses only {listed}")

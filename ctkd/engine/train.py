@@ -104,7 +104,7 @@ class Trainer:
             return
         self.progress = self.moving.load(state)
         self.saved_at = self.progress.steps
-        report.write_records(self.workdir, self.progress, self.trace, self.task)
+        self.write_files()  # a process may have been killed before it did
         self.console.say(f"resumed at step {self.progress.steps}, epoch {self.epoch}")
 
     def prepare(self) -> None:
@@ -181,12 +181,13 @@ class Trainer:
     def check(self) -> None:
         """Raises NonFiniteError if anything has become NaN or infinite; the one read-back."""
         self.meter.check(self.task.steps_per_epoch)
-        finite = torch.stack([p.isfinite().all() for p in self.student.parameters()]).all()
-        if not finite:
-            raise NonFiniteError(
-                f"the student's weights became NaN or infinite by step {self.progress.steps} "
-                f"(learning rate {self.rate:g}); nothing after the last checkpoint was saved"
-            )
+        for whose, module in (("student", self.student), ("temperature policy", self.distiller)):
+            finite = [tensor.isfinite().all() for tensor in module.state_dict().values()]
+            if finite and not torch.stack(finite).all():
+                raise NonFiniteError(
+                    f"the {whose}'s weights became NaN or infinite by step {self.progress.steps} "
+                    f"(learning rate {self.rate:g}); nothing after the last checkpoint was saved"
+                )
 
     def measure_landscape(self, epoch: int) -> dict[str, float]:
         """Asks the instrument; what the epoch's record says of it."""
@@ -210,8 +211,13 @@ class Trainer:
         self.checkpoints.save(self.progress.steps, state)
         self.saved_at = self.progress.steps
         if self.steps_into_epoch == 0:
+            self.write_files()
+
+    def write_files(self) -> None:
+        """Brings what follows from the newest checkpoint into agreement with it."""
+        if self.steps_into_epoch == 0:
             report.write_weights(self.workdir, "student_last.pt", self.student)
-            report.write_records(self.workdir, self.progress, self.trace, self.task)
+        report.write_records(self.workdir, self.progress, self.trace, self.task)
 
 
 def merge(parts: list[Outcome]) -> Outcome:

@@ -140,9 +140,9 @@ def _wait(folder: "SweepFolder") -> int:
     from ctkd.sweeps.report import write_report
     from ctkd.sweeps.send import send_again
     from ctkd.sweeps.state import ACTIVE, Status, statuses
-    from ctkd.sweeps.status import follow, view
+    from ctkd.sweeps.status import follow, new_console, view
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = new_console()
 
     def end(found: Sequence[Status]) -> bool:
         again = send_again(folder, found)
@@ -160,9 +160,9 @@ def _wait(folder: "SweepFolder") -> int:
 
 def _look() -> int:
     from ctkd.sweeps.state import statuses
-    from ctkd.sweeps.status import follow, view
+    from ctkd.sweeps.status import follow, new_console, view
 
-    folder, console = _folder(), Console(highlight=False, soft_wrap=True)
+    folder, console = _folder(), new_console()
     if console.is_terminal:
         follow(lambda: statuses(folder), console=console)
     else:

@@ -59,12 +59,16 @@ def queue_lock(folder: Path) -> Path:
 
 
 def start_queue(folder: Path) -> None:
-    """Starts a queue for the cells that wait; if another is at work it will find nothing to do."""
+    """Starts a queue for the cells that wait; if another is at work it will find nothing to do.
+
+    Raises:
+        ConfigError: it ended at once.
+    """
     (folder / "jobs").mkdir(parents=True, exist_ok=True)
     paths = [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     with open(folder / "jobs" / "queue.log", "a") as log:
-        subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "ctkd.sweeps.queue", str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -72,6 +76,12 @@ def start_queue(folder: Path) -> None:
             env=environment,
             start_new_session=True,  # Ctrl-C at the launcher is not meant for the runs
         )
+    while not queue_is_alive(folder):
+        if process.poll() not in (None, 0):
+            raise ConfigError(f"the queue of this machine ended at once: {folder}/jobs/queue.log")
+        if process.poll() == 0:
+            return
+        time.sleep(0.05)
 
 
 def states(jobs: Iterable[str], folder: Path) -> dict[str, JobState]:

@@ -1,6 +1,51 @@
+"""The report of a sweep, finished or not: a page and the same table as CSV."""
+
+import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from ctkd.results.sweep_page import sweep_page
+from ctkd.results.sweep_table import SweepRun, sweep_cells, sweep_table
+from ctkd.results.tables import to_csv
+from ctkd.sweeps.files import write_whole
 from ctkd.sweeps.folder import SweepFolder
-from ctkd.sweeps.state import Status
-def write_report(folder: SweepFolder, found: Sequence[Status]) -> list[Path]:
-    return []
+from ctkd.sweeps.slurm import ClusterError
+from ctkd.sweeps.state import Status, statuses
+
+
+def write_report(folder: SweepFolder, found: Sequence[Status] | None = None) -> list[Path]:
+    """Writes report.html and report.csv into the sweep's directory; their paths.
+
+    Args:
+        found: how the cells fare; None to look.
+
+    Where SLURM does not answer (or is not here any more), what is not finished is unknown.
+
+    Raises:
+        DataError: the directory is no sweep's.
+    """
+    sweep = folder.read()
+    if found is None:
+        try:
+            found = statuses(folder)
+        except ClusterError:
+            found = statuses(folder, ask=False)
+    runs = [
+        SweepRun(
+            cell=status.cell.key.rpartition("-seed")[0],
+            labels=status.cell.labels,
+            seed=status.cell.seed,
+            state=status.state,
+            path=folder.workdir(status.cell.key),
+            epochs=status.cell.epochs,
+            error=status.error,
+            log=status.log,
+            command=status.cell.command,
+        )
+        for status in found
+    ]
+    cells = sweep_cells(runs, sweep.baseline)
+    page, table = folder.path / "report.html", folder.path / "report.csv"
+    write_whole(page, sweep_page(sweep.name, sweep.axes, cells, folder.path, time.time()))
+    write_whole(table, to_csv(sweep_table(cells, sweep.axes)))
+    return [page, table]

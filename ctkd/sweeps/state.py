@@ -18,7 +18,15 @@ from ctkd.sweeps.jobs import JobState
 from ctkd.sweeps.ledger import Entry
 
 State = Literal[
-    "finished", "running", "queued", "failed", "killed", "stopped", "cancelled", "not sent"
+    "finished",
+    "running",
+    "queued",
+    "failed",
+    "killed",
+    "stopped",
+    "cancelled",
+    "not sent",
+    "unknown",
 ]
 ACTIVE = ("running", "queued")
 LOST = ("killed", "stopped")  # ended without a word, or told to stop by somebody else
@@ -50,8 +58,11 @@ class Status:
     again: int = 0
 
 
-def statuses(folder: SweepFolder) -> list[Status]:
+def statuses(folder: SweepFolder, *, ask: bool = True) -> list[Status]:
     """Every cell's status, in the sweep's order.
+
+    Args:
+        ask: whether to ask the clusters; else what is neither finished nor failed is unknown.
 
     Raises:
         UserError: the directory is no sweep's, or SLURM does not answer.
@@ -59,7 +70,7 @@ def statuses(folder: SweepFolder) -> list[Status]:
     sweep, entries = folder.read(), folder.ledger.read()
     finished = {cell.key: _summary(folder, cell) for cell in sweep.cells}
     asked = {key: entry for key, entry in entries.items() if not finished.get(key)}
-    jobs = job_states(asked.values(), folder)
+    jobs = job_states(asked.values(), folder) if ask else None
     queue = any(e.cluster == "local" and e.job is None for e in asked.values())
     waiting = queue and local.queue_is_alive(folder.path)
     return [
@@ -100,7 +111,7 @@ def _unfinished(
     folder: SweepFolder,
     cell: SavedCell,
     entry: Entry | None,
-    jobs: Mapping[str, JobState],
+    jobs: Mapping[str, JobState] | None,
     queue_alive: bool,
 ) -> Status:
     if entry is None:
@@ -108,7 +119,10 @@ def _unfinished(
     note: dict[str, Any] = read_json(folder.note(cell.key)) or {}
     if note.get("job") != entry.job:
         note = {}  # of an earlier job
-    state, told = _state(entry, jobs.get(entry.job or ""), note, queue_alive)
+    job = (jobs or {}).get(entry.job or "")
+    state, told = _state(entry, job, note, queue_alive)
+    if jobs is None and state in (*LOST, *ACTIVE):
+        state = "unknown"
     row = last_row(folder.workdir(cell.key) / "metrics.jsonl")
     went_wrong = state in ("failed", "killed")
     error = str(note.get("error", "")) if went_wrong or state == "stopped" else ""

@@ -26,8 +26,19 @@ COLORS = {
     "stopped": "yellow",
     "cancelled": "yellow",
     "not sent": "dim",
+    "unknown": "yellow",
 }
-URGENCY = ("failed", "killed", "stopped", "running", "queued", "cancelled", "not sent", "finished")
+URGENCY = (
+    "failed",
+    "killed",
+    "stopped",
+    "unknown",
+    "running",
+    "queued",
+    "cancelled",
+    "not sent",
+    "finished",
+)
 
 
 def status_table(found: Sequence[Status]) -> RichTable:
@@ -96,6 +107,12 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
+def new_console() -> Console:
+    """On a terminal as wide as it is, in a log as wide as the tables are."""
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, width=240, soft_wrap=True)
+
+
 def follow(
     look: Callable[[], list[Status]],
     every: float = 1.0,
@@ -106,7 +123,7 @@ def follow(
 
     `end` may decide otherwise: it sends cells again, and says whether all have ended.
     """
-    console = console or Console(highlight=False, soft_wrap=True)
+    console = console or new_console()
     ended = end or (lambda found: all(status.state not in ACTIVE for status in found))
     found = look()
     if not console.is_terminal:

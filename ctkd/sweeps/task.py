@@ -87,7 +87,7 @@ class Task:
         path = Path(self.note)
         now = time.time()
         told = {"started": now} if state == "running" else (read_json(path) or {})
-        told |= {"state": state, "job": _job(), "node": socket.gethostname(), "time": now, **more}
+        told |= {"state": state, "job": _job(), "node": _node(), "time": now, **more}
         write_whole(path, json.dumps(told) + "\n")
 
 
@@ -166,3 +166,7 @@ def _epochs(workdir: str) -> int:
     """The finished epochs that the work directory tells of."""
     path = Path(workdir) / "metrics.jsonl"
     return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def _node() -> str:
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()

@@ -1,0 +1,75 @@
+"""Whether the parts of a run fit together, found out before anything is trained."""
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ctkd.data.resident import ResidentDataset
+from ctkd.errors import ConfigError
+
+
+def check_network(role: str, model: nn.Module | None, dataset: ResidentDataset, meta: bool) -> None:
+    """Compares the classes that a network tells apart with the data set's.
+
+    Raises:
+        ConfigError: they differ, or the network cannot take the data set's images.
+    """
+    if model is None:
+        return
+    classes = _classifier_outputs(model) if meta else _try(role, model, dataset)
+    if classes is None:
+        classes = _try(role, model, dataset)
+    if classes != dataset.num_classes:
+        raise ConfigError(
+            f"the {role} tells {classes} classes apart, the data set has {dataset.num_classes}: "
+            "leave num_classes unset, and both follow the data"
+        )
+
+
+def _classifier_outputs(model: nn.Module) -> int | None:
+    """The outputs of the last linear layer, which in a dry run stands for a forward.
+
+    A forward on the meta device would first import a second and a half's worth of torch.
+    """
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return linear[-1].out_features if linear else None
+
+
+def _try(role: str, model: nn.Module, dataset: ResidentDataset) -> int:
+    """The columns of the logits of two blank images."""
+    was_training = model.training
+    device = next(model.parameters()).device
+    images = torch.zeros(2, *dataset.shape, device=device)
+    try:
+        with torch.no_grad():
+            logits: Tensor = model.eval()(images)
+    except (RuntimeError, ValueError) as error:
+        shape, reason = " × ".join(map(str, dataset.shape)), str(error).split("\n")[0]
+        raise ConfigError(f"the {role} cannot take images of {shape}: {reason}") from error
+    model.train(was_training)
+    return logits.shape[1]
+
+
+def check_policy(policy: nn.Module | None, dataset: ResidentDataset) -> None:
+    """Asks the policy for a temperature: one made for other logits says so."""
+    if policy is None:
+        return
+    was_training = policy.training
+    logits = torch.zeros(2, dataset.num_classes)
+    try:
+        with torch.no_grad():
+            policy.eval()(logits, logits, 0.0)
+    except ValueError as error:
+        raise ConfigError(f"Method.policy does not fit the data set: {error}") from error
+    policy.train(was_training)
+
+
+def check_effect(bindings: Sequence[str], used: set[str]) -> None:
+    """Refuses a binding of a component that this run does not use: it would silently do nothing."""
+    for binding in bindings:
+        target = re.match(r"\s*(?:[\w/]+/)?(?:[\w.]+\.)?(\w+)\.(\w+)\s*=", binding)
+        if target and target[1] not in used and target[1] != "macro":
+            listed = ", ".join(sorted(used))
+            raise ConfigError(f"{binding!r} changes nothing: this run uses only {listed}")

@@ -1,0 +1,188 @@
+"""A sweep's runs as one table: cells with mean ± std over seeds, against their baselines."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ctkd.errors import DataError
+from ctkd.results.runs import SETTINGS_FILE, RunRecord, read_run
+from ctkd.results.statistics import Comparison, MeanStd, mean_std, paired_difference
+from ctkd.results.tables import Cell, Column, Table
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One run of a sweep.
+
+    Attributes:
+        cell: the run's name without its seed.
+        labels: its value on each axis that it has.
+        state: finished, running, queued, failed, …
+        path: its work directory, which need not be there yet.
+        command: the command line that does the same.
+    """
+
+    cell: str
+    labels: Mapping[str, str]
+    seed: int
+    state: str
+    path: Path
+    epochs: int
+    error: str = ""
+    log: Path | None = None
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class SweepCell:
+    """The runs of one cell, by seed, and what came out of those that are finished.
+
+    Attributes:
+        records: of those that have written anything, by seed.
+        against: the difference of the last accuracy to `baseline`'s, paired over seeds.
+        baseline: the name of the cell it is compared with; its own where it is one.
+    """
+
+    name: str
+    labels: Mapping[str, str]
+    runs: Sequence[SweepRun]
+    records: Mapping[int, RunRecord]
+    baseline: str | None = None
+    against: Comparison | None = None
+    recipe_differs: Sequence[str] = field(default_factory=tuple)
+
+    def values(self, kind: Literal["last", "best"]) -> dict[int, float]:
+        """The finished runs' accuracy in percent, by seed."""
+        told = {s: r.told(f"{kind}_{r.measure}") for s, r in self.records.items() if r.finished}
+        return {seed: value for seed, value in told.items() if value is not None}
+
+    def summary(self, kind: Literal["last", "best"]) -> MeanStd | None:
+        """Mean ± std of the finished runs' accuracy; None while none is finished."""
+        values = list(self.values(kind).values())
+        return mean_std(values) if values else None
+
+    @property
+    def temperature(self) -> MeanStd | None:
+        """The finished runs' temperature at the end."""
+        told = [r.told("temperature") for r in self.records.values() if r.finished]
+        values = [value for value in told if value is not None]
+        return mean_std(values) if values else None
+
+    @property
+    def state(self) -> str:
+        """The runs' state, or how many are in which."""
+        counted = Counter(run.state for run in self.runs)
+        if len(counted) == 1:
+            return next(iter(counted))
+        return ", ".join(f"{number} {state}" for state, number in counted.most_common())
+
+
+def sweep_cells(runs: Sequence[SweepRun], baseline: Mapping[str, str]) -> list[SweepCell]:
+    """Groups the runs by cell, in their order, and compares each with its baseline.
+
+    `baseline` names some axes' values. A cell's baseline is the one that has these values and
+    else the cell's own; where there is none such, the only cell that has these values, if there is
+    only one.
+    """
+    groups: dict[str, list[SweepRun]] = {}
+    for run in runs:
+        groups.setdefault(run.cell, []).append(run)
+    cells = {
+        name: SweepCell(name, group[0].labels, group, _records(group))
+        for name, group in groups.items()
+    }
+    return [_compared(cell, _baseline_of(cell, cells.values(), baseline)) for cell in cells.values()]
+
+
+def _records(runs: Iterable[SweepRun]) -> dict[int, RunRecord]:
+    found = {}
+    for run in runs:
+        if (run.path / SETTINGS_FILE).is_file():
+            try:
+                found[run.seed] = read_run(run.path)
+            except DataError:  # being written by a run that was killed; its state tells of it
+                continue
+    return found
+
+
+def _baseline_of(
+    cell: SweepCell, cells: Iterable[SweepCell], baseline: Mapping[str, str]
+) -> SweepCell | None:
+    if not baseline:
+        return None
+    able = [c for c in cells if all(c.labels.get(k) == v for k, v in baseline.items())]
+    wanted = {**cell.labels, **baseline}
+    exact = [c for c in able if dict(c.labels) == wanted]
+    # Axes that only one of the two has cannot be equal; those that both have must be.
+    near = [c for c in able if all(wanted.get(k, v) == v for k, v in c.labels.items())]
+    for candidates in (exact, near, able):
+        if len(candidates) == 1:
+            return candidates[0]
+    return None
+
+
+def _compared(cell: SweepCell, baseline: SweepCell | None) -> SweepCell:
+    if baseline is None:
+        return cell
+    against = None
+    ours, theirs = cell.values("last"), baseline.values("last")
+    if baseline.name != cell.name and ours and theirs:
+        against = paired_difference(ours, theirs)
+    differs = _recipe_differences(cell, baseline)
+    return SweepCell(
+        cell.name, cell.labels, cell.runs, cell.records, baseline.name, against, differs
+    )
+
+
+def _recipe_differences(cell: SweepCell, baseline: SweepCell) -> tuple[str, ...]:
+    """The settings of the recipe in which two cells differ, where both have run."""
+    if not cell.records or not baseline.records:
+        return ()
+    one, other = (next(iter(c.records.values())).settings["recipe"] for c in (cell, baseline))
+    both = sorted(one.keys() & other.keys())  # a run without a teacher has fewer
+    return tuple(key for key in both if one[key] != other[key])
+
+
+def sweep_table(cells: Sequence[SweepCell], axes: Sequence[str]) -> Table:
+    """A row for each cell: its value on each axis, accuracies, the difference, T at the end."""
+    shown = [Column(axis) for axis in axes] or [Column("cell")]
+    columns = [*shown, Column("state"), Column("n", "count")]
+    columns += [Column("last", "spread"), Column("best", "spread")]
+    columns += [Column("baseline"), Column("difference", "change")]
+    columns += [Column("95 % interval", "interval"), Column("p", "p")]
+    columns += [Column("shared seeds", "count", data_only=True), Column("temperature", "spread")]
+    rows: list[list[Cell]] = []
+    for cell in cells:
+        against = cell.against
+        row: list[Cell] = [cell.labels.get(axis) for axis in axes] or [cell.name]
+        row += [cell.state, len(cell.values("last")), cell.summary("last"), cell.summary("best")]
+        row.append(cell.baseline if cell.baseline != cell.name else None)
+        row += (
+            [against.difference, against.interval, against.p_value, against.n]
+            if against
+            else [None] * 4
+        )
+        rows.append([*row, cell.temperature])
+    return Table(columns, rows, notes(cells))
+
+
+def notes(cells: Sequence[SweepCell]) -> list[str]:
+    """What a reader must know of the numbers."""
+    told = [
+        "Accuracy: test, percent, of the last epoch; mean ± standard deviation over seeds. The best "
+        "epoch's is chosen on the test set."
+    ]
+    if any(cell.against for cell in cells):
+        told.append(
+            "Differences are of the last accuracy, paired over the seeds that both have, with the "
+            "95 % t interval and the p of the paired t-test; no correction for many comparisons."
+        )
+    differing = sorted({setting for cell in cells for setting in cell.recipe_differs})
+    if differing:
+        told.append(
+            f"Cells differ from their baseline in the recipe too ({', '.join(differing)}): their "
+            "differences are not the method's alone."
+        )
+    return told

@@ -1,0 +1,215 @@
+"""The closed-form backward of KD and DKD against autograd, its memory, and what surrounds it."""
+
+import math
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from ctkd.losses import rows as rows_module
+from ctkd.losses.dkd import dkd_terms, plain_dkd_rows
+from ctkd.losses.kd import kd_rows, plain_kd_rows
+
+SHAPES = ["scalar", "per row"]
+
+
+def rows(n=6, c=10, scale=3.0, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    student = scale * torch.randn(n, c, generator=generator, dtype=dtype)
+    teacher = scale * torch.randn(n, c, generator=generator, dtype=dtype)
+    return student.requires_grad_(), teacher, torch.randint(c, (n,), generator=generator)
+
+
+def temperature_of(shape, n, value=2.5, dtype=torch.float64):
+    size = () if shape == "scalar" else (n, 1)
+    return torch.full(size, value, dtype=dtype, requires_grad=True)
+
+
+def closed(loss, student, teacher, targets, temperature):
+    if loss == "kd":
+        return (kd_rows(student, teacher, temperature),)
+    return dkd_terms(student, teacher, targets, temperature)
+
+
+def plain(loss, student, teacher, targets, temperature):
+    if loss == "kd":
+        return (plain_kd_rows(student, teacher, temperature),)
+    return plain_dkd_rows(student, teacher, targets[:, None], temperature)
+
+
+def values_and_gradients(form, loss, student, teacher, targets, temperature):
+    terms = form(loss, student, teacher, targets, temperature)
+    # Uneven weights per row and term: a gradient that is scaled wrongly cannot hide in a mean.
+    n = len(targets)
+    weights = [torch.linspace(0.5 + k, 2.0, n, dtype=terms[0].dtype) for k in range(len(terms))]
+    total = sum((weight * term).sum() for weight, term in zip(weights, terms, strict=True))
+    return [*terms, *torch.autograd.grad(total, (student, temperature))]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("loss", ["kd", "dkd"])
+@pytest.mark.parametrize("value", [1.0, 4.0, 15.6212])
+def test_values_and_gradients_are_those_of_autograd(loss, shape, value):
+    student, teacher, targets = rows()
+    temperature = temperature_of(shape, 6, value)
+    arguments = (loss, student, teacher, targets, temperature)
+    for actual, expected in zip(
+        values_and_gradients(closed, *arguments),
+        values_and_gradients(plain, *arguments),
+        strict=True,
+    ):
+        torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("loss", ["kd", "dkd"])
+def test_derivatives_of_first_and_second_order(loss, shape):
+    student, teacher, targets = rows(4, 5, scale=1.5)
+
+    def terms(s, t):
+        return closed(loss, s, teacher, targets, t)
+
+    inputs = (student, temperature_of(shape, 4))
+    assert torch.autograd.gradcheck(terms, inputs)
+    assert torch.autograd.gradgradcheck(terms, inputs)
+
+
+@pytest.mark.parametrize("loss", ["kd", "dkd"])
+def test_each_gradient_alone(loss):
+    """A constant T needs none, and a probe of T alone none in the logits."""
+    student, teacher, targets = rows()
+    temperature = temperature_of("scalar", 6)
+    together = values_and_gradients(closed, loss, student, teacher, targets, temperature)[-2:]
+    frozen = student.detach()
+    weight = torch.linspace(0.5, 2.0, 6, dtype=torch.float64)
+    other = torch.linspace(1.5, 2.0, 6, dtype=torch.float64)
+
+    def total(s, t):
+        terms = closed(loss, s, teacher, targets, t)
+        return sum((w * term).sum() for w, term in zip((weight, other), terms, strict=False))
+
+    for t in (2.5, temperature.detach()):
+        (alone,) = torch.autograd.grad(total(student, t), student)
+        torch.testing.assert_close(alone, together[0], rtol=1e-13, atol=0)
+    (alone,) = torch.autograd.grad(total(frozen, temperature), temperature)
+    torch.testing.assert_close(alone, together[1], rtol=1e-13, atol=0)
+    assert not total(frozen, 2.5).requires_grad
+
+
+@pytest.mark.parametrize("loss", ["kd", "dkd"])
+@pytest.mark.parametrize("gap", [25.0, 110.0, 1e4])
+@pytest.mark.parametrize("value", [1.0, 21.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_finite_at_large_gaps(loss, gap, value, dtype):
+    """Teacher sure of the target or of another class; student of the target, another, or none."""
+    teacher, student = torch.zeros(6, 10, dtype=dtype), torch.zeros(6, 10, dtype=dtype)
+    for row, (sure, guess) in enumerate([(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]):
+        teacher[row, sure] = gap
+        if guess < 2:
+            student[row, guess] = gap
+    targets = torch.zeros(6, dtype=torch.long)
+    temperature = torch.full((6, 1), value, dtype=dtype, requires_grad=True)
+    found = values_and_gradients(
+        closed, loss, student.requires_grad_(), teacher, targets, temperature
+    )
+    for tensor in found:
+        assert tensor.isfinite().all()
+    if loss == "kd" and gap / value > 100:
+        # One-hot against uniform: L = T² log C, so dL/dT = 2 T log C.
+        weight = torch.linspace(0.5, 2.0, 6, dtype=dtype)[2]
+        expected = 2 * value * math.log(10) * weight.item()
+        assert found[-1][2].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["kd", "dkd"])
+@pytest.mark.parametrize("scale", [1.0, 3.0, 30.0])
+def test_float32_is_as_exact_as_autograd(loss, scale):
+    student, teacher, targets = rows(256, 100, scale)
+    temperature = temperature_of("per row", 256, 4.0)
+    exact = values_and_gradients(plain, loss, student, teacher, targets, temperature)
+    single = [x.detach().float() for x in (student, teacher, temperature)]
+    s, t, temp = single[0].requires_grad_(), single[1], single[2].requires_grad_()
+
+    def errors(form):
+        found = values_and_gradients(form, loss, s, t, targets, temp)
+        return [
+            ((a - b).abs().max() / b.abs().max()).item() for a, b in zip(found, exact, strict=True)
+        ]
+
+    for ours, theirs in zip(errors(closed), errors(plain), strict=True):
+        assert ours < 2.5 * theirs + 1e-7
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("loss", ["kd", "dkd"])
+def test_blocks_of_rows_give_what_the_whole_gives(loss, shape, monkeypatch):
+    student, teacher, targets = rows(23, 10)
+    arguments = (loss, student, teacher, targets, temperature_of(shape, 23))
+    whole = values_and_gradients(closed, *arguments)
+    monkeypatch.setattr(rows_module, "CPU_BLOCK", 40)  # four rows on one thread: six blocks
+    for actual, expected in zip(values_and_gradients(closed, *arguments), whole, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-13, atol=1e-14)
+
+
+def test_no_rows_at_all():
+    student, teacher, targets = rows(0, 10)
+    temperature = temperature_of("scalar", 0)
+    for loss in ("kd", "dkd"):
+        terms = closed(loss, student, teacher, targets, temperature)
+        assert all(term.shape == (0,) for term in terms)
+        gradients = torch.autograd.grad(sum(term.sum() for term in terms), (student, temperature))
+        assert gradients[0].shape == (0, 10)
+        assert gradients[1] == 0
+
+
+@pytest.mark.parametrize(("loss", "copies"), [("kd", 1.0), ("dkd", 2.0)])
+def test_temporaries_are_few_times_the_logits(loss, copies):
+    """Beyond inputs and the returned gradient; three is what is promised, plain KD takes six."""
+    n, c = 512, 1000
+    student, teacher, targets = rows(n, c, dtype=torch.float32)
+    temperature = temperature_of("scalar", n, dtype=torch.float32)
+
+    def peak(form):
+        def step():
+            terms = form(loss, student, teacher, targets, temperature)
+            return torch.autograd.grad(sum(term.sum() for term in terms), (student, temperature))
+
+        step()
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            gradients = step()
+        assert gradients[0].shape == (n, c)
+        live, top = 0, 0
+        for event in profiler.profiler.kineto_results.events():
+            if event.name() == "[memory]":
+                live += event.nbytes()
+                top = max(top, live)
+        return top / (4 * n * c) - 1
+
+    blocks = 8 * rows_module.CPU_BLOCK * torch.get_num_threads() / (n * c)
+    assert peak(closed) < copies + blocks < 3
+    assert peak(plain) > 5  # so the measure does see what it looks for
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["kd", "dkd"])
+def test_compiled_as_one_graph(loss):
+    student, teacher, targets = rows(8, 10, dtype=torch.float32)
+    temperature = temperature_of("scalar", 8, dtype=torch.float32)
+    compiled = torch.compile(closed, fullgraph=True)
+    arguments = (loss, student, teacher, targets, temperature)
+    for actual, expected in zip(
+        values_and_gradients(compiled, *arguments),
+        values_and_gradients(closed, *arguments),
+        strict=True,
+    ):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_functional_transforms_still_work():
+    student, teacher, targets = rows()
+    gradient = torch.func.grad(lambda s: kd_rows(s, teacher, 4.0).sum())(student.detach())
+    (expected,) = torch.autograd.grad(kd_rows(student, teacher, 4.0).sum(), student)
+    torch.testing.assert_close(gradient, expected)
+    torch.func.grad(lambda s: sum(t.sum() for t in dkd_terms(s, teacher, targets, 4.0)))(
+        student.detach()
+    )

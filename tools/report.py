@@ -1,0 +1,37 @@
+"""Makes the report of a sweep again, finished or not: report.html and report.csv.
+
+    python tools/report.py SWEEP_DIR
+
+Exit status: 0, or 2 with a message on standard error where the directory is no sweep's.
+"""
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if importlib.util.find_spec("ctkd") is None:  # in a clone that was not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ctkd.errors import UserError
+from ctkd.sweeps.folder import SweepFolder
+from ctkd.sweeps.report import write_report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the report into the sweep's directory; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Makes the report of a sweep again.")
+    parser.add_argument("sweep_dir", type=Path, metavar="SWEEP_DIR", help="runs/sweeps/NAME, say")
+    options = parser.parse_args(arguments)
+    try:
+        for path in write_report(SweepFolder(options.sweep_dir)):
+            print(path)
+    except (UserError, OSError) as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
