@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ctkd.losses.objectives import _check_weights, _given
+from ctkd.losses.objectives import check_weights, teacher_given
 from ctkd.losses.rows import cross_entropy_rows, prepare_rows
 from ctkd.registry import OBJECTIVES
 
@@ -48,8 +48,8 @@ class DIST:
         self, ce_weight: float = 1.0, inter_weight: float = 2.0, intra_weight: float = 2.0
     ) -> None:
         owner = type(self).__name__
-        _check_weights(owner, ce_weight=ce_weight)
-        _check_weights(owner, inter_weight=inter_weight, intra_weight=intra_weight)
+        check_weights(owner, ce_weight=ce_weight)
+        check_weights(owner, inter_weight=inter_weight, intra_weight=intra_weight)
         self.ce_weight = ce_weight
         self.inter_weight = inter_weight
         self.intra_weight = intra_weight
@@ -63,7 +63,7 @@ class DIST:
         raw_student_logits: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """{"ce" [N], "inter" [N], "intra" 0-d}, τ² inside the last two."""
-        teacher_logits, temperature = _given(self, teacher_logits, temperature)
+        teacher_logits, temperature = teacher_given(self, teacher_logits, temperature)
         raw = student_logits if raw_student_logits is None else raw_student_logits
         student, teacher, tau = prepare_rows(student_logits, teacher_logits, temperature)
         q, p = (student / tau).softmax(dim=1), (teacher / tau).softmax(dim=1)

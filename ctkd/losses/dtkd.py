@@ -5,7 +5,7 @@ import math
 from torch import Tensor
 
 from ctkd.losses.kd import kd_rows, kl_rows
-from ctkd.losses.objectives import _check_weights, _given
+from ctkd.losses.objectives import check_weights, teacher_given
 from ctkd.losses.rows import cross_entropy_rows, prepare_rows
 from ctkd.registry import OBJECTIVES
 
@@ -19,9 +19,9 @@ def dtkd_temperatures(
 ) -> tuple[Tensor, Tensor]:
     """T_s = 2y / (x + y) · T0 and T_t = 2x / (x + y) · T0, x = max z_t, y = max z_s of a row.
 
-    At these the two softened maxima are equal, z_max / T = (x + y) / (2 T0), and so is T_s + T_t to
-    2 T0. A maximum below 0.01 counts as 0.01: where neither is positive both temperatures are T0,
-    where one is, its network keeps nearly 2 T0 and the other gets next to 0, but above it.
+    They make the two softened maxima equal, both (x + y) / (2 T0), and T_s + T_t = 2 T0. A maximum
+    below 0.01 counts as 0.01: where neither is positive both temperatures are T0; where only one
+    is, its network gets nearly 2 T0 and the other next to 0, but above it.
 
     Args:
         student, teacher: [N, C], as `prepare_rows` gives them.
@@ -47,11 +47,11 @@ class DTKD:
     pair per row; KL is that of plain distillation at T0. w(n) = min(n / warmup_epochs, 1) in the
     whole n-th epoch, n from 1 (1 without warm-up).
 
-    Which form this is: the authors' README withdraws the derivation in equations 4 and 5 of the
-    paper (they make the whole vectors z_t / T_t and z_s / T_s agree by their maxima alone), but
-    their code, and hence their results, use what it arrives at, T0 ± δ with δ = (x − y) / (x + y)
-    · T0. That is what is built, with x and y the maxima of the logits as in the code (the paper
-    writes maxima of absolute values). As there, the gradient runs through T_s into the student.
+    Which form this is: the authors' README declares equations 4 and 5 of the paper wrong (they let
+    the maxima alone decide that the vectors z_t / T_t and z_s / T_s agree), but their code, and
+    hence their results, use what those arrive at: T0 ± δ with δ = (x − y) / (x + y) · T0. That is
+    what is built, with x and y the maxima of the logits as in the code (the paper writes |·|_max).
+    As there, the gradient runs through T_s into the student.
 
     `temperature` is the reference T0 (published: 4). A learned or annealed policy moves T0, hence
     both temperatures in proportion. Published dtkd_weight and kd_weight (their α and β): 3 and 1 by
@@ -72,8 +72,8 @@ class DTKD:
         warmup_epochs: float = 0.0,
     ) -> None:
         owner = type(self).__name__
-        _check_weights(owner, ce_weight=ce_weight, dtkd_weight=dtkd_weight, kd_weight=kd_weight)
-        _check_weights(owner, warmup_epochs=warmup_epochs)
+        check_weights(owner, ce_weight=ce_weight, dtkd_weight=dtkd_weight, kd_weight=kd_weight)
+        check_weights(owner, warmup_epochs=warmup_epochs)
         self.ce_weight = ce_weight
         self.dtkd_weight = dtkd_weight
         self.kd_weight = kd_weight
@@ -88,7 +88,7 @@ class DTKD:
         raw_student_logits: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """{"ce", "dtkd", "kd"}, each [N], the products of temperatures inside."""
-        teacher_logits, temperature = _given(self, teacher_logits, temperature)
+        teacher_logits, temperature = teacher_given(self, teacher_logits, temperature)
         raw = student_logits if raw_student_logits is None else raw_student_logits
         student, teacher, temperature = prepare_rows(student_logits, teacher_logits, temperature)
         student_t, teacher_t = dtkd_temperatures(student, teacher, temperature)

@@ -63,7 +63,7 @@ class CrossEntropy:
     needs_teacher = False
 
     def __init__(self, ce_weight: float = 1.0) -> None:
-        _check_weights(type(self).__name__, ce_weight=ce_weight)
+        check_weights(type(self).__name__, ce_weight=ce_weight)
         self.ce_weight = ce_weight
 
     def __call__(
@@ -97,7 +97,7 @@ class KD:
     needs_teacher = True
 
     def __init__(self, ce_weight: float = 0.1, kd_weight: float = 0.9) -> None:
-        _check_weights(type(self).__name__, ce_weight=ce_weight, kd_weight=kd_weight)
+        check_weights(type(self).__name__, ce_weight=ce_weight, kd_weight=kd_weight)
         self.ce_weight = ce_weight
         self.kd_weight = kd_weight
 
@@ -110,7 +110,7 @@ class KD:
         raw_student_logits: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """{"ce", "kd"}, each [N], T² inside "kd"."""
-        teacher, temperature = _given(self, teacher_logits, temperature)
+        teacher, temperature = teacher_given(self, teacher_logits, temperature)
         raw = student_logits if raw_student_logits is None else raw_student_logits
         return {
             "ce": cross_entropy_rows(raw, targets),
@@ -148,8 +148,8 @@ class DKD:
         kd_weight: float = 0.0,
     ) -> None:
         owner = type(self).__name__
-        _check_weights(owner, ce_weight=ce_weight, dkd_weight=dkd_weight, kd_weight=kd_weight)
-        _check_weights(owner, alpha=alpha, beta=beta, warmup_epochs=warmup_epochs)
+        check_weights(owner, ce_weight=ce_weight, dkd_weight=dkd_weight, kd_weight=kd_weight)
+        check_weights(owner, alpha=alpha, beta=beta, warmup_epochs=warmup_epochs)
         self.ce_weight = ce_weight
         self.tckd_weight = dkd_weight * alpha
         self.nckd_weight = dkd_weight * beta
@@ -165,7 +165,7 @@ class DKD:
         raw_student_logits: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """{"ce", "tckd", "nckd"}, and "kd" if it weighs anything: each [N], T² inside."""
-        teacher, temperature = _given(self, teacher_logits, temperature)
+        teacher, temperature = teacher_given(self, teacher_logits, temperature)
         raw = student_logits if raw_student_logits is None else raw_student_logits
         tckd, nckd = dkd_terms(student_logits, teacher, targets, temperature)
         terms = {"ce": cross_entropy_rows(raw, targets), "tckd": tckd, "nckd": nckd}
@@ -188,12 +188,13 @@ class DKD:
         return weights
 
 
-def _check_weights(owner: str, **weights: float) -> None:
+def check_weights(owner: str, **weights: float) -> None:
+    """Raises ConfigError unless every weight is a finite number >= 0."""
     for name, value in weights.items():
         expect(finite(value) and value >= 0, owner, name, value, "a finite number >= 0")
 
 
-def _given(
+def teacher_given(
     objective: Objective, teacher_logits: Tensor | None, temperature: float | Tensor | None
 ) -> tuple[Tensor, float | Tensor]:
     """The arguments that only an objective without a teacher may lack."""

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ctkd.losses.kd import kl_rows
-from ctkd.losses.objectives import _check_weights, _given
+from ctkd.losses.objectives import check_weights, teacher_given
 from ctkd.losses.rows import cross_entropy_rows, prepare_rows
 from ctkd.registry import OBJECTIVES
 
@@ -47,7 +47,7 @@ class WTTM:
     needs_teacher = True
 
     def __init__(self, ce_weight: float = 1.0, wttm_weight: float = 1.5) -> None:
-        _check_weights(type(self).__name__, ce_weight=ce_weight, wttm_weight=wttm_weight)
+        check_weights(type(self).__name__, ce_weight=ce_weight, wttm_weight=wttm_weight)
         self.ce_weight = ce_weight
         self.wttm_weight = wttm_weight
 
@@ -60,7 +60,7 @@ class WTTM:
         raw_student_logits: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """{"ce", "wttm"}, each [N], the weight U inside "wttm"."""
-        teacher_logits, temperature = _given(self, teacher_logits, temperature)
+        teacher_logits, temperature = teacher_given(self, teacher_logits, temperature)
         raw = student_logits if raw_student_logits is None else raw_student_logits
         rows = prepare_rows(student_logits, teacher_logits, temperature)
         return {"ce": cross_entropy_rows(raw, targets), "wttm": wttm_rows(*rows)}

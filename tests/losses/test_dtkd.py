@@ -5,11 +5,14 @@ import math
 import pytest
 import torch
 
+from ctkd.adversary.schedules import ConstantLambda
+from ctkd.engine.distiller import Distiller
 from ctkd.errors import ConfigError
 from ctkd.losses.dtkd import DTKD, dtkd_temperatures
 from ctkd.losses.kd import kd_loss
 from ctkd.losses.rows import cross_entropy_rows
 from ctkd.registry import OBJECTIVES
+from ctkd.temperature import GlobalTemperature, InstanceTemperature
 
 
 def rows(n=6, c=10, scale=3.0, seed=0):
@@ -195,6 +198,26 @@ def test_a_missing_teacher_is_told():
         DTKD()(student, teacher, targets, None)
     with pytest.raises(ValueError, match="same rows and classes"):
         DTKD()(student, teacher[:, :-1], targets, 4.0)
+
+
+@pytest.mark.parametrize("name", ["DTKD", "WTTM", "DIST"])
+def test_a_learned_temperature_feels_these_objectives_reversed(name):
+    """Whether T is one number or one per row: the policy's gradient is −λ times the loss's."""
+    student, teacher, targets = rows()
+    student, teacher = student.float(), teacher.float()
+    objective = OBJECTIVES.get(name)()
+    for policy in (GlobalTemperature(), InstanceTemperature(10)):
+        distiller = Distiller(policy, ConstantLambda(0.25), objective)
+        parameters = list(policy.parameters())
+        outcome = distiller(student, teacher, targets, position=0.0)
+        actual = torch.autograd.grad(outcome.loss, parameters)
+        temperature = policy(student, teacher, 0.0)
+        terms = objective(student, teacher, targets, temperature)
+        loss = sum(w * terms[term].mean() for term, w in objective.weights(0.0).items())
+        for ours, plain in zip(actual, torch.autograd.grad(loss, parameters), strict=True):
+            assert ours.isfinite().all()
+            torch.testing.assert_close(ours, -0.25 * plain)
+        assert any(gradient.abs().max() > 0 for gradient in actual)
 
 
 def test_it_is_registered():
