@@ -12,6 +12,7 @@ from absl import flags
 
 from ctkd.checks import suggest
 from ctkd.errors import ConfigError, Interrupted, NonFiniteError, UserError
+from ctkd.memory import keep_freed_memory
 
 FLAGS = flags.FlagValues()  # type: ignore[no-untyped-call]
 HELP = {
@@ -62,6 +63,7 @@ def run(arguments: Sequence[str]) -> None:
     if FLAGS.checkpoint and FLAGS.mode != "evaluate":
         raise ConfigError("--checkpoint goes with --mode=evaluate; a run resumes by itself")
 
+    keep_freed_memory()  # before torch allocates anything
     from ctkd.engine.console import Console  # torch takes seconds to import, --help none
     from ctkd.engine.dry_run import describe
     from ctkd.engine.job import Job, evaluate, execute

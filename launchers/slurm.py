@@ -1,6 +1,6 @@
 """Sends a sweep to SLURM, or to this machine, and follows it; see `ctkd.sweeps.command`.
 
-    python launchers/slurm.py --sweep gin/sweeps/lambda.gin
+python launchers/slurm.py --sweep gin/sweeps/lambda.gin
 """
 
 import importlib.util

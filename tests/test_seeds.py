@@ -22,7 +22,9 @@ def test_a_seed_is_one_that_torch_takes(names):
 
 
 def test_where_a_name_ends_and_what_type_it_has_counts():
-    assert len({seed_of("ab", "c"), seed_of("a", "bc"), seed_of("abc"), seed_of("a", "b", "c")}) == 4
+    assert (
+        len({seed_of("ab", "c"), seed_of("a", "bc"), seed_of("abc"), seed_of("a", "b", "c")}) == 4
+    )
     assert seed_of(1, "order") != seed_of("1", "order")
     assert seed_of(0, "order", 1) != seed_of(1, "order", 0)
 

@@ -61,12 +61,23 @@ class CIFAR(ResidentDataset):
         self.mean, self.std = mean, std
         self._given, self._download, self._validation = data_dir, download, validation
 
+    def _place(self) -> pathlib.Path | None:
+        """The folder, or the archive, that was given."""
+        place = self._given or os.environ.get(ENVIRONMENT) or ("data" if self._download else None)
+        # No shell sees a path inside Gin's quotes.
+        return None if place is None else pathlib.Path(os.path.expanduser(place))
+
+    @property
+    def folder(self) -> pathlib.Path | None:
+        """See `ResidentDataset`."""
+        place = self._place()
+        return place.parent if place is not None and place.suffix == ".npz" else place
+
     def load(self) -> Splits:
         """See `ResidentDataset`."""
-        folder = self._given or os.environ.get(ENVIRONMENT) or ("data" if self._download else None)
-        if folder is None:
+        path = self._place()
+        if path is None:
             raise DataError(self._advice("no place was given for the images"))
-        path = pathlib.Path(os.path.expanduser(folder))  # no shell sees a path inside Gin's quotes
         parts = self._read(path)
         for name, split in parts.items():
             self._check(split, name, path)

@@ -1,6 +1,8 @@
 """Small data sets that live whole on the device, as bytes, and are cut into batches there."""
 
 import abc
+import hashlib
+import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,6 +51,7 @@ class ResidentDataset(abc.ABC):
         shape: (channels, height, width) of an image.
         mean, std: per channel, of pixels in [0, 1].
         views: the augmentation of the training images.
+        folder: where the images lie, as far as there is such a place.
     """
 
     num_classes: int
@@ -56,6 +59,11 @@ class ResidentDataset(abc.ABC):
     mean: Sequence[float]
     std: Sequence[float]
     views: CropFlip
+
+    @property
+    def folder(self) -> pathlib.Path | None:
+        """See above."""
+        return None
 
     @abc.abstractmethod
     def load(self) -> Splits:
@@ -77,6 +85,13 @@ class ResidentImages:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that depend on every byte of the images, as they are padded."""
+        pixels = self._padded.cpu().contiguous()
+        digest = hashlib.sha256(f"{tuple(pixels.shape)}\n".encode())
+        digest.update(pixels.numpy().data)
+        return digest.hexdigest()[:16]
 
     def batch(self, indices: Tensor, views: Tensor | None = None) -> Tensor:
         """Normalised images [B, C, H, W], float32, channels last; without views as they are."""

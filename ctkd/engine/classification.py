@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ctkd.data.resident import ResidentDataset, ResidentImages, Splits
 from ctkd.engine.distributed import World
-from ctkd.engine.task import Batch, Rows, StudentFunction, TeacherFunction
+from ctkd.engine.task import Batch, DeferredBatch, Rows, StudentFunction, TeacherFunction
 from ctkd.seeds import generator
 
 EVALUATION_BATCH = 256
@@ -34,6 +34,8 @@ class ClassificationTask:
         `steps_per_epoch` cuts an epoch short, for trying things out.
         """
         self.seed, self.device, self.world, self.batch_size = seed, device, world, batch_size
+        self._dataset, self.num_classes = dataset, dataset.num_classes
+        self.samples, self.views = len(splits.train), dataset.views.count
         self._train = ResidentImages(splits.train, dataset, device)
         self._judged = {"test": ResidentImages(splits.test, dataset, device)}
         if splits.validation is not None:
@@ -49,20 +51,36 @@ class ClassificationTask:
         for step in range(skip, self.steps_per_epoch):
             indices = order[step * self.batch_size : (step + 1) * self.batch_size]
             mine = self.world.share(indices)
-            yield self._batch(mine, views[mine], rows=len(indices))
+            end = self.steps_per_epoch * self.batch_size
+            later = self.world.share(order[(step + 1) * self.batch_size : end])
+            coming = (later, views[later])
+            yield DeferredBatch(self._make, mine, views[mine], len(indices), coming)
 
     def probe(self, size: int) -> Batch:
         """See `Task`: training images and views that the seed alone determines."""
         names = (self.seed, "probe")
         indices = torch.randperm(len(self._train), generator=generator(*names, "order"))[:size]
         views = self._train.views.draw(len(self._train), *names, "views")[indices]
-        return self._batch(indices, views, rows=len(indices))
+        return self.batch_of(indices, views)
 
-    def _batch(self, indices: Tensor, views: Tensor, rows: int) -> Batch:
+    def batch_of(self, indices: Tensor, views: Tensor) -> Batch:
+        """Any training images in any views, as a step of their own."""
+        return DeferredBatch(self._make, indices, views, len(indices))
+
+    def _make(self, indices: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and targets on the device."""
         indices = indices.to(self.device, non_blocking=True)
-        views = views.to(self.device, non_blocking=True)
-        inputs = self._train.batch(indices, views)
-        return Batch(inputs, self._train.targets[indices], indices, views, rows)
+        inputs = self._train.batch(indices, views.to(self.device, non_blocking=True))
+        return inputs, self._train.targets[indices]
+
+    def data_key(self) -> dict[str, object]:
+        """What determines the inputs that an index and a view stand for."""
+        dataset, views = self._dataset, self._train.views
+        return {
+            "images": self._train.fingerprint(),
+            "normalisation": [list(dataset.mean), list(dataset.std)],
+            "views": [type(views).__name__, views.padding, views.count],
+        }
 
     def rows(self, student: StudentFunction, teacher: TeacherFunction | None, batch: Batch) -> Rows:
         """See `Task`: an image gives one row."""
@@ -76,18 +94,19 @@ class ClassificationTask:
         metrics: dict[str, float] = {}
         with torch.inference_mode():
             for name, images in self._judged.items():
-                metrics |= {f"{name}_{key}": value for key, value in _judge(model, images).items()}
+                judged = _judge(model, images, self.world)
+                metrics |= {f"{name}_{key}": value for key, value in judged.items()}
         model.train(was_training)
         return metrics
 
 
-def _judge(model: nn.Module, images: ResidentImages) -> dict[str, float]:
+def _judge(model: nn.Module, images: ResidentImages, world: World) -> dict[str, float]:
     totals = torch.zeros(3, dtype=torch.float64, device=images.targets.device)
     everything = torch.arange(len(images), device=images.targets.device)
-    for indices in torch.split(everything, EVALUATION_BATCH):
+    for indices in torch.split(world.share(everything), EVALUATION_BATCH):
         logits, targets = model(images.batch(indices)).float(), images.targets[indices]
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices.eq(targets[:, None])
         loss = F.cross_entropy(logits, targets, reduction="sum")
         totals += torch.stack([best[:, 0].sum(), best.sum(), loss]).double()
-    top1, top5, loss = (totals / len(images)).tolist()
+    top1, top5, loss = (world.sum(totals) / len(images)).tolist()
     return {"top1": 100 * top1, "top5": 100 * top5, "loss": loss}

@@ -33,10 +33,15 @@ REFRESH = 0.5  # seconds between two looks at the device's accumulators
 class Console:
     """Speaks to standard output; warnings go to standard error."""
 
-    def __init__(self, prefix: str = "") -> None:
-        """`prefix` opens every line: what is being trained, where that is not the run itself."""
-        self._out = RichConsole(soft_wrap=True, highlight=False, markup=False)
-        self._errors = RichConsole(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    def __init__(self, prefix: str = "", quiet: bool = False) -> None:
+        """`prefix` opens every line: what is being trained, where that is not the run itself.
+
+        A `quiet` console says nothing: that of a rank for which another one speaks.
+        """
+        self._out = RichConsole(soft_wrap=True, highlight=False, markup=False, quiet=quiet)
+        self._errors = RichConsole(
+            stderr=True, soft_wrap=True, highlight=False, markup=False, quiet=quiet
+        )
         self._prefix = prefix
         self._bars: Bars | None = None
         self._looked = 0.0
@@ -57,7 +62,7 @@ class Console:
     @contextlib.contextmanager
     def live(self, run: "Run", task: "Task") -> Iterator[None]:
         """On a terminal, a view of two bars and the newest numbers while inside."""
-        if not self._out.is_terminal:
+        if self._out.quiet or not self._out.is_terminal:
             yield
             return
         columns = (

@@ -9,14 +9,20 @@ AT_BOUND = 0.01  # of the span of T: nearer than this to a bound counts as being
 
 def faults_of_run(run: Run) -> list[str]:
     """What the settings give reason to say before training."""
+    found = []
+    if run.teacher_network is not None and run.teacher.rows != "float32":
+        found.append(
+            f"Teacher.rows = {run.teacher.rows!r} rounds the teacher's logits: inexact, not to be "
+            "compared with runs of 'float32'"
+        )
     bounds, decay = run.distiller.bounds, run.optimizer.policy_weight_decay
-    if not run.distiller.learned or decay == 0:
-        return []
-    middle = f" (T = {sum(bounds) / 2:g})" if bounds else ""
-    return [
-        f"SGD.policy_weight_decay = {decay} pulls the raw temperature to 0, T to the middle of "
-        f"its range{middle}, whatever the loss says"
-    ]
+    if run.distiller.learned and decay > 0:
+        middle = f" (T = {sum(bounds) / 2:g})" if bounds else ""
+        found.append(
+            f"SGD.policy_weight_decay = {decay} pulls the raw temperature to 0, T to the middle "
+            f"of its range{middle}, whatever the loss says"
+        )
+    return found
 
 
 def faults_of_epoch(distiller: Distiller, meter: Meter) -> list[str]:

@@ -1,5 +1,6 @@
 """A job: from the names of Gin files to a finished run. It parses its own configuration."""
 
+import contextlib
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,13 +11,14 @@ from ctkd.engine import config
 from ctkd.engine.build import KnownNetworks, Run, build
 from ctkd.engine.classification import ClassificationTask
 from ctkd.engine.console import Console
-from ctkd.engine.distributed import World
+from ctkd.engine.distributed import World, joined
 from ctkd.engine.report import Summary
 from ctkd.engine.task import Task
-from ctkd.engine.teacher import FrozenTeacher
+from ctkd.engine.teacher_setup import attach_cache, load_teacher
 from ctkd.engine.train import device_of, train
 from ctkd.engine.workdir import Workdir, identity_of
 from ctkd.errors import ConfigError
+from ctkd.memory import keep_freed_memory
 from ctkd.models.weights import load_weights
 
 # Of a run's macros, those that hold for the teacher it trains as well.
@@ -60,35 +62,58 @@ class Job:
 def execute(job: Job, console: Console) -> Summary:
     """Trains the job's run to its end, or takes it up where it was left.
 
+    Where the environment tells of several processes they share the run; the first one holds the
+    folder, writes and speaks.
+
     Raises:
         UserError: something in the configuration, the data or the folder is wrong.
         NonFiniteError, Interrupted: see `train`.
     """
-    run = job.build()
-    workdir = job.workdir_of(run)
-    if job.fresh and (old := workdir.move_aside()) is not None:
-        console.say(f"{workdir.path} was moved to {old}")
-    with workdir.owned():
-        return _execute_in(workdir, run, job, console)
+    keep_freed_memory()
+    with joined() as world, contextlib.ExitStack() as held:
+        run = job.build()
+        workdir = job.workdir_of(run)
+
+        def take_hold() -> None:
+            if job.fresh and (old := workdir.move_aside()) is not None:
+                console.say(f"{workdir.path} was moved to {old}")
+            held.enter_context(workdir.owned())
+
+        world.agree(take_hold)
+        return _execute_in(
+            workdir, run, job, console if world.is_main else Console(quiet=True), world
+        )
 
 
-def _execute_in(workdir: Workdir, run: Run, job: Job, console: Console) -> Summary:
-    workdir.claim(run.settings, run.config)
-    summary = workdir.read_summary()
+def _execute_in(workdir: Workdir, run: Run, job: Job, console: Console, world: World) -> Summary:
+    """Trains in a folder that is held."""
+    summary = world.agree(lambda: _begin(workdir, run, console))
     if summary is not None:
-        console.say(f"{workdir.path} holds this run, finished; nothing is left to train")
-        console.summary(summary, workdir)
         return summary
-    console.say(f"{run.name}: {workdir.path}")
     prepare_device(run)
     if run.teacher_network is not None and run.teacher.weights is None:
-        weights = trained_teacher(run, workdir, console)
-        run.teacher = replace(run.teacher, weights=str(weights))
-    task = make_task(run)
-    teacher = load_teacher(run)
-    if teacher is not None:
-        workdir.claim_teacher(run.settings, teacher.fingerprint)
-    return train(run, task, teacher, workdir, console)
+        weights = world.agree(lambda: str(trained_teacher(run, workdir, console)))
+        run.teacher = replace(run.teacher, weights=weights)
+    task = make_task(run, world)
+    teacher = None
+    if run.teacher_network is not None:
+        teacher = load_teacher(run, device_of(run), world, console)
+        fingerprint = teacher.fingerprint
+        world.agree(lambda: workdir.claim_teacher(run.settings, fingerprint))
+        attach_cache(run, teacher, task, device_of(run), workdir, console)
+    return train(run, task, teacher, workdir, console, world)
+
+
+def _begin(workdir: Workdir, run: Run, console: Console) -> Summary | None:
+    """Claims the folder; the summary that it holds if the run is finished."""
+    workdir.claim(run.settings, run.config)
+    summary = workdir.read_summary()
+    if summary is None:
+        console.say(f"{run.name}: {workdir.path}")
+        return None
+    console.say(f"{workdir.path} holds this run, finished; nothing is left to train")
+    console.summary(summary, workdir)
+    return summary
 
 
 def prepare_device(run: Run) -> None:
@@ -104,28 +129,23 @@ def prepare_device(run: Run) -> None:
         ) from error
 
 
-def make_task(run: Run) -> Task:
-    """Loads the data. Raises DataError where it is missing or damaged."""
-    return ClassificationTask(
-        run.dataset,
-        run.dataset.load(),
-        run.recipe.batch_size,
-        run.seed,
-        device_of(run),
-        World(),
-        run.recipe.steps_per_epoch,
-    )
+def make_task(run: Run, world: World) -> Task:
+    """Loads the data.
 
-
-def load_teacher(run: Run) -> FrozenTeacher | None:
-    """The teacher with its weights. Raises DataError where they are missing or do not fit."""
-    if run.teacher_network is None:
-        return None
-    assert run.teacher.weights is not None
-    info = load_weights(run.teacher_network, run.teacher.weights)
-    return FrozenTeacher(
-        run.teacher_network, device_of(run), run.runtime.precision, info.fingerprint
-    )
+    Raises:
+        DataError: it is missing or damaged.
+        ConfigError: in the epoch's last batch a process would have nothing to do.
+    """
+    splits, batch_size = run.dataset.load(), run.recipe.batch_size
+    wanted = (run.seed, device_of(run), world, run.recipe.steps_per_epoch)
+    task = ClassificationTask(run.dataset, splits, batch_size, *wanted)
+    last = len(splits.train) - batch_size * (task.steps_per_epoch - 1)
+    if last < world.size:
+        raise ConfigError(
+            f"the last batch of an epoch has {last} images for {world.size} processes: choose "
+            f"another batch_size than {batch_size}, or fewer processes"
+        )
+    return task
 
 
 def teacher_job(run: Run) -> Job:
@@ -159,7 +179,7 @@ def trained_teacher(run: Run, workdir: Workdir, console: Console) -> pathlib.Pat
         weights = home.path / "student_last.pt"
         if home.read_summary() is None or not weights.is_file():
             console.say(f"training the teacher, once: {home.path}")
-            _execute_in(home, teacher_run, job, teacher_console)
+            _execute_in(home, teacher_run, job, teacher_console, World())
     return weights
 
 
@@ -174,7 +194,7 @@ def evaluate(job: Job, checkpoint: str | None, console: Console) -> dict[str, fl
     path = pathlib.Path(checkpoint) if checkpoint else folder / "student_last.pt"
     prepare_device(run)
     load_weights(run.student, str(path))
-    task = make_task(run)
+    task = make_task(run, World())
     metrics = task.evaluate(run.student.to(device_of(run), memory_format=torch.channels_last))  # type: ignore[call-overload]
     console.say(f"{path}:")
     for name, value in metrics.items():

@@ -1,7 +1,9 @@
 """What a run leaves in its work directory: records, weights, summary, figures, TensorBoard."""
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from ctkd.engine.metrics import Meter, Trace
 from ctkd.engine.state import Progress
 from ctkd.engine.task import Task
 from ctkd.engine.workdir import Workdir
+from ctkd.errors import WorkdirError
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -55,13 +58,14 @@ def write_weights(workdir: Workdir, name: str, student: nn.Module) -> None:
 
 
 def keep_best(
-    record: Record, primary: str, student: nn.Module, progress: Progress, workdir: Workdir
+    record: Record, primary: str, student: nn.Module, progress: Progress, workdir: Workdir | None
 ) -> None:
     """Remembers the best epoch, by the test images (most papers' custom) and by validation's."""
     chosen_by = primary.replace("test_", "validation_")
     if record[primary] > progress.best.get("best", -1.0):
         progress.best |= {"best": record[primary], "best_epoch": record["epoch"]}
-        write_weights(workdir, "student_best.pt", student)
+        if workdir is not None:
+            write_weights(workdir, "student_best.pt", student)
     if chosen_by in record and record[chosen_by] > progress.best.get("validation", -1.0):
         progress.best |= {
             "validation": record[chosen_by],
@@ -116,12 +120,17 @@ def summarize(run: Run, task: Task, progress: Progress) -> Summary:
 def finish(
     run: Run, task: Task, progress: Progress, workdir: Workdir, console: "Console"
 ) -> Summary:
-    """Draws the figures, writes the summary last of all, and shows it."""
+    """Draws the figures, writes the summary last of all, and shows it.
+
+    Raises:
+        WorkdirError: the disk is full; what was trained is saved.
+    """
     from ctkd.results.figures import save_figures
     from ctkd.results.runs import read_run
 
     summary = summarize(run, task, progress)
-    save_figures(replace(read_run(workdir.path), summary=summary), workdir.path)
+    with _explained(workdir):
+        save_figures(replace(read_run(workdir.path), summary=summary), workdir.path)
     if run.runtime.tensorboard:
         with Board(run, workdir) as board:
             board.add_figures(workdir, run.recipe.epochs)
@@ -130,44 +139,64 @@ def finish(
     return summary
 
 
+@contextlib.contextmanager
+def _explained(workdir: Workdir) -> Iterator[None]:
+    """A full disk, told to the user."""
+    try:
+        yield
+    except OSError as error:
+        raise WorkdirError(
+            f"cannot write the figures to {workdir.path}: {error.strerror}; the same command goes "
+            "on from the last checkpoint"
+        ) from error
+
+
 class Board:
     """TensorBoard's events of a run; writes nothing where the settings say so."""
 
     def __init__(self, run: Run, workdir: Workdir) -> None:
         """Nothing is opened before the first record, since importing TensorBoard takes a second."""
-        self._folder = workdir.path / "tensorboard" if run.runtime.tensorboard else None
+        self._workdir, self._wanted = workdir, run.runtime.tensorboard
         self._writer: SummaryWriter | None = None
 
     def __enter__(self) -> "Board":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._writer is None:
+            return
+        try:
+            with _explained(self._workdir):
+                self._writer.close()
+        except WorkdirError:
+            if kind is None:  # else something is being told already
+                raise
 
     def _open(self, epoch: int) -> "SummaryWriter | None":
-        if self._folder is not None and self._writer is None:
+        if self._wanted and self._writer is None:
             from torch.utils.tensorboard.writer import SummaryWriter
 
             # What a killed process wrote after its last checkpoint is hidden.
-            self._writer = SummaryWriter(str(self._folder), purge_step=epoch)
+            self._writer = SummaryWriter(str(self._workdir.path / "tensorboard"), purge_step=epoch)
         return self._writer
 
     def add(self, record: Record) -> None:
         """An epoch's numbers."""
-        writer = self._open(record["epoch"])
-        for name, value in record.items():
-            if writer is not None and value is not None and name not in ("epoch", "step"):
-                writer.add_scalar(name, value, record["epoch"], walltime=time.time())
+        with _explained(self._workdir):
+            writer = self._open(record["epoch"])
+            for name, value in record.items():
+                if writer is not None and value is not None and name not in ("epoch", "step"):
+                    writer.add_scalar(name, value, record["epoch"], walltime=time.time())
 
     def add_figures(self, workdir: Workdir, epoch: int) -> None:
         """The figures of the work directory."""
         from ctkd.results.figures import draw_curves, draw_landscape
         from ctkd.results.runs import read_run
 
-        writer = self._open(epoch)
-        if writer is not None:
-            record = read_run(workdir.path)
-            writer.add_figure("curves", draw_curves(record), epoch)
-            if record.landscape:
-                writer.add_figure("landscape", draw_landscape(record), epoch)
+        with _explained(self._workdir):
+            writer = self._open(epoch + 1)  # this epoch's numbers are there already
+            if writer is not None:
+                record = read_run(workdir.path)
+                writer.add_figure("curves", draw_curves(record), epoch)
+                if record.landscape:
+                    writer.add_figure("landscape", draw_landscape(record), epoch)

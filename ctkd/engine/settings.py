@@ -87,6 +87,8 @@ class Teacher:
         run: the Gin file that trains it, once, stored beside the work directories.
         floor: the test accuracy in percent below which the run is refused; None for no floor.
         claimed: the published accuracy in percent, for the summary; None where there is none.
+        rows: "float16" rounds its logits to 16 bits, which halves the cache of them; inexact, and
+            therefore part of the recipe.
     """
 
     network: Factory | None = None
@@ -94,6 +96,7 @@ class Teacher:
     run: str | None = None
     floor: float | None = None
     claimed: float | None = None
+    rows: Literal["float32", "float16"] = "float32"
 
     def __post_init__(self) -> None:
         for name in ("floor", "claimed"):
@@ -122,26 +125,34 @@ class Runtime:
         name: the method's label in tables; by default the first Gin file's.
         device: "auto" takes a GPU where there is one.
         precision: of the networks; the losses are always in float32.
-        compile: whether the student is compiled by torch.compile.
+        compile: whether the networks are compiled by torch.compile; "auto" compiles the teacher,
+            and on a GPU the student too, in runs long enough for it to pay.
+        cuda_graph: whether a GPU captures the whole step once and then replays it.
         threads: for computing on a CPU; None leaves torch's own choice.
         workers: processes that load data, for data sets that need them.
         accumulate: parts in which a step is computed, to save memory.
         checkpoint_steps: steps between checkpoints; they are also taken after every epoch.
         keep_checkpoints: how many of the newest stay.
         teachers_dir: where trained teachers are shared; None for beside the work directory.
+        teacher_cache: the folder in which teachers' rows are remembered for all runs, exactly;
+            "auto" for one beside the images (see `teacher_setup.cache_root`), None for none.
+        teacher_cache_gb: what that folder may take on the disk; then nothing more is added.
         tensorboard: whether to write TensorBoard's events.
     """
 
     name: str | None = None
     device: str = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
-    compile: bool = False
+    compile: bool | Literal["auto"] = False
+    cuda_graph: bool = False
     threads: int | None = None
     workers: int = 0
     accumulate: int = 1
     checkpoint_steps: int = 1000
     keep_checkpoints: int = 2
     teachers_dir: str | None = None
+    teacher_cache: str | None = "auto"
+    teacher_cache_gb: float = 16.0
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
@@ -151,6 +162,8 @@ class Runtime:
         expect(self.workers >= 0, "Runtime", "workers", self.workers, "a number of 0 or more")
         fine = self.threads is None or self.threads >= 1
         expect(fine, "Runtime", "threads", self.threads, "None or a number of 1 or more")
+        size, expected = self.teacher_cache_gb, "a number of gigabytes above 0"
+        expect(size > 0 and finite(size), "Runtime", "teacher_cache_gb", size, expected)
 
 
 @PARTS.register(settings="runtime")

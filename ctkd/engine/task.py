@@ -1,8 +1,9 @@
 """The joints between the loop and a task: batches, rows, and what a task must offer."""
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -14,8 +15,10 @@ class Batch:
     Attributes:
         inputs: what the networks take.
         targets: [B] for a classifier.
-        indices, views: [B], each sample's place in the data set and its discrete view.
+        indices, views: [B], each sample's place in the data set and its discrete view, on the
+            host, so that looking rows up does not wait for a device.
         rows: rows of the whole step (all ranks, all accumulated parts), where known beforehand.
+        coming: the indices and views of the epoch's later batches, or None where there are none.
     """
 
     inputs: Tensor
@@ -23,15 +26,51 @@ class Batch:
     indices: Tensor
     views: Tensor
     rows: int
+    coming: tuple[Tensor, Tensor] | None = None
 
     def parts(self, count: int) -> Iterator["Batch"]:
         """The batch in at most `count` parts of nearly equal size, for accumulated gradients."""
         if count == 1:
             yield self
             return
-        chunks = [tensor.chunk(count) for tensor in (self.inputs, self.targets, self.indices)]
-        for inputs, targets, indices, views in zip(*chunks, self.views.chunk(count), strict=True):
-            yield Batch(inputs, targets, indices, views, self.rows)
+        count = min(count, len(self.targets))  # no part is empty
+        wholes = (self.inputs, self.targets, self.indices, self.views)
+        parts = (whole.tensor_split(count) for whole in wholes)
+        for inputs, targets, indices, views in zip(*parts, strict=True):
+            yield Batch(inputs, targets, indices, views, self.rows, self.coming)
+
+
+class DeferredBatch(Batch):
+    """A batch whose inputs and targets are made when they are first asked for.
+
+    So a captured step makes them itself, and one whose rows are all remembered makes none too many.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        indices: Tensor,
+        views: Tensor,
+        rows: int,
+        coming: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        """`make` gives (inputs, targets) of indices and views; the rest is as in `Batch`."""
+        vars(self).update(make=make, indices=indices, views=views, rows=rows, coming=coming)
+
+    @functools.cached_property
+    def _made(self) -> tuple[Tensor, Tensor]:
+        made: tuple[Tensor, Tensor] = vars(self)["make"](self.indices, self.views)
+        return made
+
+    @property
+    def inputs(self) -> Tensor:
+        """See `Batch`."""
+        return self._made[0]
+
+    @property
+    def targets(self) -> Tensor:
+        """See `Batch`."""
+        return self._made[1]
 
 
 @dataclass(frozen=True)
@@ -79,3 +118,22 @@ class Task(Protocol):
 
     def probe(self, size: int) -> Batch:
         """A fixed batch of training samples, for the instrument."""
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """What a task offers besides if each of its `samples` has so many discrete `views`.
+
+    Then a teacher's rows can be remembered by (index, view), and a captured step can make its own
+    batches.
+    """
+
+    samples: int
+    views: int
+    num_classes: int
+
+    def batch_of(self, indices: Tensor, views: Tensor) -> Batch:
+        """Any samples in any views, as a step of their own."""
+
+    def data_key(self) -> dict[str, object]:
+        """What determines the inputs that an index and a view stand for."""

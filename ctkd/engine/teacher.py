@@ -1,6 +1,7 @@
-"""The frozen teacher: loaded, judged, and called with whole batches."""
+"""The frozen teacher: called with whole batches, which it computes or remembers, and judged."""
 
 import contextlib
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -9,26 +10,84 @@ from ctkd.engine.settings import Teacher
 from ctkd.engine.task import Batch, Task
 from ctkd.errors import DataError
 
+if TYPE_CHECKING:
+    from ctkd.engine.teacher_cache import TeacherCache
+
 
 class FrozenTeacher:
-    """A network that only gives logits: no gradient, eval mode, channels last."""
+    """A network that only gives logits: no gradient, eval mode, channels last.
+
+    Attributes:
+        fingerprint: of the weights that it was loaded with.
+        batch_size: the one size in which it computes, or None for whatever comes.
+        cache: remembers rows, if there is one.
+    """
 
     def __init__(
-        self, network: nn.Module, device: torch.device, precision: str, fingerprint: str
+        self,
+        network: nn.Module,
+        device: torch.device,
+        precision: str,
+        fingerprint: str,
+        *,
+        batch_size: int | None = None,
+        compiled: bool = False,
+        half_rows: bool = False,
     ) -> None:
-        """Takes the network, its weights loaded, and their fingerprint."""
-        self.fingerprint = fingerprint
+        """Takes the network, its weights loaded (and folded, if they are to be).
+
+        Args:
+            precision: in which the network computes.
+            compiled: whether to compile it for its one batch size.
+            half_rows: whether the logits are rounded to 16 bits, as a cache of half the size has
+                them; inexact.
+        """
+        self.fingerprint, self.batch_size, self.half_rows = fingerprint, batch_size, half_rows
         self.network = network.requires_grad_(False).eval()
         self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.cache: TeacherCache | None = None
         self._autocast = autocast(device, precision)
+        self._forward = self.network
+        if compiled:
+            from ctkd.engine.compilation import compile_frozen
+
+            self._forward = compile_frozen(self.network)  # type: ignore[assignment]
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits [B, C], float32, of a batch."""
+        return self.compute(batch.inputs) if self.cache is None else self.cache.rows(batch)
+
+    def compute(self, inputs: Tensor) -> Tensor:
+        """Logits [B, C], float32, in calls of `batch_size`.
+
+        A convolution or a matrix product may add up in another order for another batch size, but
+        does not look at a row's neighbours: so a row has the same bits whichever batch it is in.
+        """
+        size = self.batch_size or len(inputs)
         with torch.inference_mode(), self._autocast:
-            logits = self.network(batch.inputs)
+            parts = [
+                self._forward(_filled(part, size))[: len(part)]
+                for part in torch.split(inputs, size)
+            ]
+            logits = torch.cat(parts).float()
+            if self.half_rows:
+                logits = logits.half().float()
         # An inference tensor could not be kept for the temperature's gradient; a copy can.
-        copied: Tensor = logits.float().clone()
+        copied: Tensor = logits.clone()
         return copied
+
+
+def _filled(inputs: Tensor, size: int) -> Tensor:
+    """`inputs` followed by zeros up to `size` samples, in the layout that a whole batch has."""
+    if inputs.dim() == 4:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    if len(inputs) == size:
+        return inputs
+    whole = inputs.new_zeros(size, *inputs.shape[1:])
+    if inputs.dim() == 4:
+        whole = whole.contiguous(memory_format=torch.channels_last)
+    whole[: len(inputs)] = inputs
+    return whole
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:

@@ -3,19 +3,23 @@
 import time
 
 import torch
+from torch import Tensor
 
 from ctkd.engine import report
 from ctkd.engine.build import Run
 from ctkd.engine.checkpoint import Checkpoints
 from ctkd.engine.console import Console
 from ctkd.engine.distiller import Outcome
+from ctkd.engine.distributed import World
+from ctkd.engine.fast import fast_step, fast_student
 from ctkd.engine.faults import faults_of_epoch, faults_of_run
 from ctkd.engine.interrupt import StopRequests
 from ctkd.engine.metrics import Meter, Trace
 from ctkd.engine.optim import Optimizer
 from ctkd.engine.probe import Probe
+from ctkd.engine.reduction import sum_over_ranks, synchronise_batch_norm
 from ctkd.engine.state import Moving, Progress
-from ctkd.engine.task import Batch, Task
+from ctkd.engine.task import Batch, Task, TeacherFunction
 from ctkd.engine.teacher import FrozenTeacher, autocast, judge
 from ctkd.engine.workdir import Workdir, identity_of
 from ctkd.errors import Interrupted, NonFiniteError
@@ -23,7 +27,12 @@ from ctkd.seeds import seed_of
 
 
 def train(
-    run: Run, task: Task, teacher: FrozenTeacher | None, workdir: Workdir, console: Console
+    run: Run,
+    task: Task,
+    teacher: FrozenTeacher | None,
+    workdir: Workdir,
+    console: Console,
+    world: World,
 ) -> report.Summary:
     """Trains from the latest checkpoint, or from the beginning, to the end.
 
@@ -31,7 +40,7 @@ def train(
         NonFiniteError: a quantity became NaN or infinite; nothing of it is saved.
         Interrupted: the process was asked to stop; the state is saved.
     """
-    trainer = Trainer(run, task, teacher, workdir, console)
+    trainer = Trainer(run, task, teacher, workdir, console, world)
     trainer.resume()
     with StopRequests() as stop, console.live(run, task), report.Board(run, workdir) as board:
         trainer.prepare()
@@ -39,11 +48,16 @@ def train(
             for batch in task.batches(trainer.epoch, skip=trainer.steps_into_epoch):
                 trainer.step(batch)
                 if trainer.steps_into_epoch == 0:
-                    board.add(trainer.finish_epoch())
-                if stop.requested or trainer.checkpoint_is_due:
+                    record = trainer.finish_epoch()
+                    if world.is_main:
+                        board.add(record)
+                stopping = world.any(stop.requested)  # all ranks after the same step
+                if stopping or trainer.checkpoint_is_due:
                     trainer.save()
-                if stop.requested:
+                if stopping:
                     raise Interrupted(f"interrupted after step {trainer.progress.steps}")
+    if not world.is_main:
+        return report.summarize(run, task, trainer.progress)
     return report.finish(run, task, trainer.progress, workdir, console)
 
 
@@ -57,10 +71,13 @@ class Trainer:
         teacher: FrozenTeacher | None,
         workdir: Workdir,
         console: Console,
+        world: World,
     ) -> None:
         """Moves the networks to the device; nothing is read or written yet."""
         self.run, self.task, self.teacher = run, task, teacher
-        self.workdir, self.console = workdir, console
+        self.workdir, self.console, self.world = workdir, console, world
+        synchronise_batch_norm(run.student, world)
+        synchronise_batch_norm(run.distiller, world)
         device = device_of(run)
         self.student = to_device(run.student, device)
         self.distiller = run.distiller.to(device)
@@ -69,7 +86,8 @@ class Trainer:
         traced = min(run.instrument.trace_epochs, run.recipe.epochs) * task.steps_per_epoch
         self.trace = Trace(traced if teacher else 0, device)
         self.moving = Moving(self.student, self.distiller, self.optimizer, self.meter, self.trace)
-        self.compiled = torch.compile(self.student) if run.runtime.compile else self.student
+        self.network = fast_student(run, self.student, device, world)
+        self.take = fast_step(run, self.take_step, task, device, world, console.warn)
         self.autocast = autocast(device, run.runtime.precision)
         self.probe = Probe(run.instrument, task, teacher) if teacher else None
         folder, keep = workdir.path / "checkpoints", run.runtime.keep_checkpoints
@@ -99,7 +117,7 @@ class Trainer:
 
     def resume(self) -> None:
         """Takes up the latest usable checkpoint, and makes the files agree with it."""
-        state = self.checkpoints.latest(self.identity)
+        state = self.world.agree(lambda: self.checkpoints.latest(self.identity))
         if state is None:
             return
         self.progress = self.moving.load(state)
@@ -131,10 +149,9 @@ class Trainer:
         """One step of the game: one backward and one optimizer for student and temperature."""
         started = time.perf_counter()
         self.place()
-        torch.manual_seed(seed_of(self.run.seed, "step", self.progress.steps))
-        parts = [self.backward(part) for part in batch.parts(self.run.runtime.accumulate)]
-        norms = self.optimizer.step()
-        outcome = merge(parts)
+        rank = (self.world.rank,) if self.world.rank else ()  # dropout differs from rank to rank
+        torch.manual_seed(seed_of(self.run.seed, "step", self.progress.steps, *rank))
+        outcome, norms = self.take(batch, self.teacher)
         self.meter.update(self.progress.steps, outcome, norms)
         lambda_ = self.distiller.get_buffer("lambda_")
         self.trace.update(self.progress.steps, outcome.temperature, lambda_)
@@ -146,10 +163,19 @@ class Trainer:
         shown = lambda_ if self.distiller.learned else None
         self.console.step(self.progress, self.meter, self.rate, shown)
 
-    def backward(self, part: Batch) -> Outcome:
+    def take_step(
+        self, batch: Batch, teacher: TeacherFunction | None
+    ) -> tuple[Outcome, tuple[Tensor, Tensor]]:
+        """Moves student and temperature; nothing here waits for the device."""
+        parts = [self.backward(part, teacher) for part in batch.parts(self.run.runtime.accumulate)]
+        moved = [*self.optimizer.student, *self.optimizer.policy]
+        outcome = sum_over_ranks(self.world, moved, merge(parts), batch.rows)
+        return outcome, self.optimizer.step()
+
+    def backward(self, part: Batch, teacher: TeacherFunction | None) -> Outcome:
         """Adds a part's share of the step's gradients."""
         with self.autocast:
-            rows = self.task.rows(self.compiled, self.teacher, part)
+            rows = self.task.rows(self.network, teacher, part)
         outcome: Outcome = self.distiller(
             rows.student.float(),
             rows.teacher,
@@ -163,13 +189,16 @@ class Trainer:
     def finish_epoch(self) -> report.Record:
         """Evaluates, measures the landscape, and keeps the record; the caller saves."""
         epoch, recipe = self.epoch - 1, self.run.recipe
+        waiting = time.perf_counter()  # a GPU may still be at work on the epoch's steps
         self.check()
+        self.progress.train_seconds += time.perf_counter() - waiting
         lambda_ = self.distiller.get_buffer("lambda_").item() if self.distiller.schedule else None
         record = report.epoch_record(epoch, self.progress, self.meter, self.rate, lambda_)
         if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
             record |= self.task.evaluate(self.student)
             record |= self.measure_landscape(epoch)
-            report.keep_best(record, self.task.primary, self.student, self.progress, self.workdir)
+            place = self.workdir if self.world.is_main else None
+            report.keep_best(record, self.task.primary, self.student, self.progress, place)
         for fault in faults_of_epoch(self.distiller, self.meter):
             self.console.warn(fault)
         self.progress.history.append(record)
@@ -208,13 +237,16 @@ class Trainer:
         self.progress.seconds += now - self.clock
         self.clock = now
         state = {"identity": self.identity, **self.moving.state(self.progress)}
-        self.checkpoints.save(self.progress.steps, state)
+        if self.world.is_main:
+            self.checkpoints.save(self.progress.steps, state)
         self.saved_at = self.progress.steps
         if self.steps_into_epoch == 0:
             self.write_files()
 
     def write_files(self) -> None:
         """Brings what follows from the newest checkpoint into agreement with it."""
+        if not self.world.is_main:
+            return
         if self.steps_into_epoch == 0:
             report.write_weights(self.workdir, "student_last.pt", self.student)
         report.write_records(self.workdir, self.progress, self.trace, self.task)

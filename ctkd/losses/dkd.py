@@ -184,21 +184,20 @@ def _dkd_block(
 ) -> tuple[Tensor, ...]:
     """Of [n, C] rows: TCKD and NCKD [n, 1]; if asked q̂, p̂ [n, C], Q − P [n, 1], dL/dT [n, 2]."""
     x, log_q, q = _odds_and_others(student / temperature, target)
+    minus_entropy_q = (q * log_q).sum(1, keepdim=True) if asked else None
     w, log_p, p = _odds_and_others(teacher / temperature, target)
-    gap = log_p - log_q
-    nckd, tckd = (p * gap).sum(1, keepdim=True), _binary_kl(x, w)
+    work = torch.sub(log_p, log_q, out=log_q).mul_(p)  # in place: four arrays are all the room
+    nckd, tckd = work.sum(1, keepdim=True), _binary_kl(x, w)
     square = temperature * temperature
     found = (tckd * square, nckd * square)
-    if not asked:
+    if minus_entropy_q is None:
         return found
+    covariance = work.addcmul_(p, nckd, value=-1).mul_(log_p).sum(1, keepdim=True)
+    minus_entropy_p = torch.mul(p, log_p, out=work).sum(1, keepdim=True)
     share, pull = w.sigmoid(), x.sigmoid() - w.sigmoid()
-    minus_entropy_q, minus_entropy_p = (
-        (a * b).sum(1, keepdim=True) for a, b in ((q, log_q), (p, log_p))
-    )
     spread = share * (-w).sigmoid() * (w - x)
     tckd_slope = 2 * tckd - pull * (x - minus_entropy_q) - spread * (w - minus_entropy_p)
-    expectations = minus_entropy_q - (p * log_q).sum(1, keepdim=True)
-    covariance = (p * (gap - nckd) * log_p).sum(1, keepdim=True)
+    expectations = minus_entropy_q - (minus_entropy_p - nckd)  # E_q̂ log q̂ − E_p̂ log q̂
     slopes = torch.cat([tckd_slope, 2 * nckd - expectations - covariance], 1) * temperature
     return (*found, q, p, pull, slopes)
 

@@ -122,16 +122,17 @@ def _kd_block(
     for the logits: its products with a probability that underflows are 0, not infinite.
     """
     log_q, log_p = F.log_softmax(student / temperature, 1), F.log_softmax(teacher / temperature, 1)
-    p, gap = log_p.exp(), log_p - log_q
-    kl = (p * gap).sum(1, keepdim=True)
+    p, work = log_p.exp(), log_p - log_q  # with the two logarithms, all the room there is
+    kl = work.mul_(p).sum(1, keepdim=True)
     found = [kl * temperature * temperature]
     if not (moved or learned):
         return tuple(found)
-    difference = log_q.exp().sub_(p)
+    if learned:
+        covariance = work.addcmul_(p, kl, value=-1).mul_(log_p).sum(1, keepdim=True)
+    difference = torch.exp(log_q, out=work).sub_(p)
     if moved:
         found.append(difference)
     if learned:
-        expectations = (difference * log_q).sum(1, keepdim=True)
-        covariance = (p * (gap - kl) * log_p).sum(1, keepdim=True)
+        expectations = torch.mul(difference, log_q, out=p).sum(1, keepdim=True)
         found.append((2 * kl - expectations - covariance) * temperature)
     return tuple(found)

@@ -48,6 +48,7 @@ def by_blocks(
     height = max(1, block // per_row)
     if total <= height:
         return function(rows, *others)
+    height = min(height, -(-total // 4))  # a half's temporaries would be as large as the results
     whole: tuple[Tensor, ...] = ()
     for start in range(0, total, height):
         cut = slice(start, start + height)
@@ -56,6 +57,7 @@ def by_blocks(
         whole = whole or tuple(part.new_empty(total, *part.shape[1:]) for part in parts)
         for target, part in zip(whole, parts, strict=True):
             target[cut] = part
+        del parts, part  # before the next block's
     return whole
 
 

@@ -14,6 +14,7 @@ from ctkd.results.runs import RunRecord, pick
 from ctkd.results.statistics import MeanStd
 from ctkd.results.sweep_table import SweepCell, SweepRun, notes
 
+SCRIPTS = ("sweep_charts.js", "sweep_page.js")
 POINTS = 120  # of a curve: more are not seen at a card's size
 COLUMNS = 90  # of a landscape
 
@@ -35,9 +36,10 @@ def sweep_page(
     text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     here = files("ctkd.results")
     page = (here / "sweep_page.html").read_text(encoding="utf-8")
+    scripts = [(here / name).read_text(encoding="utf-8") for name in SCRIPTS]
     parts = {
         "/*STYLE*/": (here / "sweep_page.css").read_text(encoding="utf-8"),
-        "/*SCRIPT*/": (here / "sweep_page.js").read_text(encoding="utf-8"),
+        "/*SCRIPT*/": "\n".join(scripts),
         # "</script>" in an error message must not end the element that holds the data.
         "/*DATA*/": text.replace("<", "\\u003c"),
         "<!--NAME-->": _escaped(name),
@@ -48,7 +50,7 @@ def sweep_page(
 
 
 def _cell(cell: SweepCell, folder: Path) -> dict[str, Any]:
-    against = cell.against
+    against, published = cell.against, cell.published
     told = next((r for _, r in sorted(cell.records.items()) if r.landscape), None)
     return {
         "name": cell.name,
@@ -63,6 +65,7 @@ def _cell(cell: SweepCell, folder: Path) -> dict[str, Any]:
         "interval": list(against.interval) if against and against.interval else None,
         "p": against.p_value if against else None,
         "shared": against.n if against else None,
+        "published": [published.value, published.source, published.reports] if published else None,
         "landscape": _landscape(told) if told else None,
         "runs": [_run(run, cell.records.get(run.seed), folder) for run in cell.runs],
     }

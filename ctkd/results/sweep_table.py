@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from ctkd.errors import DataError
+from ctkd.results.published import Published, lookup
 from ctkd.results.runs import SETTINGS_FILE, RunRecord, read_run
 from ctkd.results.statistics import Comparison, MeanStd, mean_std, paired_difference
 from ctkd.results.tables import Cell, Column, Table
@@ -71,6 +72,14 @@ class SweepCell:
         return mean_std(values) if values else None
 
     @property
+    def published(self) -> Published | None:
+        """The number to set beside it, for a run that bears a method's name."""
+        record = next(iter(self.records.values()), None)
+        if record is None:
+            return None
+        return lookup(record.teacher, record.student, record.name, record.dataset)
+
+    @property
     def state(self) -> str:
         """The runs' state, or how many are in which."""
         counted = Counter(run.state for run in self.runs)
@@ -93,7 +102,9 @@ def sweep_cells(runs: Sequence[SweepRun], baseline: Mapping[str, str]) -> list[S
         name: SweepCell(name, group[0].labels, group, _records(group))
         for name, group in groups.items()
     }
-    return [_compared(cell, _baseline_of(cell, cells.values(), baseline)) for cell in cells.values()]
+    return [
+        _compared(cell, _baseline_of(cell, cells.values(), baseline)) for cell in cells.values()
+    ]
 
 
 def _records(runs: Iterable[SweepRun]) -> dict[int, RunRecord]:
@@ -153,6 +164,7 @@ def sweep_table(cells: Sequence[SweepCell], axes: Sequence[str]) -> Table:
     columns += [Column("baseline"), Column("difference", "change")]
     columns += [Column("95 % interval", "interval"), Column("p", "p")]
     columns += [Column("shared seeds", "count", data_only=True), Column("temperature", "spread")]
+    columns += [Column("published", "number"), Column("source", data_only=True)]
     rows: list[list[Cell]] = []
     for cell in cells:
         against = cell.against
@@ -164,15 +176,17 @@ def sweep_table(cells: Sequence[SweepCell], axes: Sequence[str]) -> Table:
             if against
             else [None] * 4
         )
-        rows.append([*row, cell.temperature])
+        told = cell.published
+        row += [cell.temperature, told.value if told else None, told.source if told else None]
+        rows.append(row)
     return Table(columns, rows, notes(cells))
 
 
 def notes(cells: Sequence[SweepCell]) -> list[str]:
     """What a reader must know of the numbers."""
     told = [
-        "Accuracy: test, percent, of the last epoch; mean ± standard deviation over seeds. The best "
-        "epoch's is chosen on the test set."
+        "Accuracy: test, percent, of the last epoch; mean ± standard deviation over seeds. The "
+        "best epoch's is chosen on the test set."
     ]
     if any(cell.against for cell in cells):
         told.append(

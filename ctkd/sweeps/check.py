@@ -81,8 +81,12 @@ def _everything(run: Run) -> str:
 
 def _places(study: Study, cell: Cell, message: str) -> str:
     """The lines of the sweep's file that say what the message speaks of."""
-    said = [choice.axis for choice in cell.choices if choice.axis in message]
-    said += [text for text in (*study.sweep.base, *study.sweep.params) if text in message]
+    sweep = study.sweep
+    texts = [*sweep.base, *sweep.after, *sweep.params]
+    for choice in cell.choices:
+        is_value = any(param.startswith(f"{choice.axis} = ") for param in choice.params)
+        texts += [choice.axis] if is_value else [*choice.files, *choice.params]
+    said = [text for text in texts if text in message]
     places = dict.fromkeys(study.line_of(text) for text in said)
     return f"\n(said in {'; '.join(places)})" if places else ""
 
@@ -137,5 +141,3 @@ def estimate(study: Study, plans: list[Plan], parallel: int | None) -> str:
 def _duration(minutes: float) -> str:
     hours = minutes / 60
     return f"{minutes:.0f} minutes" if hours < 2 else f"{hours:.1f} hours"
-
-

@@ -10,7 +10,7 @@ user's error, 130 interrupted (the runs go on).
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from rich.console import Console
@@ -57,7 +57,7 @@ for _name in ("dry_run", "wait", "status", "cancel", "help"):
     flags.DEFINE_bool(_name, False, HELP[_name], flag_values=FLAGS)
 flags.DEFINE_enum("cluster", "auto", ["auto", "slurm", "local"], HELP["cluster"], flag_values=FLAGS)
 for _name, _kind in RESOURCES.items():
-    _define = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}
+    _define: Any = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}
     _define[_kind](_name, None, f"Resources.{_name}", flag_values=FLAGS)
 
 
@@ -76,9 +76,9 @@ def parse_flags(arguments: Sequence[str]) -> None:
     chosen = [name for name in ("dry_run", "wait", "status", "cancel") if FLAGS[name].value]
     if len(chosen) > 1:
         raise ConfigError(f"--{chosen[0]} and --{chosen[1]} do not go together")
-    if not FLAGS.sweep and not (FLAGS.sweep_dir and (FLAGS.status or FLAGS.cancel)):
-        if not FLAGS.help:
-            raise ConfigError("nothing to do: give --sweep=gin/sweeps/digits.gin, say, or --help")
+    told = FLAGS.sweep or (FLAGS.sweep_dir and (FLAGS.status or FLAGS.cancel))
+    if not told and not FLAGS.help:
+        raise ConfigError("nothing to do: give --sweep=gin/sweeps/digits.gin, say, or --help")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -1,11 +1,11 @@
 """The directory of a sweep: its description, its ledger, and the work directories of its runs.
 
-    sweep.json, sweep.gin   the cells, and the configuration that describes them
-    sent.jsonl              what was sent and when
-    jobs/                   submitit's files: what was sent, and the logs
-    notes/                  how each task says it fares
-    runs/                   the work directories, and the teachers they share
-    report.html, report.csv
+sweep.json, sweep.gin   the cells, and the configuration that describes them
+sent.jsonl              what was sent and when
+jobs/                   submitit's files: what was sent, and the logs
+notes/                  how each task says it fares
+runs/                   the work directories, and the teachers they share
+report.html, report.csv
 """
 
 import contextlib
@@ -31,6 +31,7 @@ class SavedCell:
 
     key: str
     name: str
+    label: str
     seed: int
     labels: dict[str, str]
     files: tuple[str, ...]
@@ -60,7 +61,7 @@ class SweepFolder:
 
     @property
     def jobs(self) -> Path:
-        """submitit's folder."""
+        """The folder of submitit."""
         return self.path / "jobs"
 
     def workdir(self, key: str) -> Path:
@@ -171,6 +172,7 @@ def saved_sweep(study: Study, folder: SweepFolder, epochs: dict[str, int]) -> Sa
         SavedCell(
             cell.key,
             cell.name,
+            cell.label,
             cell.seed,
             {choice.axis: choice.label for choice in cell.choices},
             cell.files,

@@ -1,4 +1,4 @@
-"""This machine as a cluster: a queue of its own that starts submitit's jobs as others end.
+"""A cluster of one machine, this: a queue of its own that starts submitit's jobs as others end.
 
 The queue is a process that goes on when the launcher has gone: as on a cluster, a sweep is sent,
 and may be followed or not.

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ctkd.sweeps import local
 from ctkd.sweeps.files import locked
@@ -30,12 +30,12 @@ class Queue:
     def __init__(self, folder: SweepFolder) -> None:
         """Takes over the jobs that an earlier queue left running."""
         self._folder = folder
-        self._running: dict[str, LocalJob[str] | None] = {}
+        self._running: dict[str, LocalJob[Any] | None] = {}
         self._devices: dict[str, list[int]] = {}
         for entry in folder.ledger.read().values():
-            if entry.job is not None and entry.cluster == "local":
-                if local.is_alive(entry.job, folder.path):
-                    self._running[entry.job] = None
+            here = entry.job is not None and entry.cluster == "local"
+            if here and local.is_alive(str(entry.job), folder.path):
+                self._running[str(entry.job)] = None
 
     def step(self) -> bool:
         """Starts what fits; whether anything is left to watch."""

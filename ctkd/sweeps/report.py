@@ -32,7 +32,7 @@ def write_report(folder: SweepFolder, found: Sequence[Status] | None = None) -> 
             found = statuses(folder, ask=False)
     runs = [
         SweepRun(
-            cell=status.cell.key.rpartition("-seed")[0],
+            cell=status.cell.label,
             labels=status.cell.labels,
             seed=status.cell.seed,
             state=status.state,

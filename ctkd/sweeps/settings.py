@@ -8,7 +8,9 @@ from ctkd.checks import expect
 from ctkd.registry import Registry
 
 PARTS = Registry("sweep part", "runtime")
-FASTEST_TIMEOUT = 11  # submitit takes every signal for a time-out where a job has 10 minutes or less
+FASTEST_TIMEOUT = (
+    11  # submitit takes every signal for a time-out where a job has 10 minutes or less
+)
 
 
 @PARTS.register
@@ -22,7 +24,7 @@ class Sweep:
 
     Attributes:
         name: of the sweep; None for its file's.
-        base: Gin files that every run begins with.
+        base, after: Gin files that every run begins and ends with.
         params: bindings that every run has.
         grid: axes that are combined with each other, {axis: values}; values of alternatives may
             be {label: alternative}.
@@ -39,6 +41,7 @@ class Sweep:
 
     name: str | None = None
     base: Sequence[str] = ()
+    after: Sequence[str] = ()
     params: Sequence[str] = ()
     grid: Mapping[str, Any] = field(default_factory=dict)
     zipped: Mapping[str, Any] = field(default_factory=dict)

@@ -1,5 +1,7 @@
 """SLURM: one job array through submitit, and the states of its jobs, with or without accounting."""
 
+import contextlib
+import io
 import os
 import re
 import shutil
@@ -27,9 +29,7 @@ def available() -> bool:
     return shutil.which("sbatch") is not None
 
 
-def send(
-    tasks: Sequence[Task], resources: Resources, folder: Path, name: str
-) -> list[str]:
+def send(tasks: Sequence[Task], resources: Resources, folder: Path, name: str) -> list[str]:
     """Sends the tasks as one array; the numbers of their jobs.
 
     Raises:
@@ -48,7 +48,8 @@ def send(
     except (ValueError, TypeError) as error:
         raise ConfigError(f"Resources.other: {error}") from error
     try:
-        return [job.job_id for job in executor.submit_array(list(tasks))]
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it then raises
+            return [job.job_id for job in executor.submit_array(list(tasks))]
     except (FailedJobError, FailedSubmissionError) as error:
         raise ClusterError(f"sbatch refused the sweep: {_words(str(error))}") from error
 
@@ -65,6 +66,8 @@ def parameters(resources: Resources, name: str) -> dict[str, object]:
         "mem": None if resources.mem_gb is None else f"{round(resources.mem_gb * 1024)}MB",
         "signal_delay_s": resources.grace,
         "array_parallelism": resources.parallel or 100_000,
+        # The others wait for a process that died: let SLURM end them.
+        "srun_args": ["--kill-on-bad-exit=1"] if resources.processes > 1 else None,
         # A clone that is not installed; quoted for the shell of the batch script.
         "setup": [f"export PYTHONPATH='{PACKAGE.parent}'${{PYTHONPATH:+:$PYTHONPATH}}"],
     }

@@ -28,8 +28,11 @@ State = Literal[
     "not sent",
     "unknown",
 ]
-ACTIVE = ("running", "queued")
-LOST = ("killed", "stopped")  # ended without a word, or told to stop by somebody else
+ACTIVE: tuple[State, ...] = ("running", "queued")
+LOST: tuple[State, ...] = (
+    "killed",
+    "stopped",
+)  # ended without a word, or told to stop by somebody else
 TAIL = 4096  # bytes of a log in which its last words are looked for
 
 

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ctkd.sweeps.state import ACTIVE, LOST, Status
+from ctkd.sweeps.state import ACTIVE, LOST, State, Status
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,7 +28,7 @@ COLORS = {
     "not sent": "dim",
     "unknown": "yellow",
 }
-URGENCY = (
+URGENCY: tuple[State, ...] = (
     "failed",
     "killed",
     "stopped",

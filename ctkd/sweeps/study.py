@@ -24,12 +24,14 @@ class Cell:
     Attributes:
         key: the name of its work directory, its own in the sweep.
         name: the run's name, the same for all seeds.
+        label: what tells it from all other cells but those of other seeds.
         choices: its alternatives, one for each axis it has.
         files, params: its configuration, as command lines have it; files by their whole path.
     """
 
     key: str
     name: str
+    label: str
     choices: tuple[Choice, ...]
     seed: int
     files: tuple[str, ...]
@@ -83,12 +85,13 @@ def read_study(
     """
     config.parse([path], own)
     sweep, resources = _part("Sweep"), _part("Resources")
-    assert isinstance(sweep, Sweep) and isinstance(resources, Resources)
+    assert isinstance(sweep, Sweep)
+    assert isinstance(resources, Resources)
     text = gin.config_str()
-    name = sweep.name or pathlib.Path(path).stem
+    title = sweep.name or pathlib.Path(path).stem
     axes, combinations = expand(sweep)
     base = [str(config.find(file)) for file in sweep.base]
-    last = [str(config.find(file)) for file in files]
+    last = [str(config.find(file)) for file in (*sweep.after, *files)]
     cells = []
     for choices in combinations:
         chosen = [str(config.find(file)) for choice in choices for file in choice.files]
@@ -96,12 +99,13 @@ def read_study(
             raise ConfigError(f"{path}: no run has a Gin file: set Sweep.base to a list of them")
         told = [param for choice in choices for param in choice.params]
         for seed in sweep.seeds:
-            label = run_name(choices, sweep.unnamed) or pathlib.Path((base or chosen)[0]).stem
-            own_params = [f"Runtime.name = {label!r}", *sweep.params, *told, f"Seed.seed = {seed}"]
-            key = f"{_slug(run_name(choices) or label)}-seed{seed}"
+            name = run_name(choices, sweep.unnamed) or pathlib.Path((base or chosen)[0]).stem
+            label = run_name(choices) or name
+            own_params = [f"Runtime.name = {name!r}", *sweep.params, *told, f"Seed.seed = {seed}"]
             everything = (*base, *chosen, *last), (*own_params, *params)
-            cells.append(Cell(key, label, choices, seed, *everything))
-    return Study(name, config.find(path), sweep, resources, axes, tuple(cells), text)
+            key = f"{_slug(label)}-seed{seed}"
+            cells.append(Cell(key, name, label, choices, seed, *everything))
+    return Study(title, config.find(path), sweep, resources, axes, tuple(cells), text)
 
 
 def expand(sweep: Sweep) -> tuple[tuple[str, ...], list[tuple[Choice, ...]]]:
@@ -110,6 +114,7 @@ def expand(sweep: Sweep) -> tuple[tuple[str, ...], list[tuple[Choice, ...]]]:
     Raises:
         ConfigError: an axis stands in two places, cells are equal, or none is left.
     """
+    tables: list[list[tuple[Choice, ...]]]
     tables = [[(choice,) for choice in choices_of(k, v)] for k, v in sweep.grid.items()]
     zipped = [choices_of(axis, values) for axis, values in sweep.zipped.items()]
     if zipped:
@@ -195,8 +200,6 @@ def _part(name: str) -> Any:
         return COMPONENTS[name].bound()
     except ConfigError as error:  # without the lines that Gin adds about its own call
         raise ConfigError(str(error).split("\n  In call to")[0]) from error
-
-
 
 
 def _slug(label: str) -> str:

@@ -39,12 +39,12 @@ class Task:
     processes: int = 1
     grace: int = 90
 
-    def __call__(self) -> str:
-        """Trains the run, or takes it up where it was left."""
+    def __call__(self) -> dict[str, Any]:
+        """Trains the run, or takes it up where it was left; its summary."""
         with Preemption(self.grace) as preemption:  # before torch, which takes seconds to import
             self._write("running", epochs_before=_epochs(self.workdir))
             try:
-                self._train(preemption)
+                summary = self._train(preemption)
             except Interrupted as error:
                 self._write("interrupted", error=str(error))
                 raise
@@ -56,7 +56,7 @@ class Task:
                 self._write("failed", error=told)
                 raise
         self._write("finished")
-        return self.workdir
+        return summary
 
     def checkpoint(self) -> "DelayedSubmission":
         """What submitit sends in this one's place when it is preempted or timed out: the same."""
@@ -65,7 +65,7 @@ class Task:
         self._write("requeued")
         return DelayedSubmission(self)
 
-    def _train(self, preemption: "Preemption") -> None:
+    def _train(self, preemption: "Preemption") -> dict[str, Any]:
         from ctkd.engine.console import Console
         from ctkd.engine.job import Job, execute
 
@@ -75,7 +75,7 @@ class Task:
             environment = TorchDistributedEnvironment()
             environment.export(set_cuda_visible_devices=False, overwrite=True)
         try:
-            execute(Job(self.files, self.params, self.workdir), Console())
+            return execute(Job(self.files, self.params, self.workdir), Console())
         except Interrupted:
             preemption.hand_over()
             raise

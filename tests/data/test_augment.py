@@ -76,9 +76,11 @@ def test_the_border_is_black():
 
 def test_draws_are_uniform_over_the_views():
     views = CropFlip(4, flip=True)
-    counts = torch.stack(
-        [views.draw(1000, seed, "views", 1) for seed in range(50)]
-    ).flatten().bincount(minlength=162)
+    counts = (
+        torch.stack([views.draw(1000, seed, "views", 1) for seed in range(50)])
+        .flatten()
+        .bincount(minlength=162)
+    )
     assert len(counts) == 162
     assert stats.chisquare(counts.numpy()).pvalue > 1e-4
 

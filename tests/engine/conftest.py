@@ -1,9 +1,13 @@
 """Small runs on the digits, in this process, and what they leave behind."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
+
+from ctkd.engine.workdir import Workdir
 
 
 class Folder:
@@ -83,3 +87,44 @@ def train(command, arguments, tmp_path, monkeypatch):
 def folder():
     """Reads a work directory."""
     return Folder
+
+
+class Holder:
+    """A forked process that owns a folder until it is killed."""
+
+    def __init__(self, path, worker=False):
+        """`worker`: whether it forks a process in turn, which outlives it."""
+        reader, writer = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                with Workdir(path).owned():
+                    forked = os.fork() if worker else -1
+                    if forked:
+                        os.write(writer, str(forked).encode())
+                    signal.pause()
+            finally:
+                os._exit(1)
+        os.close(writer)
+        self.worker = int(os.read(reader, 20))
+        os.close(reader)
+
+    def end(self, number=signal.SIGKILL):
+        if self.pid:
+            os.kill(self.pid, number)
+            os.waitpid(self.pid, 0)
+            self.pid = None
+
+
+@pytest.fixture
+def holding():
+    """Starts processes that own a folder: holding(path) -> Holder."""
+    started = []
+
+    def start(path, **options):
+        started.append(Holder(path, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.end()

@@ -114,7 +114,10 @@ def test_a_file_that_is_no_text_is_refused(write, tmp_path):
     [
         ("SGD.lrr = 0.1", r"'SGD'.*'lrr'; did you mean lr\?"),
         ("SDG.lr = 0.1", r"No configurable matching 'SDG'; did you mean SGD\?"),
-        ("Method.policy = @GlobalTemprature", r"GlobalTemprature'?; did you mean GlobalTemperature"),
+        (
+            "Method.policy = @GlobalTemprature",
+            r"GlobalTemprature'?; did you mean GlobalTemperature",
+        ),
         ("student = @digits_studnet", r"did you mean digits_student"),
         ("SGD.lr = %leraning_rate", r"the macro %leraning_rate is used but never set"),
         ("SGD.lr = %epocs", r"the macro %epocs is used but never set; did you mean epochs\?"),
@@ -161,9 +164,7 @@ def test_macros_gives_the_values_of_those_that_are_set(write):
 
 def test_without_gin_config_it_is_said_how_to_get_it(monkeypatch):
     monkeypatch.setattr(config, "GIN_INSTALLED", False)
-    assert refused(["gin/digits/kd.gin"]) == (
-        "gin-config is not installed: pip install gin-config"
-    )
+    assert refused(["gin/digits/kd.gin"]) == ("gin-config is not installed: pip install gin-config")
 
 
 def test_the_roots_gin_files_are_found_beside_the_package():
@@ -174,7 +175,9 @@ MUTATIONS = st.lists(
     st.tuples(
         st.integers(0, len(KD)),
         st.integers(0, 8),
-        st.sampled_from(["", "=", "@", "%", "'", "(", ")", "\n", ".", "/", "#", ":", "3", "x", " "]),
+        st.sampled_from(
+            ["", "=", "@", "%", "'", "(", ")", "\n", ".", "/", "#", ":", "3", "x", " "]
+        ),
     ),
     min_size=1,
     max_size=4,

@@ -108,9 +108,7 @@ def test_a_detached_square_makes_t_settle_lower(train):
     """facts.md: a different method, whose T ends below the one that climbs L."""
     long = ["epochs = 8", "digits.train_images = 1024", *STRONG]
     right = train("ctkd", *long, workdir="right")
-    wrong = train(
-        "ctkd", *long, "Method.objective = @detached_kd_of_test_faults", workdir="wrong"
-    )
+    wrong = train("ctkd", *long, "Method.objective = @detached_kd_of_test_faults", workdir="wrong")
     assert wrong.landscape[-1]["temperature"] < right.landscape[-1]["temperature"]
     assert wrong.landscape[-1]["temperature"] < wrong.landscape[-1]["t_star"]
 

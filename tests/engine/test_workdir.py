@@ -1,6 +1,7 @@
 """A work directory: whose it is, who holds it, and what --fresh does to it."""
 
 import copy
+import functools
 import json
 import os
 import pathlib
@@ -21,6 +22,7 @@ SETTINGS = {
     "runtime": {"Runtime.name": "kd", "Runtime.workers": 0, "Teacher.weights": None},
 }
 
+
 def settings(**changes):
     """`SETTINGS` with values replaced: settings(**{"SGD.lr": 0.1})."""
     changed = copy.deepcopy(SETTINGS)
@@ -35,44 +37,9 @@ def workdir(tmp_path):
     return Workdir(tmp_path / "run")
 
 
-class Holder:
-    """A forked process that owns a folder until it is killed."""
-
-    def __init__(self, workdir, worker=False):
-        """`worker`: whether it forks a process in turn, which outlives it."""
-        reader, writer = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            try:
-                with workdir.owned():
-                    forked = os.fork() if worker else -1
-                    if forked:
-                        os.write(writer, str(forked).encode())
-                    signal.pause()
-            finally:
-                os._exit(1)
-        os.close(writer)
-        self.worker = int(os.read(reader, 20))
-        os.close(reader)
-
-    def end(self, number=signal.SIGKILL):
-        if self.pid:
-            os.kill(self.pid, number)
-            os.waitpid(self.pid, 0)
-            self.pid = None
-
-
 @pytest.fixture
-def holder(workdir):
-    started = []
-
-    def start(**options):
-        started.append(Holder(workdir, **options))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.end()
+def holder(holding, workdir):
+    return functools.partial(holding, workdir.path)
 
 
 def claim(workdir, **changes):

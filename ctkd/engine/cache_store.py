@@ -1,0 +1,207 @@
+"""Rows of numbers on disk, shared by the processes of a machine: never a wrong one, never a crash.
+
+A store is a folder with two files: `rows`, sparse, where the row of place k lies at k · row bytes,
+and `sums`, its checksums, 8 bytes each, 0 for a row that is not there. A row is written before its
+checksum, and both by calls that report a full disk (a write through a memory map would kill the
+process). Whoever reads compares: a row that was torn by a kill, damaged, or is being written at the
+moment counts as absent. Writers need no lock, since whoever writes a row writes the same bits.
+"""
+
+import errno
+import mmap
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctkd.errors import WorkdirError
+
+Array = NDArray[Any]
+RESERVE = 2**30  # bytes that stay free on the disk, for the checkpoints of whoever shares it
+CHECK_EVERY = 64  # writes between two looks at the space that is left
+SUM_BYTES = 8
+TABLE_BLOCK = 2**16  # rows read at once where all are
+
+
+class RowStore:
+    """`count` places for rows of `width` numbers; opening makes the files if need be."""
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        count: int,
+        width: int,
+        dtype: str,
+        limit: int,
+        say: Callable[[str], None],
+    ) -> None:
+        """Opens the store.
+
+        Args:
+            folder: exists already.
+            count, width, dtype: of the rows, "float32" or "float16".
+            limit: bytes that the folder's parent, with the stores in it, may take on the disk.
+            say: is told, once each, of what goes wrong from now on.
+
+        Raises:
+            WorkdirError: the files cannot be opened or made.
+        """
+        self.folder, self.count, self.width = folder, count, width
+        self.dtype = np.dtype(dtype)
+        self._limit, self._say = limit, say
+        self.readable = self.writable = True
+        self.damaged = 0  # rows found that were not what had been written
+        self._writes = 0
+        self._row_bytes = width * self.dtype.itemsize
+        word = np.uint32 if self.dtype.itemsize == 4 else np.uint16
+        self._word = np.dtype(word)
+        self._weights = _mixed(np.arange(width, dtype=np.uint64)) | np.uint64(1)
+        try:
+            self._rows_file, self._rows = self._open("rows", self._row_bytes, self._word)
+            self._sums_file, self._sums = self._open("sums", SUM_BYTES, np.dtype(np.uint64))
+        except (OSError, ValueError) as error:
+            raise WorkdirError(f"{folder} cannot be used: {error}") from error
+        self._rows = self._rows.reshape(count, width)
+
+    def _open(self, name: str, item: int, dtype: "np.dtype[Any]") -> tuple[int, Array]:
+        """A file of `count` items at its full size, and a read-only map of it."""
+        size = self.count * item
+        descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        if os.fstat(descriptor).st_size < size:
+            os.ftruncate(descriptor, size)
+        if name == "sums":  # a hole in a file of a full tmpfs cannot even be read through a map
+            try:
+                os.posix_fallocate(descriptor, 0, size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+        view = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
+        return descriptor, np.frombuffer(view, dtype=dtype)
+
+    def present(self, places: Array) -> Array:
+        """Whether something was written at each of the places [B]; its checksum is not compared."""
+        found: Array = self._sums[places] != 0 if self._usable() else np.zeros(len(places), bool)
+        return found
+
+    def share(self) -> float:
+        """The share of the places where something was written."""
+        return np.count_nonzero(self._sums) / self.count if self._usable() else 0.0
+
+    def some(self, size: int) -> Array:
+        """Up to `size` places where something was written, spread over the store."""
+        if not self._usable():
+            return np.zeros(0, np.int64)
+        places = np.flatnonzero(self._sums)
+        spread: Array = places[:: max(1, len(places) // size)][:size]
+        return spread
+
+    def table(self) -> Array | None:
+        """All rows [count, width] in float32, or None where one of them cannot be used."""
+        if not self._usable():
+            return None
+        table = np.empty((self.count, self.width), np.float32)
+        for start in range(0, self.count, TABLE_BLOCK):
+            places = np.arange(start, min(start + TABLE_BLOCK, self.count))
+            found, table[start : start + TABLE_BLOCK] = self.read(places)
+            if not found.all():
+                return None
+        return table
+
+    def read(self, places: Array) -> tuple[Array, Array]:
+        """(found [B], rows [B, width] in float32); rows that were not found hold anything."""
+        found = self.present(places)
+        rows = np.zeros((len(places), self.width), self._word)
+        if found.any():
+            rows[found] = self._rows[places[found]]
+            expected = self._sums[places[found]]
+            good = self._checksums(places[found], rows[found]) == expected
+            if not good.all():
+                self.damaged += int((~good).sum())
+                self._say(
+                    f"{self.folder}: damaged or half-written rows are computed anew, not used"
+                )
+            found[found] = good
+        return found, rows.view(self.dtype).astype(np.float32)
+
+    def write(self, places: Array, rows: Array) -> None:
+        """Keeps rows [B, width], if the disk lets it; a failure is told, and ends the writing."""
+        self._writes += 1
+        if not self.writable or (self._writes % CHECK_EVERY == 1 and not self._has_room()):
+            return
+        order = np.argsort(places, kind="stable")
+        places = places[order]
+        words = np.ascontiguousarray(rows[order].astype(self.dtype)).view(self._word)
+        sums = self._checksums(places, words)
+        # Neighbours are written together: a cache that is filled in order is written in blocks.
+        starts = np.flatnonzero(np.diff(places, prepend=places[:1] - 2) != 1)
+        try:
+            for file, item, data in (
+                (self._rows_file, self._row_bytes, words),
+                (self._sums_file, SUM_BYTES, sums),
+            ):
+                for start, end in zip(starts, [*starts[1:], len(places)], strict=True):
+                    _write_all(file, data[start:end].tobytes(), int(places[start]) * item)
+        except OSError as error:
+            self._stop_writing(error.strerror or str(error))
+
+    def _usable(self) -> bool:
+        """Whether the files still have their size: touching a map beyond its file is fatal."""
+        if self.readable:
+            files = ((self._rows_file, self._row_bytes), (self._sums_file, SUM_BYTES))
+            if any(os.fstat(file).st_size < self.count * item for file, item in files):
+                self.readable = self.writable = False
+                self._say(f"{self.folder}: a file was cut short: the teacher's rows are computed")
+        return self.readable
+
+    def _has_room(self) -> bool:
+        """Looks at the limit and at the disk; says so where nothing more is to be written."""
+        try:
+            space = os.statvfs(self.folder)
+            used = sum(path.stat().st_blocks * 512 for path in self.folder.parent.glob("*/*"))
+        except OSError as error:
+            self._stop_writing(error.strerror or str(error))
+            return False
+        if used >= self._limit:
+            gigabytes = self._limit / 2**30
+            self._stop_writing(
+                f"{self.folder.parent} has reached Runtime.teacher_cache_gb = {gigabytes:g}: "
+                "delete the folders of teachers that are not needed any more"
+            )
+        elif space.f_bavail * space.f_frsize < RESERVE:
+            self._stop_writing(f"less than {RESERVE / 2**30:g} GB are free on the disk")
+        return self.writable
+
+    def _stop_writing(self, reason: str) -> None:
+        self.writable = False
+        self._say(f"{self.folder}: no more rows are kept there ({reason}); what is there is used")
+
+    def _checksums(self, places: Array, words: Array) -> Array:
+        """Of rows [B, width] of integers: Σ word · odd weight + mixed place, modulo 2⁶⁴, never 0.
+
+        A change of one number always changes it, and a row in a wrong place never fits.
+        """
+        with np.errstate(over="ignore"):
+            total = (words.astype(np.uint64) * self._weights).sum(1, dtype=np.uint64)
+            total += _mixed(places.astype(np.uint64) + np.uint64(self.width))
+        never_zero: Array = np.maximum(total, np.uint64(1))
+        return never_zero
+
+
+def _mixed(values: Array) -> Array:
+    """The splitmix64 scrambling of unsigned 64-bit integers (Steele, Lea and Flood 2014)."""
+    with np.errstate(over="ignore"):
+        z = (values + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed: Array = z ^ (z >> np.uint64(31))
+    return mixed
+
+
+def _write_all(file: int, data: bytes, offset: int) -> None:
+    """Writes all of `data`; a disk that fills up first takes a part of it, then refuses."""
+    while data:
+        written = os.pwrite(file, data, offset)
+        data, offset = data[written:], offset + written

@@ -1,0 +1,46 @@
+"""The fast forms of a step's parts, chosen by the settings: the same numbers, or nearly, sooner."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ctkd.engine.build import Run
+from ctkd.engine.compilation import WholeBatches, compiles_student
+from ctkd.engine.distributed import World
+from ctkd.engine.graph import GraphedStep, Step
+from ctkd.engine.task import Samples, Task
+
+
+def fast_student(
+    run: Run, student: nn.Module, device: torch.device, world: World
+) -> Callable[[Tensor], Tensor]:
+    """The student as the loop calls it: compiled for whole batches, or as it is."""
+    if not compiles_student(run, device):
+        return student
+    share = -(-run.recipe.batch_size // world.size)
+    return WholeBatches(student, -(-share // run.runtime.accumulate))
+
+
+def fast_step(
+    run: Run,
+    step: Step,
+    task: Task,
+    device: torch.device,
+    world: World,
+    warn: Callable[[str], None],
+) -> Step:
+    """The step as the loop calls it: captured as a CUDA graph, or as it is."""
+    if not run.runtime.cuda_graph:
+        return step
+    reasons = {
+        "there is no GPU": device.type != "cuda",
+        "several processes share the run": world.size > 1,
+        "its batches cannot be made on the device": not isinstance(task, Samples),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            warn(f"Runtime.cuda_graph has no effect: {reason}")
+            return step
+    assert isinstance(task, Samples)
+    return GraphedStep(step, task, run.recipe.batch_size, device)

@@ -1,0 +1,121 @@
+"""What the ranks of a run add up in a step: gradients, losses, the temperatures of all rows."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ctkd.engine.distiller import Outcome
+from ctkd.engine.distributed import World
+
+
+def sum_over_ranks(
+    world: World, parameters: Iterable[Tensor], outcome: Outcome, rows: int
+) -> Outcome:
+    """Sums the gradients in place, and gives the whole step's outcome, in one all-reduce.
+
+    Args:
+        parameters: with the gradients of this rank's rows; those without any are left alone.
+        outcome: of this rank's rows, already divided by `rows`, the whole step's.
+    """
+    if world.size == 1:
+        return outcome
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    parts = [g.reshape(-1) for g in gradients]
+    parts.append(torch.stack([outcome.loss.detach(), *outcome.terms.values()]).to(parts[0]))
+    per_row = outcome.temperature is not None and outcome.temperature.dim() > 0
+    if outcome.temperature is not None and per_row:
+        # Every rank fills the places of its rows; zeros elsewhere, so that the sum is all rows.
+        places = torch.zeros(rows, dtype=parts[0].dtype, device=parts[0].device)
+        world.share(places).copy_(outcome.temperature.reshape(-1))
+        parts.append(places)
+    sums = torch.split(world.sum(torch.cat(parts)), [part.numel() for part in parts])
+    for gradient, total in zip(gradients, sums, strict=False):
+        gradient.copy_(total.view_as(gradient))
+    loss, *terms = sums[len(gradients)].unbind()
+    temperature = sums[-1].reshape(-1, 1) if per_row else outcome.temperature
+    return Outcome(loss, dict(zip(outcome.terms, terms, strict=True)), temperature)
+
+
+def synchronise_batch_norm(network: nn.Module, world: World) -> None:
+    """Replaces batch normalisations, in place, by ones that take the statistics of all ranks.
+
+    Otherwise a run would depend on how many processes share it. Parameters, buffers and their
+    names stay. torch's own SyncBatchNorm does the same on GPUs only.
+    """
+    if world.size == 1:
+        return
+    for name, child in network.named_children():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            setattr(network, name, SyncedBatchNorm.of(child, world))
+        else:
+            synchronise_batch_norm(child, world)
+
+
+class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation over the rows of all ranks; in eval mode the ordinary one."""
+
+    world: World
+
+    @classmethod
+    def of(cls, norm: nn.modules.batchnorm._BatchNorm, world: World) -> "SyncedBatchNorm":
+        """The same normalisation, its parameters and buffers shared, over a world."""
+        made = cls(norm.num_features, norm.eps, norm.momentum, False, False)
+        made.affine, made.track_running_stats = norm.affine, norm.track_running_stats
+        made._parameters, made._buffers = norm._parameters, norm._buffers
+        made.training, made.world = norm.training, world
+        return made
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any input [N, C, …] will do."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalises [N, C, …] by mean and variance over all ranks' N and everything behind C."""
+        if not self.training:
+            return super().forward(input)
+        axes = [axis for axis in range(input.dim()) if axis != 1]
+        values = input.float()
+        # In float64, since the square of the mean is taken off the mean of the squares.
+        first = values.sum(axes, dtype=torch.float64)
+        second = values.square().sum(axes, dtype=torch.float64)
+        count = first.new_full((1,), input.numel() / self.num_features)
+        sums = torch.cat([first, second, count])
+        everywhere = _SumOverRanks.apply(sums, self.world)
+        channels = self.num_features
+        total, squares, rows = torch.split(everywhere, [channels, channels, 1])
+        mean = total / rows
+        variance = (squares / rows - mean.square()).clamp_min(0.0)
+        self._track(mean.detach(), variance.detach(), rows.detach())
+        scale = (variance + self.eps).rsqrt()
+        shift = -mean * scale
+        shape = [1, -1] + [1] * (input.dim() - 2)
+        normal: Tensor = input * scale.to(input).view(shape) + shift.to(input).view(shape)
+        if self.affine:
+            normal = normal * self.weight.view(shape) + self.bias.view(shape)
+        return normal
+
+    def _track(self, mean: Tensor, variance: Tensor, rows: Tensor) -> None:
+        """Moves the running statistics, as torch does: by the unbiased variance."""
+        if not self.track_running_stats or self.running_mean is None or self.running_var is None:
+            return
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        share = self.momentum
+        if share is None:
+            share = 1.0 / float(self.num_batches_tracked)
+        unbiased = variance * rows / (rows - 1).clamp_min(1.0)
+        self.running_mean.lerp_(mean.to(self.running_mean), share)
+        self.running_var.lerp_(unbiased.to(self.running_var), share)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """A sum over ranks; every rank's loss depends on it, so its gradient is summed too."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, tensor: Tensor, world: World) -> Tensor:
+        ctx.world = world  # type: ignore[attr-defined]
+        return world.sum(tensor.clone())
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.world.sum(gradient.clone()), None  # type: ignore[attr-defined]

@@ -1,0 +1,110 @@
+"""From a run's settings to its teacher: weights, folding, compilation, the cache of its rows."""
+
+import hashlib
+import os
+import pathlib
+
+import torch
+
+from ctkd.engine.build import Run
+from ctkd.engine.compilation import compiles_teacher
+from ctkd.engine.console import Console
+from ctkd.engine.distributed import World
+from ctkd.engine.folding import fold
+from ctkd.engine.task import Samples, Task
+from ctkd.engine.teacher import FrozenTeacher
+from ctkd.engine.workdir import Workdir
+from ctkd.models.weights import load_weights
+from ctkd.seeds import generator
+
+FOLDER = "teacher_cache"
+
+
+def load_teacher(run: Run, device: torch.device, world: World, console: Console) -> FrozenTeacher:
+    """The teacher with its weights, ready to be called; it remembers nothing yet.
+
+    Raises:
+        ConfigError: compiling was asked for and cannot be done.
+        DataError: the weights are missing or do not fit.
+    """
+    assert run.teacher_network is not None
+    assert run.teacher.weights is not None
+    info = load_weights(run.teacher_network, run.teacher.weights)
+    example = torch.randn(2, *run.dataset.shape, generator=generator("folding"))
+    network, reason = fold(run.teacher_network.eval(), example)
+    if reason is not None:
+        console.say(f"the teacher's batch normalisations stay as they are: {reason}")
+    share = -(-run.recipe.batch_size // world.size)
+    return FrozenTeacher(
+        network,
+        device,
+        run.runtime.precision,
+        info.fingerprint,
+        batch_size=-(-share // run.runtime.accumulate),
+        compiled=compiles_teacher(run, device),
+        half_rows=run.teacher.rows == "float16",
+    )
+
+
+def attach_cache(
+    run: Run,
+    teacher: FrozenTeacher,
+    task: Task,
+    device: torch.device,
+    workdir: Workdir,
+    console: Console,
+) -> None:
+    """Lets the teacher remember its rows, where the settings and the task allow it."""
+    from ctkd.engine.teacher_cache import open_cache
+
+    root = cache_root(run, workdir)
+    if root is None or not isinstance(task, Samples):
+        return
+    recipe = run.settings["recipe"]
+    name = recipe["Teacher.network"].removeprefix("@")
+    key = {
+        "teacher": {k: v for k, v in recipe.items() if k.startswith(f"{name}.")}
+        | {"network": name, "weights": teacher.fingerprint, "structure": structure(teacher)},
+        "precision": run.runtime.precision,
+        "batch_size": teacher.batch_size,
+        "compiled": compiles_teacher(run, device),
+        "folded": isinstance(teacher.network, torch.fx.GraphModule),
+        "layout": "channels last",
+    }
+    teacher.cache = open_cache(
+        root,
+        key,
+        teacher,
+        task,
+        dtype=run.teacher.rows,
+        limit=int(run.runtime.teacher_cache_gb * 2**30),
+        device=device,
+        say=console.say,
+        warn=console.warn,
+        only_whole=run.runtime.teacher_cache == "auto" and device.type == "cuda",
+    )
+
+
+def structure(teacher: FrozenTeacher) -> str:
+    """A hash of the network's modules, and of its forward where that was traced for folding."""
+    return hashlib.sha256(str(teacher.network).encode()).hexdigest()[:16]
+
+
+def cache_root(run: Run, workdir: Workdir) -> pathlib.Path | None:
+    """The folder of all caches: the one that is set, or for "auto" one beside the images.
+
+    "auto" remembers nothing in a run that is cut short, which is for trying things out, nor where
+    the images' folder cannot be written to. Images that are in no folder have the caches beside
+    the work directory.
+    """
+    wish = run.runtime.teacher_cache
+    if wish is None:
+        return None
+    if wish != "auto":
+        return pathlib.Path(wish)
+    if run.recipe.steps_per_epoch is not None:
+        return None
+    images = run.dataset.folder
+    if images is None:
+        return workdir.path.absolute().parent / FOLDER
+    return images / FOLDER if os.access(images, os.W_OK) else None

@@ -1,0 +1,187 @@
+"""Small sweeps of digits runs, for a real SLURM where one is installed, else for this machine."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import shlex
+import shutil
+import tempfile
+import time
+from typing import NamedTuple
+
+import pytest
+
+from ctkd.sweeps import command
+from ctkd.sweeps.folder import SweepFolder
+from ctkd.sweeps.local import _command
+from ctkd.sweeps.state import statuses
+
+_spec = importlib.util.spec_from_file_location(
+    "slurm_cluster", pathlib.Path(__file__).with_name("slurm_cluster.py")
+)
+slurm_cluster = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(slurm_cluster)
+
+
+class Result(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def slurm():
+    """A cluster of two nodes for the whole session; skips where there can be none."""
+    reason = slurm_cluster.why_not()
+    if reason is not None:
+        pytest.skip(f"left out: {reason}")
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="ctkd-slurm-"))
+    folder.chmod(0o755)  # munge insists; pytest's own folders are closed to others
+    try:
+        told = slurm_cluster.start(folder)
+        os.environ.update(told)
+        yield folder
+        for name in told:
+            del os.environ[name]
+    finally:
+        slurm_cluster.stop(folder)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def cluster(request):
+    """Where a test's sweep runs: on SLURM, or on this machine where SLURM is not installed.
+
+    CTKD_TEST_CLUSTER=local leaves SLURM out although it is there.
+    """
+    reason = slurm_cluster.why_not()
+    if reason is None and os.environ.get("CTKD_TEST_CLUSTER") != "local":
+        request.getfixturevalue("slurm")
+        return "slurm"
+    print(f"on this machine: {reason or 'as CTKD_TEST_CLUSTER says'}")
+    return "local"
+
+
+@pytest.fixture
+def small(teacher_file):
+    """Bindings that make a digits run a matter of seconds."""
+    return [
+        f"teacher_weights = '{teacher_file}'",
+        "digits.train_images = 128",
+        "Runtime.tensorboard = False",
+        "Instrument.points = 9",
+    ]
+
+
+@pytest.fixture
+def sweep_file(tmp_path):
+    """Writes a sweep's Gin file; values are written as Gin spells them."""
+
+    def write(name="study", resources=(), **settings):
+        lines = [f"Sweep.name = {name!r}"]
+        lines += [f"Sweep.{key} = {value!r}" for key, value in settings.items()]
+        lines += [f"Resources.{key} = {value!r}" for key, value in dict(resources).items()]
+        path = tmp_path / f"{name}.gin"
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def launch(tmp_path, monkeypatch, capsys):
+    """Calls the command in this process, in tmp_path; gives a Result."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments):
+        capsys.readouterr()
+        status = command.main([str(argument) for argument in arguments])
+        return Result(status, *capsys.readouterr())
+
+    return call
+
+
+class Sent:
+    """A sweep that was sent: its directory, and what can be asked of it."""
+
+    def __init__(self, path):
+        self.path, self.folder = path, SweepFolder(path)
+
+    def states(self):
+        return {status.cell.key: status.state for status in statuses(self.folder)}
+
+    def jobs(self):
+        return {key: entry.job for key, entry in self.folder.ledger.read().items()}
+
+    def epochs(self, key):
+        path = self.folder.workdir(key) / "metrics.jsonl"
+        return path.read_text().count("\n") if path.exists() else 0
+
+    def note(self, key):
+        path = self.folder.note(key)
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def log(self, key, kind="err"):
+        return (self.folder.jobs / f"{self.jobs()[key]}_0_log.{kind}").read_text()
+
+    def weights(self, key):
+        return (self.folder.workdir(key) / "student_last.pt").read_bytes()
+
+    def wait(self, condition, seconds=240):
+        """Waits until it holds; what it gave."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            found = condition()
+            if found:
+                return found
+            time.sleep(0.2)
+        raise AssertionError(f"not within {seconds} s: {self.states()}")
+
+    def process(self, key):
+        """The process that trains a cell, or None."""
+        self.wait(lambda: self.jobs().get(key))
+        job = self.jobs()[key]
+        for entry in pathlib.Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            words = _command(entry.name)
+            ours = "submitit.core._submit" in words and str(self.path) in words
+            if ours and job in _jobs_of(entry):
+                return int(entry.name)
+        return None
+
+
+def _jobs_of(entry):
+    """The job numbers that a process may be known by."""
+    told = _environment(entry)
+    array = (told.get("SLURM_ARRAY_JOB_ID", ""), told.get("SLURM_ARRAY_TASK_ID", ""))
+    names = ("SLURM_JOB_ID", "SUBMITIT_LOCAL_JOB_ID")
+    return {"_".join(array), *(told.get(name) for name in names)}
+
+
+def _environment(entry):
+    try:
+        words = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return {}
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+@pytest.fixture
+def sent(tmp_path):
+    """The sweep in a directory of tmp_path."""
+    return lambda name="sweep": Sent(tmp_path / name)
+
+
+@pytest.fixture
+def commands():
+    """The arguments of each command that a dry run printed."""
+
+    def read(out):
+        lines = out.strip().splitlines()
+        assert all(line.startswith("python -m ctkd.main ") for line in lines)
+        return [shlex.split(line)[3:] for line in lines]
+
+    return read

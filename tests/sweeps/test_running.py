@@ -1,0 +1,272 @@
+"""Sweeps that are really sent: to SLURM where it is installed, else to this machine's queue.
+
+CTKD_PREEMPTED_SWEEPS says how many sweeps the last test sends (1; ten take about ten minutes).
+"""
+
+import os
+import pickle
+import random
+import re
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+import torch
+
+from ctkd.main import main as train
+from ctkd.sweeps.send import cancel
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+KD, CTKD, INSTANCE = (f"gin/digits/{name}.gin" for name in ("kd", "ctkd", "ctkd_instance"))
+
+
+@pytest.fixture
+def send(launch, sweep_file, small, cluster, sent):
+    """Sends a sweep; gives the Result, and the sweep."""
+
+    def call(*flags, name="study", params=(), **settings):
+        path = sweep_file(name=name, params=[*small, *params], **settings)
+        place = f"--sweep_dir=sweep-{name}"
+        return launch("--sweep", path, place, f"--cluster={cluster}", *flags), sent(f"sweep-{name}")
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def _nothing_goes_on(tmp_path, sent):
+    """Whatever a test leaves running would slow the next one down."""
+    yield
+    for folder in tmp_path.glob("sweep-*"):
+        if (folder / "sweep.json").exists():
+            cancel(sent(folder.name).folder)
+
+
+def preempt(sweep, key, cluster):
+    """As a cluster does it: the signal goes to the job's processes, not to the batch shell."""
+    if cluster == "slurm":
+        subprocess.run(["scancel", "--signal=USR2", sweep.jobs()[key]], check=True, timeout=60)
+    else:
+        os.kill(sweep.process(key), signal.SIGUSR2)
+
+
+def by_hand(sweep, key, tmp_path):
+    """The weights of the same run, trained in one go."""
+    cell = next(cell for cell in sweep.folder.read().cells if cell.key == key)
+    folder = tmp_path / "by-hand" / key
+    words = [f"--gin_file={file}" for file in cell.files]
+    words += [f"--gin_param={param}" for param in cell.params]
+    assert train([*words, f"--workdir={folder}"]) == 0
+    return torch.load(folder / "student_last.pt", weights_only=True)
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def weights(sweep, key):
+    return torch.load(sweep.folder.workdir(key) / "student_last.pt", weights_only=True)
+
+
+def test_a_sweep_ends_in_its_report_and_is_never_trained_twice(send, cluster):
+    study = {"grid": {"method": [KD, CTKD]}, "seeds": [0, 1], "params": ["epochs = 2"]}
+    result, sweep = send("--wait", **study, baseline={"method": "kd"})
+    assert result.status == 0, result.out + result.err
+    assert set(sweep.states().values()) == {"finished"}
+    assert "4 runs: 4 finished" in result.out
+    rows = (sweep.path / "report.csv").read_text().splitlines()
+    assert [row.split(",")[:3] for row in rows[1:]] == [
+        ["kd", "finished", "2"],
+        ["ctkd", "finished", "2"],
+    ]
+    assert (sweep.path / "report.html").stat().st_size > 10_000
+    if cluster == "slurm":
+        assert len({job.partition("_")[0] for job in sweep.jobs().values()}) == 1  # one array
+    jobs, trained = sweep.jobs(), sweep.note("kd-seed0")
+    again, _ = send("--wait", **study, baseline={"method": "kd"})
+    assert again.status == 0
+    assert "0 runs were sent" in again.out
+    assert (sweep.jobs(), sweep.note("kd-seed0")) == (jobs, trained)
+
+
+def test_a_preempted_run_goes_on_and_ends_with_the_same_bits(send, cluster, tmp_path):
+    study = {"base": [CTKD], "params": ["epochs = 50"]}
+    _, sweep = send(**study)
+    key = "ctkd-seed0"
+    sweep.wait(lambda: sweep.epochs(key) >= 3)
+    preempt(sweep, key, cluster)
+    result, _ = send("--wait", **study)
+    assert result.status == 0, result.out + result.err
+    assert "0 runs were sent" in result.out  # it was still the same job
+    resumed = re.search(r"resumed at step (\d+)", sweep.log(key, "out"))
+    assert resumed
+    assert 6 <= int(resumed[1]) < 100
+    assert len(sweep.folder.ledger.read()[key].jobs) == 1
+    assert same(weights(sweep, key), by_hand(sweep, key, tmp_path))
+
+
+def test_a_run_that_is_killed_without_a_word_is_sent_again(send, tmp_path):
+    study = {"base": [CTKD], "params": ["epochs = 50"], "resources": {"retries": 1}}
+    _, sweep = send(**study)
+    key = "ctkd-seed0"
+    sweep.wait(lambda: sweep.epochs(key) >= 3)
+
+    def kill():
+        os.kill(sweep.process(key), signal.SIGKILL)
+
+    later = threading.Timer(1.0, kill)
+    later.start()
+    result, _ = send("--wait", **study)
+    later.join()
+    assert result.status == 0, result.out + result.err
+    assert f"sent again: {key}" in result.out
+    assert len(sweep.folder.ledger.read()[key].jobs) == 2
+    assert same(weights(sweep, key), by_hand(sweep, key, tmp_path))
+
+
+def test_a_run_is_not_sent_again_for_ever(send):
+    study = {"base": [CTKD], "params": ["epochs = 2000"], "resources": {"retries": 0}}
+    _, sweep = send(**study)
+    key = "ctkd-seed0"
+    sweep.wait(lambda: sweep.epochs(key) >= 1)
+    os.kill(sweep.process(key), signal.SIGKILL)
+    sweep.wait(lambda: sweep.states()[key] == "killed")
+    result, _ = send("--wait", params=["epochs = 2"], base=[CTKD], resources={"retries": 0})
+    assert result.status == 2  # the directory holds the longer run
+    assert "belongs to another sweep" in result.err
+
+
+def test_a_cell_that_fails_does_not_stop_the_others(send, launch):
+    result, sweep = send("--wait", base=[KD], grid={"SGD.lr": [0.1, 1e30]}, params=["epochs = 2"])
+    assert result.status == 1
+    assert sweep.states() == {"lr=0.1-seed0": "finished", "lr=1e+30-seed0": "failed"}
+    log = sweep.folder.jobs / f"{sweep.jobs()['lr=1e+30-seed0']}_0_log.err"
+    shown = launch(f"--sweep_dir={sweep.path}", "--status")
+    assert shown.status == 0
+    assert "was NaN or infinite" in shown.out
+    assert str(log) in shown.out
+    assert "was NaN or infinite" in (sweep.path / "report.html").read_text()
+
+
+def test_cancel_ends_this_sweep_and_nothing_else(send, launch, cluster):
+    flags = ["--parallel=1"]
+    _, other = send(name="other", base=[CTKD], params=["epochs = 5000"])
+    _, sweep = send(*flags, base=[CTKD], seeds=[0, 1, 2], params=["epochs = 5000"])
+    sweep.wait(lambda: sweep.epochs("ctkd-seed0") >= 1 and other.epochs("ctkd-seed0") >= 1)
+    assert sweep.states()["ctkd-seed2"] == "queued"
+    result = launch("--sweep=study.gin", f"--sweep_dir={sweep.path}", "--cancel")
+    assert result.status == 0
+    assert result.out == "cancelled: ctkd-seed0, ctkd-seed1, ctkd-seed2\n"
+    assert set(sweep.states().values()) == {"cancelled"}
+    sweep.wait(lambda: sweep.process("ctkd-seed0") is None, 30)
+    assert other.states() == {"ctkd-seed0": "running"}
+    assert launch(f"--sweep_dir={sweep.path}", "--cancel").out == "nothing waits or runs\n"
+
+
+def test_a_cancelled_run_goes_on_when_it_is_sent_again(send, launch, tmp_path):
+    study = {"base": [CTKD], "params": ["epochs = 40"]}
+    _, sweep = send(**study)
+    key = "ctkd-seed0"
+    sweep.wait(lambda: sweep.epochs(key) >= 2)
+    launch(f"--sweep_dir={sweep.path}", "--cancel")
+    result, _ = send("--wait", **study)
+    assert result.status == 0, result.out + result.err
+    assert "resumed at step" in sweep.log(key, "out")
+    assert same(weights(sweep, key), by_hand(sweep, key, tmp_path))
+
+
+def test_a_teacher_that_cells_share_is_trained_once(send):
+    params = ["teacher_weights = None", "epochs = 1", "steps_per_epoch = 2", "Teacher.floor = None"]
+    result, sweep = send("--wait", grid={"method": [KD, CTKD]}, params=params)
+    assert result.status == 0, result.out + result.err
+    logs = [sweep.log(key, "out") for key in sweep.jobs()]
+    assert sum("training the teacher, once" in log for log in logs) == 1
+    assert len(list((sweep.path / "runs" / "teachers").glob("*/student_last.pt"))) == 1
+
+
+def test_two_processes_train_what_one_does_with_the_same_temperature_on_both(send, cluster):
+    shared = {"nodes": 2} if cluster == "slurm" else {"tasks": 2}
+    params = ["epochs = 3", "batch_size = 61"]
+    alone, one = send("--wait", name="one", base=[INSTANCE], params=params)
+    both, two = send("--wait", name="two", base=[INSTANCE], params=params, resources=shared)
+    assert alone.status == both.status == 0, both.out + both.err
+    key = "ctkd_instance-seed0"
+    mine, theirs = weights(one, key), weights(two, key)
+    for name, value in mine.items():
+        torch.testing.assert_close(theirs[name], value, rtol=1e-4, atol=1e-5)
+    told = []
+    for rank in (0, 1):
+        path = two.folder.jobs / f"{two.jobs()[key]}_{rank}_result.pkl"
+        kind, summary = pickle.loads(path.read_bytes())
+        assert kind == "success"
+        told.append(summary["temperature"])
+    assert told[0] == told[1]  # to the last bit
+
+
+def test_sbatch_refuses_in_its_own_words_and_nothing_is_sent(send, cluster):
+    if cluster != "slurm":
+        pytest.skip("left out: SLURM is not installed")
+    result, sweep = send("--partition=nowhere", base=[KD], params=["epochs = 1"])
+    assert result.status == 2
+    assert result.err.startswith("ctkd: sbatch refused")
+    assert "invalid partition specified: nowhere" in result.err
+    assert sweep.jobs() == {}
+
+
+def test_an_argument_that_submitit_does_not_know_is_told(send, cluster):
+    if cluster != "slurm":
+        pytest.skip("left out: SLURM is not installed")
+    result, sweep = send(base=[KD], params=["epochs = 1"], resources={"other": {"colour": "red"}})
+    assert result.status == 2
+    assert "colour" in result.err
+    assert sweep.jobs() == {}
+
+
+def test_a_cluster_that_does_not_answer_is_told(send, launch, cluster, monkeypatch, tmp_path):
+    if cluster != "slurm":
+        pytest.skip("left out: SLURM is not installed")
+    _, sweep = send(base=[CTKD], params=["epochs = 3000"])
+    with monkeypatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(tmp_path / "none.conf"))
+        result = launch(f"--sweep_dir={sweep.path}", "--status")
+    assert result.status == 2
+    assert result.err.startswith("ctkd: squeue")
+
+
+@pytest.mark.parametrize("number", range(int(os.environ.get("CTKD_PREEMPTED_SWEEPS", "1"))))
+def test_sweeps_of_six_end_complete_although_every_job_is_preempted(
+    send, cluster, tmp_path, number
+):
+    epochs, chance = 40, random.Random(time.time_ns() + number)
+    study = {
+        "grid": {"method": [KD, CTKD, INSTANCE]},
+        "seeds": [0, 1],
+        "params": [f"epochs = {epochs}"],
+        "resources": {"retries": 0},
+    }
+    _, sweep = send(**study)
+    moments = {key: chance.randrange(epochs // 2) for key in sweep.jobs()}
+    print("preempted in epoch", moments)
+    left = dict(moments)
+
+    def preempt_those_due():
+        for key, moment in list(left.items()):
+            if sweep.epochs(key) >= moment and sweep.note(key).get("state") == "running":
+                time.sleep(chance.random() * 0.05)
+                preempt(sweep, key, cluster)
+                del left[key]
+        return not left
+
+    sweep.wait(preempt_those_due, 400)
+    result, _ = send("--wait", **study)
+    assert result.status == 0, result.out + result.err
+    assert set(sweep.states().values()) == {"finished"}
+    for key in moments:
+        assert sweep.epochs(key) == epochs
+        assert len(sweep.folder.ledger.read()[key].jobs) == 1
+        requeued = "Requeued job" in sweep.log(key) or "DUE TO JOB REQUEUE" in sweep.log(key)
+        assert requeued, sweep.log(key)
+    if number == 0:
+        for key in moments:
+            assert same(weights(sweep, key), by_hand(sweep, key, tmp_path)), key

@@ -1,0 +1,122 @@
+"""The command: what its flags do, what it says, and the status it ends with."""
+
+import re
+import sys
+
+import pytest
+
+from ctkd import main as main_module
+from ctkd.errors import ConfigError, Interrupted, NonFiniteError
+from ctkd.main import FLAGS, HELP, main
+
+
+def fails_with(error, monkeypatch):
+    def run(arguments):
+        raise error
+
+    monkeypatch.setattr(main_module, "run", run)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (ConfigError("SGD.lr = 0: expected"), 2, "ctkd: SGD.lr = 0: expected\n"),
+        (NonFiniteError("kd was NaN"), 3, "ctkd: stopped: kd was NaN\n"),
+        (
+            Interrupted("interrupted after step 3"),
+            130,
+            "ctkd: interrupted after step 3; the state is saved; the same command goes on from "
+            "there\n",
+        ),
+        (
+            KeyboardInterrupt(),
+            130,
+            "ctkd: interrupted; what was saved stays; the same command goes on from there\n",
+        ),
+    ],
+)
+def test_each_end_has_its_status_and_one_line(monkeypatch, capsys, error, status, message):
+    fails_with(error, monkeypatch)
+    assert main([]) == status
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", message)
+
+
+def test_our_own_faults_keep_their_traceback(monkeypatch):
+    fails_with(ZeroDivisionError("ours"), monkeypatch)
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        main([])
+
+
+def test_without_arguments_given_those_of_the_process_count(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["ctkd.main", "--help"])
+    assert main() == 0
+    assert "--gin_file" in capsys.readouterr().out
+
+
+def test_help_names_every_flag_and_says_what_the_command_is(command):
+    result = command("--help")
+    assert (result.status, result.err) == (0, "")
+    assert "python -m ctkd.main --gin_file=gin/digits/ctkd.gin" in result.out
+    described = set(re.findall(r"^  --(\w+) ", result.out, re.MULTILINE))
+    assert described == set(HELP) == set(FLAGS)
+    assert "130 interrupted" in result.out
+
+
+def test_help_imports_neither_torch_nor_gin_nor_anything_heavy(python):
+    result = python(
+        "import sys; from ctkd.main import main; status = main(['--help'])\n"
+        "heavy = ('torch', 'numpy', 'torchvision', 'pycocotools', 'sklearn', 'matplotlib', 'rich')\n"
+        "print(status, [name for name in heavy if name in sys.modules], file=sys.stderr)"
+    )
+    assert result.err.strip() == "0 []"
+
+
+def test_flags_do_not_outlive_a_call(command):
+    command("--gin_file=gin/digits/kd.gin", "--dry_run", "--gin_param=seed = 5")
+    assert command().status == 2
+    plain = command("--gin_file=gin/digits/kd.gin", "--dry_run")
+    assert "seed 0" in plain.out
+    assert FLAGS.gin_file == ["gin/digits/kd.gin"]
+
+
+def test_files_and_bindings_may_be_repeated_and_later_ones_win(command, tmp_path):
+    (tmp_path / "more.gin").write_text("seed = 3\nepochs = 4\n")
+    result = command(
+        "--gin_file=gin/digits/kd.gin",
+        "--gin_file=more.gin",
+        "--gin_param=seed = 7",
+        "--gin_param=seed = 8",
+        "--dry_run",
+    )
+    assert "# run                kd, 4 epochs, seed 8" in result.out
+
+
+@pytest.mark.parametrize("spelling", ["--dry_run", "--dry_run=true", "-dry_run"])
+def test_flags_in_absls_spellings(command, spelling):
+    assert command("--gin_file", "gin/digits/kd.gin", spelling).status == 0
+
+
+def test_as_a_process_the_status_is_the_exit_code(cli):
+    result = cli("--gin_file=gin/digits/kd.gin", "--dry_run")
+    assert (result.status, result.err) == (0, "")
+    mistaken = cli("--gin_file=gin/digits/kd.gin", "--gin_param=epohcs = 2")
+    assert mistaken.status == 2
+    assert mistaken.err == ("ctkd: nothing refers to the macro 'epohcs'; did you mean epochs?\n")
+    assert mistaken.out == ""
+
+
+def test_without_gin_config_a_process_says_what_to_install(python):
+    """The namespace folder gin/ answers `import gin` then, as an empty module."""
+    result = python(
+        "import importlib.machinery, sys\n"
+        "class Folder:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        if name == 'gin':\n"
+        "            return importlib.machinery.ModuleSpec('gin', None, is_package=True)\n"
+        "sys.meta_path.insert(0, Folder)\n"
+        "from ctkd.main import main\n"
+        "sys.exit(main(['--gin_file=gin/digits/kd.gin']))"
+    )
+    assert result.status == 2
+    assert result.err == "ctkd: gin-config is not installed: pip install gin-config\n"

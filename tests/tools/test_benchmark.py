@@ -1,0 +1,104 @@
+"""The benchmark: that it measures and prints what it says; the numbers themselves are nobody's."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tools.benchmarks.step import split_name
+from tools.benchmarks.timing import in_turns, ratios, spelled
+
+from ctkd.errors import ConfigError
+from ctkd.models.cifar_resnet import resnet8
+
+
+def benchmark(environment, folder, *arguments):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tools/benchmark.py"), *map(str, arguments)],
+        cwd=folder,
+        env={key: value for key, value in environment.items() if key != "CTKD_DATA"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def test_cases_are_measured_in_turns_that_change():
+    order = []
+    cases = {name: lambda name=name: order.append(name) for name in "abc"}
+    seconds = in_turns(cases, rounds=3, warm_up=1, repeat=2)
+    assert {name: len(values) for name, values in seconds.items()} == dict.fromkeys("abc", 3)
+    assert len(order) == 3 * 4 * 2
+    turns = ["".join(order[k : k + 6 : 2]) for k in range(0, 24, 6)]
+    assert turns[1:] == ["abc", "bca", "cab"]
+
+
+def test_ratios_are_taken_within_a_round():
+    """A disturbance that doubles one round leaves them alone."""
+    assert ratios([2.0, 4.0, 2.0], [1.0, 2.0, 1.0]) == (2.0, 2.0, 2.0)
+    assert spelled((0.001, 0.002, 0.003), 1e3) == "2.0 [1.0, 3.0]"
+
+
+def test_pairs_by_name():
+    assert split_name("resnet56_resnet20") == ("resnet56", "resnet20")
+    assert split_name("wrn_40_2_wrn_16_2") == ("wrn_40_2", "wrn_16_2")
+    with pytest.raises(ConfigError, match="expected TEACHER_STUDENT"):
+        split_name("resnet56")
+
+
+def test_the_plain_loop_learns():
+    """It does what it is compared for: the loss falls, and T moves."""
+    from tools.benchmarks.plain_loop import PlainLoop
+
+    torch.manual_seed(0)
+    images, targets = torch.randn(16, 3, 32, 32), torch.arange(16)
+    loop = PlainLoop(resnet8(), resnet8(), [(images, targets)], torch.device("cpu"))
+    for _ in range(6):
+        loop()
+    assert loop.losses[-1] < loop.losses[0]
+    assert loop.raw.item() != 1.0
+    assert len(loop.accuracies) == 12
+
+
+def test_mistakes_are_told(environment, tmp_path):
+    done = benchmark(environment, tmp_path, "--only=speed")
+    assert done.returncode == 2
+    assert "expected some of step, policies" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_quick_run_measures_everything(environment, tmp_path):
+    done = benchmark(
+        environment,
+        tmp_path,
+        *("--quick", "--rounds=2", "--block=1", "--pair=resnet8_resnet8", "--workers=0"),
+        *("--threads=1", "--gin_param=compile = False"),
+        *("--json", tmp_path / "all.json", "--markdown", tmp_path / "all.md"),
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "all.json").read_text())
+    assert found["machine"]["threads"] == 1
+    assert found["machine"]["torch"] == torch.__version__
+    sections = {section["name"]: section["rows"] for section in found["sections"]}
+    assert list(sections) == ["step", "stages", "policies", "losses", "loader", "startup"]
+    assert {row["case"] for row in sections["step"]} >= {"plain loop", "ours, warm cache"}
+    assert all(len(row["seconds"]) == 2 for row in sections["step"])
+    for row in sections["losses"]:
+        if "autograd" not in row["loss"] and row["rows"] * row["classes"] >= 2**17:
+            assert row["memory"] < 3.1
+    markdown = (tmp_path / "all.md").read_text()
+    assert markdown.startswith("Measured on: processor ")
+    assert markdown.count("\n**") >= 5
+    assert "random images" in done.stdout
+
+
+@pytest.mark.slow
+def test_json_alone_can_be_piped(environment, tmp_path):
+    done = benchmark(environment, tmp_path, "--only=startup", "--rounds=1", "--json=-")
+    assert json.loads(done.stdout)["sections"][0]["name"] == "startup"

@@ -1,0 +1,79 @@
+"""The command that fills a teacher's cache ahead of the runs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "fill_teacher_cache.py"
+
+
+@pytest.fixture
+def fill(tmp_path, environment, teacher_file):
+    """Runs the tool on 40 digits of nine views; (status, output, errors)."""
+
+    def call(*more, cache="cache", method="kd", weights=teacher_file):
+        given = [
+            "digits.train_images = 40",
+            "batch_size = 32",
+            f"teacher_weights = {str(weights)!r}",
+        ]
+        given += [f"teacher_cache = {str(tmp_path / cache)!r}"] if cache else []
+        done = subprocess.run(
+            [
+                sys.executable,
+                str(TOOL),
+                f"--gin_file=gin/digits/{method}.gin",
+                *(f"--gin_param={binding}" for binding in given),
+                *more,
+            ],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return call
+
+
+def test_it_fills_what_is_missing_and_a_run_finds_it(fill, tmp_path, train):
+    status, out, err = fill("--rows=100")
+    assert status == 0, err
+    assert "of 360 rows" in out
+    (home,) = (tmp_path / "cache").iterdir()
+    sums = np.fromfile(home / "sums", np.uint64)
+    assert 100 <= np.count_nonzero(sums) < 140  # whole batches
+    before = (home / "rows").read_bytes()
+    status, out, _ = fill()
+    assert status == 0
+    assert "holds 100.0% of 360 rows" in out
+    first = np.frombuffer(before, np.float32)[:1000]
+    np.testing.assert_array_equal(np.fromfile(home / "rows", np.float32)[:1000], first)
+    assert "holds all 360 rows" in fill()[1]
+    cached = f"teacher_cache = {str(tmp_path / 'cache')!r}"
+    small = ["digits.train_images = 40", "batch_size = 32"]
+    run = train("ctkd", cached, *small, workdir="run")
+    assert "(100.0% of 360 are there)" in run.result.out
+    off = train("ctkd", "teacher_cache = None", *small, workdir="off")
+    assert run.column("train_loss") == off.column("train_loss")
+    assert json.loads((home / "key.json").read_text())["batch_size"] == 32
+
+
+def test_mistakes_are_told(fill, tmp_path):
+    status, _, err = fill(cache=None)
+    assert status == 2
+    assert "these settings keep no cache" in err
+    status, _, err = fill(method="vanilla")
+    assert (status, "has no teacher" in err) == (2, True)
+    status, _, err = fill(weights=tmp_path / "absent.pt")
+    assert status == 2
+    assert err.startswith("fill_teacher_cache: the file of weights")
+    (tmp_path / "file").write_text("")
+    status, _, err = fill(cache="file")
+    assert status == 2
+    assert "no cache to fill" in err

@@ -1,0 +1,214 @@
+"""A training step: ours, through the engine's own Trainer, against a plain loop, and its stages."""
+
+import itertools
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from ctkd.engine.build import Run
+from ctkd.engine.classification import ClassificationTask
+from ctkd.engine.console import Console
+from ctkd.engine.distributed import World
+from ctkd.engine.job import Job
+from ctkd.engine.task import Batch
+from ctkd.engine.teacher import FrozenTeacher
+from ctkd.engine.teacher_setup import attach_cache, load_teacher
+from ctkd.engine.train import Trainer, device_of
+from ctkd.engine.workdir import Workdir
+from ctkd.results.tables import Column, Table
+from tools.benchmarks.images import MeasuredCIFAR
+from tools.benchmarks.plain_loop import PILImages, PlainLoop
+from tools.benchmarks.timing import (
+    Section,
+    Work,
+    in_turns,
+    quartiles,
+    ratios,
+    spelled,
+    wait_for_device,
+)
+
+BATCH = 64
+PLAIN, OFF, COLD, WARM = "plain loop", "ours, no cache", "ours, cold cache", "ours, warm cache"
+EAGER, BF16 = "ours, no cache, nothing compiled", "ours, no cache, bfloat16 (inexact)"
+STAGES = ("views", "teacher", "student", "loss and T", "backward", "optimizer", "metrics")
+COLD_EPOCH, WARM_EPOCH, OTHER_EPOCH = 1, 2, 3
+
+
+@dataclass
+class Ours:
+    """The engine's Trainer on a pair, and an endless stream of batches."""
+
+    trainer: Trainer
+    batches: Iterator[Batch]
+
+    def __call__(self) -> None:
+        """One step."""
+        self.trainer.step(next(self.batches))
+
+
+class Pair:
+    """A teacher and a student, and what is measured of them."""
+
+    def __init__(self, name: str, dataset: MeasuredCIFAR, settings: list[str], steps: int) -> None:
+        """Takes a pair's name, such as resnet56_resnet20, and how many steps are to come."""
+        self.name, self._dataset, self._steps = name, dataset, steps
+        teacher, student = split_name(name)
+        self._settings = [f"teacher = @{teacher}", f"student = @{student}", *settings]
+        self._folder = Path(tempfile.mkdtemp(prefix="ctkd-benchmark-"))
+        self._splits = dataset.load()
+
+    def build(self, *more: str) -> Run:
+        """A run of CTKD with the pair."""
+        job = Job(["gin/cifar100/ctkd.gin"], [*self._settings, *more], str(self._folder))
+        run = job.build()
+        run.dataset = self._dataset
+        weights = self._folder / "teacher.pt"
+        if run.teacher_network is not None and not weights.exists():
+            torch.save(run.teacher_network.state_dict(), weights)
+        run.teacher = replace(run.teacher, weights=str(weights))
+        return run
+
+    def ours(self, *more: str, cache: str | None = None) -> Ours:
+        """The engine's step, with the cache "cold" (nothing is found), "warm" (all is) or off."""
+        run = self.build(*more)
+        device, workdir, console = device_of(run), Workdir(self._folder), Console(quiet=True)
+        task = ClassificationTask(
+            self._dataset, self._splits, BATCH, run.seed, device, World(), self._steps
+        )
+        teacher = load_teacher(run, device, World(), console)
+        epoch = OTHER_EPOCH
+        if cache is not None:
+            place = str(self._folder / cache)
+            run.runtime = replace(run.runtime, teacher_cache=place)
+            attach_cache(run, teacher, task, device, workdir, console)
+            epoch = {"cold": COLD_EPOCH, "warm": WARM_EPOCH}[cache]
+        if cache == "warm":
+            for batch in task.batches(epoch, skip=0):
+                teacher(batch)
+        trainer = Trainer(run, task, teacher, workdir, console, World())
+        trainer.place()
+        trainer.student.train()
+        fresh = 10 if cache == "cold" else 0  # epochs on, so that nothing is ever found
+        batches = (b for k in itertools.count() for b in task.batches(epoch + fresh * k, 0))
+        return Ours(trainer, batches)
+
+    def close(self) -> None:
+        """Removes the files."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def plain(self, workers: int) -> PlainLoop:
+        """The plain loop on the same networks and images."""
+        run = self.build()
+        images = PILImages(self._splits.train.images.numpy(), self._splits.train.targets.tolist())
+        loader = DataLoader(
+            images, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+        )
+        assert run.teacher_network is not None
+        return PlainLoop(run.student, run.teacher_network, loader, device_of(run))
+
+
+def split_name(pair: str) -> tuple[str, str]:
+    """(teacher, student) of a pair's name: wrn_40_2_wrn_16_2 has more than one underscore."""
+    from ctkd.errors import ConfigError
+    from ctkd.registry import MODELS
+
+    for place, letter in enumerate(pair):
+        teacher, student = pair[:place], pair[place + 1 :]
+        if letter == "_" and teacher in MODELS and student in MODELS:
+            return teacher, student
+    raise ConfigError(f"--pair {pair}: expected TEACHER_STUDENT, such as resnet56_resnet20")
+
+
+def measure_pair(pair: Pair, rounds: int, block: int, workers: int, plain: bool) -> list[Section]:
+    """The steps against each other, and the stages of ours."""
+    cases: dict[str, Work] = {PLAIN: pair.plain(workers)} if plain else {}
+    cases |= {
+        OFF: pair.ours(),
+        EAGER: pair.ours("compile = False"),
+        COLD: pair.ours(cache="cold"),
+        WARM: pair.ours(cache="warm"),
+        BF16: pair.ours("precision = 'bfloat16'"),
+    }
+    seconds = in_turns(cases, rounds, warm_up=1, repeat=block)
+    base = seconds[PLAIN if plain else OFF]
+    rows, data = [], []
+    for name, values in seconds.items():
+        speed = BATCH / quartiles(values)[1]
+        ratio = ratios(base, values)
+        rows.append([name, spelled(quartiles(values), 1e3), f"{speed:.0f}", spelled(ratio, 1, 2)])
+        data.append(
+            {"pair": pair.name, "case": name, "seconds": values, "images_per_s": speed}
+            | {"ratio": ratio[1], "ratio_low": ratio[0], "ratio_high": ratio[2]}
+        )
+    columns = [Column("step"), Column("ms [quartiles]", "number"), Column("images/s", "number")]
+    over = "plain loop" if plain else "no cache"
+    columns.append(Column(f"times as fast as {over}", "number"))
+    title = f"A step of {pair.name.replace('_', ' → ', 1)}, batch {BATCH}"
+    stages = [_stages(pair, cases[name], name, rounds * block) for name in (OFF, WARM)]
+    return [Section("step", title, Table(columns, rows), data), *stages]
+
+
+def _stages(pair: Pair, ours: object, name: str, steps: int) -> Section:
+    """Where a step's time goes; each stage waited for, so the sum is above the step on a GPU."""
+    assert isinstance(ours, Ours)
+    taken: dict[str, list[float]] = {stage: [] for stage in STAGES}
+    for number in range(steps + 2):
+        times = _staged(ours)
+        if number >= 2:
+            for stage, seconds in times.items():
+                taken[stage].append(seconds)
+    whole = sum(quartiles(values)[1] for values in taken.values())
+    rows = [
+        [stage, spelled(quartiles(values), 1e3, 2), f"{100 * quartiles(values)[1] / whole:.1f}"]
+        for stage, values in taken.items()
+    ]
+    data = [{"pair": pair.name, "case": name, "stage": s, "seconds": v} for s, v in taken.items()]
+    columns = [
+        Column("stage"),
+        Column("ms [quartiles]", "number"),
+        Column("% of the sum", "number"),
+    ]
+    return Section("stages", f"Stages of {pair.name}, {name}", Table(columns, rows), data)
+
+
+def _staged(ours: Ours) -> dict[str, float]:
+    """One step of the Trainer's, stage by stage."""
+    trainer, batch = ours.trainer, next(ours.batches)
+    times: dict[str, float] = {}
+    clock = time.perf_counter()
+
+    def lap(stage: str) -> None:
+        nonlocal clock
+        wait_for_device()
+        now = time.perf_counter()
+        times[stage] = now - clock
+        clock = now
+
+    targets = batch.targets
+    lap("views")
+    assert isinstance(trainer.teacher, FrozenTeacher)
+    teacher_logits = trainer.teacher(batch)
+    lap("teacher")
+    with trainer.autocast:
+        logits = trainer.network(batch.inputs)
+    lap("student")
+    outcome = trainer.distiller(logits.float(), teacher_logits, targets)
+    lap("loss and T")
+    outcome.loss.backward()
+    lap("backward")
+    norms = trainer.optimizer.step()
+    lap("optimizer")
+    trainer.place()
+    trainer.meter.update(trainer.progress.steps, outcome, norms)
+    lambda_ = trainer.distiller.get_buffer("lambda_")
+    trainer.trace.update(trainer.progress.steps, outcome.temperature, lambda_)
+    trainer.progress.steps += 1
+    lap("metrics")
+    return times

@@ -1,0 +1,160 @@
+"""Fills a teacher's cache ahead of the runs: every view of every training image, once.
+
+    python tools/fill_teacher_cache.py --gin_file=gin/cifar100/ctkd.gin \
+        --gin_param "data_dir = '/data/cifar100'" --gin_param "teacher_weights = '/w/resnet56.pth'"
+
+Take the Gin files and bindings of the runs that are to follow: what decides a row's bits (teacher,
+images, views, batch size, precision, threads, compilation) decides which cache is filled. What is
+there already is left; it may be interrupted, run twice at once, or run beside training.
+
+Exit status: 0 filled, 2 with a message on standard error where it cannot be, 130 interrupted.
+"""
+
+import argparse
+import importlib.util
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if importlib.util.find_spec("ctkd") is None:  # in a clone that was not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ctkd.errors import ConfigError, UserError
+from ctkd.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    from ctkd.engine.cache_store import Array, RowStore
+    from ctkd.engine.task import Samples
+    from ctkd.engine.teacher import FrozenTeacher
+
+PLAIN_LINE = 30.0  # seconds between two lines where no bar can be drawn
+BLOCK = 2**16  # places looked through at once for what is missing
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fills the cache; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    keep_freed_memory()  # before torch allocates anything
+    try:
+        _fill(options)
+    except UserError as error:
+        print(f"fill_teacher_cache: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "fill_teacher_cache: interrupted; the same command goes on from there", file=sys.stderr
+        )
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Computes a teacher's logits for every view of every training image, once."
+    )
+    parser.add_argument("--gin_file", action="append", required=True, help="may be repeated")
+    parser.add_argument("--gin_param", action="append", default=[], help="may be repeated")
+    parser.add_argument(
+        "--workdir", help="of the runs to follow, where teachers and caches lie beside it"
+    )
+    parser.add_argument(
+        "--rows", type=int, metavar="N", help="stop after so many, for trying things out"
+    )
+    return parser
+
+
+def _fill(options: argparse.Namespace) -> None:
+    from ctkd.engine.console import Console
+    from ctkd.engine.distributed import World
+    from ctkd.engine.job import Job, make_task, prepare_device, trained_teacher
+    from ctkd.engine.task import Samples
+    from ctkd.engine.teacher_setup import attach_cache, cache_root, load_teacher
+    from ctkd.engine.train import device_of
+
+    console = Console()
+    job = Job(options.gin_file, options.gin_param, options.workdir)
+    run = job.build()
+    if run.teacher_network is None:
+        raise ConfigError("this run has no teacher: give the Gin file of one that is distilled")
+    workdir = job.workdir_of(run)
+    prepare_device(run)
+    root = cache_root(run, workdir)
+    if root is None:
+        raise ConfigError(
+            "these settings keep no cache: give --gin_param \"teacher_cache = '/a/folder'\" "
+            "('auto' needs a writable folder of images, and a run without steps_per_epoch)"
+        )
+    # As a folder by name: "auto" on a GPU would wait for a cache that is already whole.
+    run.runtime = replace(run.runtime, teacher_cache=str(root))
+    if run.teacher.weights is None:
+        weights = trained_teacher(run, workdir, console)
+        run.teacher = replace(run.teacher, weights=str(weights))
+    task = make_task(run, World())
+    teacher = load_teacher(run, device_of(run), World(), console)
+    attach_cache(run, teacher, task, device_of(run), workdir, console)
+    if teacher.cache is None or not isinstance(task, Samples):
+        raise ConfigError("there is no cache to fill: see the warning above")
+    _compute(teacher, task, options.rows)
+
+
+def _compute(teacher: "FrozenTeacher", task: "Samples", most: int | None) -> None:
+    """Computes what is missing, batch by batch, under a bar or with a line now and then."""
+    import torch
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    assert teacher.cache is not None
+    store, size, views = teacher.cache.store, teacher.batch_size or 64, task.views
+    missing = store.count - round(store.share() * store.count)
+    total = min(missing, most or missing)
+    if total == 0:
+        print(f"{store.folder} holds all {store.count:,} rows")
+        return
+    columns = (
+        TextColumn("rows"),
+        BarColumn(bar_width=40),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f}  {task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
+    started = said = time.monotonic()
+    done = 0
+    with Progress(*columns) as progress:
+        bar = progress.add_task("rows", total=total, speed="")
+        for places in _missing(store, size):
+            if done >= total or not store.writable:
+                break
+            where = torch.from_numpy(places)
+            batch = task.batch_of(where // views, where % views)
+            store.write(places, teacher.compute(batch.inputs).cpu().numpy())
+            done += len(places)
+            now = time.monotonic()
+            rate = done / (now - started)
+            progress.update(bar, completed=done, speed=f"{rate:,.0f} rows/s")
+            if not progress.console.is_terminal and now - said > PLAIN_LINE:
+                said = now
+                left = (total - done) / rate / 60
+                print(f"{done:,} of {total:,} rows, {left:.0f} minutes left", flush=True)
+    if not store.writable:
+        raise ConfigError(f"{store.folder} takes no more rows: see the warning above")
+    print(f"{store.folder} holds {store.share():.1%} of {store.count:,} rows")
+
+
+def _missing(store: "RowStore", size: int) -> "Iterator[Array]":
+    """The places where nothing was written, `size` at a time, in the order they lie in the file."""
+    import numpy as np
+
+    kept = np.zeros(0, np.int64)
+    for start in range(0, store.count, BLOCK):
+        block = np.arange(start, min(start + BLOCK, store.count))
+        kept = np.concatenate([kept, block[~store.present(block)]])
+        whole = len(kept) // size * size
+        yield from kept[:whole].reshape(-1, size)
+        kept = kept[whole:]
+    if len(kept):
+        yield kept
+
+
+if __name__ == "__main__":
+    sys.exit(main())
