@@ -15,9 +15,11 @@ class BuildWithGinFiles(build_py):
     """Copies the Gin files into the package, so that an installed ctkd finds `digits/ctkd.gin`."""
 
     def run(self) -> None:
+        """See setuptools."""
         super().run()
         if not self.editable_mode:
-            shutil.copytree(HERE / "gin", pathlib.Path(self.build_lib) / "ctkd" / "gin", dirs_exist_ok=True)
+            target = pathlib.Path(self.build_lib) / "ctkd" / "gin"
+            shutil.copytree(HERE / "gin", target, dirs_exist_ok=True)
 
 
 setup(

@@ -16,7 +16,7 @@ COVERAGE = 95  # percent of ctkd/, branches included
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the checks one after the other; all of them, so that one look shows all that is wrong."""
+    """Runs every check even after one failed, so that one look shows all that is wrong."""
     fast = "--fast" in arguments
     rest = [argument for argument in arguments if argument != "--fast"]
     binaries = pathlib.Path(sys.executable).parent

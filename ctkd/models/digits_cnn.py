@@ -1,5 +1,7 @@
 """Two small convolutional networks for the 8 × 8 digits, so that a first run takes a minute."""
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,7 @@ class DigitsCNN(nn.Module):
         super().__init__()
         widths = (1, width, 2 * width, 2 * width)
         layers: list[nn.Module] = []
-        for stage, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+        for stage, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
             stride = 2 if stage == 1 else 1
             layers += [
                 nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
