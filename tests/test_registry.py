@@ -1,4 +1,4 @@
-"""Registries: one decorator, the object left alone, a module imported when its name is asked for."""
+"""Registries: one decorator, the object left alone, modules imported when they are asked for."""
 
 import pathlib
 

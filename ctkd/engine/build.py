@@ -117,6 +117,8 @@ def build(
     for role, model in (("student", student), ("teacher", teacher_network)):
         if known is None or known.is_new(model, dataset):
             check_network(role, model, dataset, meta)
+            if known is not None:
+                known.add(model, dataset)
     check_policy(distiller.policy, dataset)
     check_effect(bindings, call.used)
     return Run(
@@ -195,7 +197,7 @@ class KnownNetworks:
 
     def __init__(self) -> None:
         self._built: dict[str, nn.Module] = {}
-        self._tried: set[tuple[object, ...]] = set()
+        self._fitting: set[tuple[object, ...]] = set()
 
     def get(self, settings: str, make: Callable[[], nn.Module]) -> nn.Module:
         """The network of these settings, made if it is the first."""
@@ -204,11 +206,16 @@ class KnownNetworks:
         return self._built[settings]
 
     def is_new(self, network: nn.Module | None, dataset: ResidentDataset) -> bool:
-        """Whether the network was not yet tried on images like these; from now on it was."""
-        case = (id(network), tuple(dataset.shape), dataset.num_classes)
-        new = case not in self._tried
-        self._tried.add(case)
-        return new
+        """Whether the network has yet to be tried on images like these."""
+        return self._case(network, dataset) not in self._fitting
+
+    def add(self, network: nn.Module | None, dataset: ResidentDataset) -> None:
+        """Remembers that the network was tried and fits."""
+        self._fitting.add(self._case(network, dataset))
+
+    @staticmethod
+    def _case(network: nn.Module | None, dataset: ResidentDataset) -> tuple[object, ...]:
+        return (id(network), tuple(dataset.shape), dataset.num_classes)
 
 
 @contextlib.contextmanager

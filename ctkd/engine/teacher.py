@@ -64,12 +64,10 @@ class FrozenTeacher:
         does not look at a row's neighbours: so a row has the same bits whichever batch it is in.
         """
         size = self.batch_size or len(inputs)
+        # Filled outside: for a compiled network a tensor made in inference mode is another kind.
+        batches = [_filled(part, size) for part in torch.split(inputs, size)]
         with torch.inference_mode(), self._autocast:
-            parts = [
-                self._forward(_filled(part, size))[: len(part)]
-                for part in torch.split(inputs, size)
-            ]
-            logits = torch.cat(parts).float()
+            logits = torch.cat([self._forward(b) for b in batches])[: len(inputs)].float()
             if self.half_rows:
                 logits = logits.half().float()
         # An inference tensor could not be kept for the temperature's gradient; a copy can.
@@ -78,14 +76,18 @@ class FrozenTeacher:
 
 
 def _filled(inputs: Tensor, size: int) -> Tensor:
-    """`inputs` followed by zeros up to `size` samples, in the layout that a whole batch has."""
+    """`inputs` followed by zeros up to `size` samples; images always in one and the same layout.
+
+    With one channel a layout has several spellings of its strides, and a network that was compiled
+    for one of them would be compiled again for another.
+    """
+    strides = inputs.stride()
     if inputs.dim() == 4:
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-    if len(inputs) == size:
+        _, channels, height, width = inputs.shape
+        strides = (height * width * channels, 1, width * channels, channels)
+    if len(inputs) == size and inputs.stride() == strides:
         return inputs
-    whole = inputs.new_zeros(size, *inputs.shape[1:])
-    if inputs.dim() == 4:
-        whole = whole.contiguous(memory_format=torch.channels_last)
+    whole = inputs.new_empty_strided((size, *inputs.shape[1:]), strides).zero_()
     whole[: len(inputs)] = inputs
     return whole
 

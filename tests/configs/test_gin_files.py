@@ -106,9 +106,7 @@ def test_the_shared_macros_have_an_effect_in_every_run(path):
     assert run.runtime.workers == 1
 
 
-@pytest.mark.parametrize(
-    "method", "vanilla kd annealed ctkd ctkd_instance dkd dkd_ctkd".split()
-)
+@pytest.mark.parametrize("method", "vanilla kd annealed ctkd ctkd_instance dkd dkd_ctkd".split())
 @pytest.mark.parametrize("folder", ["digits", "cifar100"])
 def test_the_methods_of_the_frame_are_there(folder, method):
     assert pathlib.Path("gin", folder, f"{method}.gin") in RUNS

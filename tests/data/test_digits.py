@@ -19,7 +19,8 @@ def splits():
 def rows(split):
     """Each image with its class as one row of numbers, to be found again."""
     flat = split.images.flatten(1).long()
-    return {(*image, target) for image, target in zip(flat.tolist(), split.targets.tolist())}
+    pairs = zip(flat.tolist(), split.targets.tolist(), strict=True)
+    return {(*image, target) for image, target in pairs}
 
 
 def test_every_digit_is_in_one_of_the_parts(splits):

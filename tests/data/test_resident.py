@@ -88,7 +88,8 @@ def test_validation_is_a_fixed_part_of_the_training_images(count):
 
 def test_each_image_keeps_its_class():
     train = Pictures(count=20).load().train
-    classes = {tuple(i.flatten().tolist()): int(t) for i, t in zip(train.images, train.targets)}
+    pairs = zip(train.images, train.targets, strict=True)
+    classes = {tuple(image.flatten().tolist()): int(target) for image, target in pairs}
     for split in take_validation(train, 6):
         for image, target in zip(split.images, split.targets, strict=True):
             assert classes[tuple(image.flatten().tolist())] == target

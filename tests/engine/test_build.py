@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from ctkd.engine.build import KnownNetworks
 from ctkd.engine.job import Job
 from ctkd.errors import ConfigError
 from ctkd.losses.objectives import KD
@@ -23,6 +24,12 @@ def counted_network(num_classes: int, width: int = 3) -> nn.Module:
 @MODELS.register("wide_network_of_test_build")
 def wide_network() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 7))
+
+
+@MODELS.register("convolutional_network_of_test_build")
+def convolutional_network(num_classes: int, classes: int = 10) -> nn.Module:
+    """Without a linear layer, by which its classes could be told."""
+    return nn.Sequential(nn.Conv2d(1, classes, 8), nn.Flatten())
 
 
 @OBJECTIVES.register("counted_kd_of_test_build")
@@ -146,6 +153,38 @@ def test_on_the_meta_device_no_network_has_memory(method):
     tensors = [t for m in modules for t in (*m.parameters(), *m.buffers())]
     assert tensors
     assert all(tensor.is_meta for tensor in tensors)
+
+
+def test_on_the_meta_device_classes_are_compared_with_and_without_a_linear_layer():
+    for network in ("wide_network_of_test_build", "convolutional_network_of_test_build"):
+        bindings = [f"student = @{network}"]
+        if network.startswith("conv"):
+            build("kd", *bindings, meta=True)
+            bindings.append(f"{network}.classes = 7")
+        with pytest.raises(ConfigError, match="the student tells 7 classes apart"):
+            build("kd", *bindings, meta=True)
+
+
+def test_networks_that_are_known_are_built_once_and_the_settings_are_the_same():
+    known, counted = KnownNetworks(), "student = @counted_network_of_test_build"
+    first = Job([DIGITS.format("ctkd")], [counted]).build(meta=True, known=known)
+    second = Job([DIGITS.format("ctkd")], [counted, "seed = 1"]).build(meta=True, known=known)
+    assert CALLS == [(10, 3)]
+    assert second.student is first.student
+    assert second.settings["recipe"] == first.settings["recipe"]
+    wider = [counted, "counted_network_of_test_build.width = 4"]
+    third = Job([DIGITS.format("ctkd")], wider).build(meta=True, known=known)
+    assert CALLS == [(10, 3), (10, 4)]
+    assert third.student is not first.student
+
+
+def test_a_known_network_that_does_not_fit_is_refused_each_time():
+    known = KnownNetworks()
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="the student tells 7 classes apart"):
+            Job([DIGITS.format("kd")], ["student = @wide_network_of_test_build"]).build(
+                meta=True, known=known
+            )
 
 
 def test_networks_follow_the_data_set_in_their_number_of_classes():

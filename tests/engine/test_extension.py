@@ -1,4 +1,4 @@
-"""A loss, policy, schedule, transform, network or data set from outside: one file, one decorator."""
+"""A loss, policy, schedule, transform, network or data set from outside, by one decorator."""
 
 import pathlib
 import re

@@ -129,7 +129,7 @@ def test_the_same_command_resumes_the_same_run_without_a_folder_given(
     assert command(*line).status == 0
     again = command(*line)
     assert "nothing is left to train" in again.out
-    assert len([p for p in (tmp_path / "runs/digits").iterdir()]) == 1
+    assert len(list((tmp_path / "runs/digits").iterdir())) == 1
 
 
 def test_the_saved_configuration_reproduces_the_run_by_itself(
@@ -144,14 +144,14 @@ def test_the_saved_configuration_reproduces_the_run_by_itself(
 
 
 @pytest.mark.parametrize("method", ["vanilla", "ctkd"])
-def test_evaluating_gives_the_very_numbers_that_training_gave(job, method):
+def test_evaluating_gives_the_very_numbers_that_training_gave(job, tmp_path, method):
     made = job(method, "digits.validation = 100", workdir="run")
     summary = execute(made, Console())
     last = evaluate(made, None, Console())
     assert last["test_top1"] == summary["last_top1"]
     best = evaluate(made, "run/student_best.pt", Console())
     assert best["test_top1"] == summary["best_top1"]
-    rows = [json.loads(line) for line in open("run/metrics.jsonl")]
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     for name in ("test_top1", "test_top5", "test_loss", "validation_top1", "validation_loss"):
         assert last[name] == rows[-1][name]
 

@@ -209,6 +209,20 @@ def test_a_student_that_equals_its_teacher_has_no_regret(task):
     assert math.isfinite(measured["t_star"])
 
 
+class Squares(KD):
+    """An objective that the temperature has no part in."""
+
+    def __call__(self, student, teacher, targets, temperature, raw=None):
+        ce = F.cross_entropy(student, targets, reduction="none")
+        return {"ce": ce, "kd": (student - teacher).square().mean(1)}
+
+
+def test_where_nothing_feels_t_the_landscape_is_flat_at_0(task, student):
+    measured = probe(task).measure(student, game(objective=Squares()))
+    assert set(measured["losses"]) == {0.0}
+    assert measured["regret"] == 0.0
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -77,7 +77,7 @@ def test_methods_of_one_seed_see_the_same_images_in_the_same_order_and_views(tra
 
 def test_with_lambda_0_a_learned_temperature_is_the_constant_one(train, same):
     """T stays at its first value, and the student cannot tell."""
-    at = "ConstantTemperature.temperature = {}".format(1 + 20 / (1 + math.exp(-1)))
+    at = f"ConstantTemperature.temperature = {1 + 20 / (1 + math.exp(-1))}"
     frozen = train("ctkd", "Method.schedule = @ConstantLambda", "ConstantLambda.value = 0.0")
     constant = train("kd", at, workdir="constant")
     assert frozen.column("temperature") == pytest.approx([15.6212] * 3, abs=1e-4)

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from tools.benchmarks.step import split_name
-from tools.benchmarks.timing import in_turns, ratios, spelled
+if str(Path(__file__).resolve().parents[2]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ctkd.errors import ConfigError
 from ctkd.models.cifar_resnet import resnet8
+from tools.benchmarks.step import split_name
+from tools.benchmarks.timing import in_turns, ratios, spelled
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def benchmark(environment, folder, *arguments):
