@@ -28,6 +28,7 @@ setup(
     description="Knowledge distillation with a learned temperature",
     python_requires=">=3.10",
     packages=find_packages(include=["ctkd", "ctkd.*"]),
+    package_data={"ctkd.results": ["*.html", "*.css", "*.js"]},
     cmdclass={"build_py": BuildWithGinFiles},
     install_requires=[
         "torch>=2.5",
