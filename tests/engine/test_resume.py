@@ -8,9 +8,12 @@ import sys
 import time
 
 import pytest
+import torch
+from torch import nn
 
 from ctkd.engine.train import Trainer
 from ctkd.main import main
+from ctkd.registry import MODELS
 
 
 class Killed(BaseException):
@@ -71,6 +74,25 @@ def test_killed_at_any_step_it_ends_bit_identical(train, same, kill_at, method):
         assert run.landscape == reference.landscape
         csv = (run.path / "temperature.csv").read_bytes()
         assert csv == (reference.path / "temperature.csv").read_bytes()
+
+
+@MODELS.register("forgetful_network_of_test_resume")
+def forgetful_network(num_classes: int) -> nn.Module:
+    """With dropout, which draws from the global generator."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, num_classes)
+    )
+
+
+def test_dropout_too_is_the_same_after_a_resumption(train, same, kill_at):
+    settings = ["student = @forgetful_network_of_test_resume", "Runtime.checkpoint_steps = 1"]
+    reference = train("ctkd", *settings, workdir="reference")
+    _, disarm = kill_at(Trainer, "step", 3, after=True)
+    with pytest.raises(Killed):
+        train("ctkd", *settings)
+    disarm()
+    torch.rand(17)
+    assert agree(train("ctkd", *settings), reference, same)
 
 
 @pytest.mark.parametrize("after", [False, True])

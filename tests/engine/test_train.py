@@ -180,6 +180,14 @@ def test_best_and_last_are_both_kept(train, folder):
     assert "chosen_top1" not in summary
 
 
+def test_of_equally_good_epochs_the_first_is_the_best(train):
+    """At this rate nothing moves, and without batch norm nothing else does."""
+    still = ["student = @plain_network_of_test_train", "SGD.lr = 1e-12"]
+    run = train("vanilla", *still, "digits.validation = 50")
+    assert len(set(run.column("test_top1"))) == 1
+    assert (run.summary["best_epoch"], run.summary["chosen_epoch"]) == (1, 1)
+
+
 def test_an_epoch_is_chosen_by_validation_images(train):
     run = train("vanilla", "epochs = 8", "SGD.lr = 0.4", "digits.validation = 200")
     validation, tops = run.column("validation_top1"), run.column("test_top1")
