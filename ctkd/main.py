@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from ctkd.checks import suggest
+from ctkd.command_line import help_text, read_flags
 from ctkd.errors import ConfigError, Interrupted, NonFiniteError, UserError
 from ctkd.memory import keep_freed_memory
 
@@ -34,26 +34,11 @@ for _name in ("fresh", "dry_run", "help"):
 flags.DEFINE_enum("mode", "train", ["train", "evaluate"], HELP["mode"], flag_values=FLAGS)
 
 
-def parse_flags(arguments: Sequence[str]) -> None:
-    """Fills FLAGS. Raises ConfigError for an unknown flag, a bad value or a stray argument."""
-    FLAGS.unparse_flags()
-    try:
-        rest = FLAGS(["ctkd.main", *arguments], known_only=False)[1:]
-    except flags.UnrecognizedFlagError as error:
-        hint = suggest(error.flagname, list(FLAGS))
-        raise ConfigError(f"no flag --{error.flagname}{hint}; --help lists them") from error
-    except flags.Error as error:
-        raise ConfigError(str(error)) from error
-    if rest:
-        raise ConfigError(f"{rest[0]!r} is no flag: Gin files are given as --gin_file={rest[0]}")
-
-
 def run(arguments: Sequence[str]) -> None:
     """Does what the flags say. Raises UserError, NonFiniteError or Interrupted."""
-    parse_flags(arguments)
+    read_flags(FLAGS, "ctkd.main", arguments, stray="Gin files are given as --gin_file")
     if FLAGS.help:
-        lines = [f"  --{name:<11} {text}" for name, text in HELP.items()]
-        print("\n".join([__doc__ or "", *lines]))
+        print(help_text(__doc__, HELP))
         return
     files = list(FLAGS.gin_file)
     if not files and FLAGS.mode == "evaluate":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from rich.console import Console
 
-from ctkd.checks import suggest
+from ctkd.command_line import help_text, read_flags
 from ctkd.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -63,16 +63,7 @@ for _name, _kind in RESOURCES.items():
 
 def parse_flags(arguments: Sequence[str]) -> None:
     """Fills FLAGS. Raises ConfigError for an unknown flag, a bad value or a stray argument."""
-    FLAGS.unparse_flags()
-    try:
-        rest = FLAGS(["launchers/slurm.py", *arguments], known_only=False)[1:]
-    except flags.UnrecognizedFlagError as error:
-        hint = suggest(error.flagname, list(FLAGS))
-        raise ConfigError(f"no flag --{error.flagname}{hint}; --help lists them") from error
-    except flags.Error as error:
-        raise ConfigError(str(error)) from error
-    if rest:
-        raise ConfigError(f"{rest[0]!r} is no flag: a sweep is given as --sweep={rest[0]}")
+    read_flags(FLAGS, "launchers/slurm.py", arguments, stray="a sweep is given as --sweep")
     chosen = [name for name in ("dry_run", "wait", "status", "cancel") if FLAGS[name].value]
     if len(chosen) > 1:
         raise ConfigError(f"--{chosen[0]} and --{chosen[1]} do not go together")
@@ -86,7 +77,7 @@ def run(arguments: Sequence[str]) -> int:
     parse_flags(arguments)
     if FLAGS.help:
         told = HELP | {name: f"Resources.{name}, which see." for name in RESOURCES}
-        print("\n".join([__doc__ or "", *(f"  --{k:<11} {v}" for k, v in told.items())]))
+        print(help_text(__doc__, told))
         return 0
     if FLAGS.status or FLAGS.cancel:
         return _look() if FLAGS.status else _cancel()

@@ -129,7 +129,10 @@ def test_a_run_does_not_depend_on_how_many_processes_share_it(ranks, job, method
     rows = [metrics(folder) for folder in (shared[2], alone[2])]
     for ours, single in zip(*rows, strict=True):
         for key in ("train_loss", "temperature", "temperature_low", "temperature_high", "gradient"):
-            assert ours.get(key) == pytest.approx(single.get(key), rel=1e-4), key
+            if single.get(key) is None:  # a run without a teacher has no temperature
+                assert ours.get(key) is None
+            else:
+                assert ours[key] == pytest.approx(single[key], rel=1e-4), key
         assert ours["test_top1"] == single["test_top1"]  # every image counted once
 
 
