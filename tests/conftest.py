@@ -93,7 +93,7 @@ def python(tmp_path, environment):
 
 @pytest.fixture(scope="session")
 def teacher_file(tmp_path_factory):
-    """The weights of a trained digits teacher, made once a session."""
+    """The weights of a trained digits teacher, made once for all tests."""
     from ctkd.engine.console import Console
     from ctkd.engine.job import Job, execute
 
