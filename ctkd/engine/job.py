@@ -15,7 +15,7 @@ from ctkd.engine.distributed import World, joined
 from ctkd.engine.report import Summary
 from ctkd.engine.task import Task
 from ctkd.engine.teacher_setup import attach_cache, load_teacher
-from ctkd.engine.train import device_of, train
+from ctkd.engine.train import device_of, to_device, train
 from ctkd.engine.workdir import Workdir, identity_of
 from ctkd.errors import ConfigError
 from ctkd.memory import keep_freed_memory
@@ -195,7 +195,7 @@ def evaluate(job: Job, checkpoint: str | None, console: Console) -> dict[str, fl
     prepare_device(run)
     load_weights(run.student, str(path))
     task = make_task(run, World())
-    metrics = task.evaluate(run.student.to(device_of(run), memory_format=torch.channels_last))  # type: ignore[call-overload]
+    metrics = task.evaluate(to_device(run.student, device_of(run)))
     console.say(f"{path}:")
     for name, value in metrics.items():
         console.say(f"{name} {value:.4f}" if name.endswith("loss") else f"{name} {value:.2f} %")

@@ -1,11 +1,9 @@
 """Dynamic Temperature Knowledge Distillation: both networks' temperatures from their logits."""
 
-import math
-
 from torch import Tensor
 
 from ctkd.losses.kd import kd_rows, kl_rows
-from ctkd.losses.objectives import check_weights, teacher_given
+from ctkd.losses.objectives import check_weights, teacher_given, warmup_share
 from ctkd.losses.rows import cross_entropy_rows, prepare_rows
 from ctkd.registry import OBJECTIVES
 
@@ -101,9 +99,7 @@ class DTKD:
 
     def weights(self, position: float) -> dict[str, float]:
         """Rises over the first `warmup_epochs` epochs for "dtkd" and "kd", else constant."""
-        # A position that is a whole number but for rounding belongs to the epoch it begins.
-        epoch = math.floor(position + 1e-6) + 1
-        warmup = min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
+        warmup = warmup_share(position, self.warmup_epochs)
         return {
             "ce": self.ce_weight,
             "dtkd": warmup * self.dtkd_weight,

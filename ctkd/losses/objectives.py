@@ -175,9 +175,7 @@ class DKD:
 
     def weights(self, position: float) -> dict[str, float]:
         """Rises over the first `warmup_epochs` epochs for "tckd" and "nckd", else constant."""
-        # A position that is a whole number but for rounding belongs to the epoch it begins.
-        epoch = math.floor(position + 1e-6) + 1
-        warmup = min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
+        warmup = warmup_share(position, self.warmup_epochs)
         weights = {
             "ce": self.ce_weight,
             "tckd": warmup * self.tckd_weight,
@@ -186,6 +184,13 @@ class DKD:
         if self.kd_weight:
             weights["kd"] = self.kd_weight
         return weights
+
+
+def warmup_share(position: float, warmup_epochs: float) -> float:
+    """min(n / warmup_epochs, 1) in the whole n-th epoch, n from 1; 1 without warm-up."""
+    # A position that is a whole number but for rounding belongs to the epoch it begins.
+    epoch = math.floor(position + 1e-6) + 1
+    return min(epoch / warmup_epochs, 1.0) if warmup_epochs else 1.0
 
 
 def check_weights(owner: str, **weights: float) -> None:
