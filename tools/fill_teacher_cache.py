@@ -69,8 +69,9 @@ def _parser() -> argparse.ArgumentParser:
 def _fill(options: argparse.Namespace) -> None:
     from ctkd.engine.console import Console
     from ctkd.engine.distributed import World
-    from ctkd.engine.job import Job, make_task, prepare_device, trained_teacher
+    from ctkd.engine.job import Job, prepare_device, trained_teacher
     from ctkd.engine.task import Samples
+    from ctkd.engine.tasks import make_task
     from ctkd.engine.teacher_setup import attach_cache, cache_root, load_teacher
     from ctkd.engine.train import device_of
 
@@ -92,7 +93,7 @@ def _fill(options: argparse.Namespace) -> None:
     if run.teacher.weights is None:
         weights = trained_teacher(run, workdir, console)
         run.teacher = replace(run.teacher, weights=str(weights))
-    task = make_task(run, World())
+    task = make_task(run, device_of(run), World())
     teacher = load_teacher(run, device_of(run), World(), console)
     attach_cache(run, teacher, task, device_of(run), workdir, console)
     if teacher.cache is None or not isinstance(task, Samples):

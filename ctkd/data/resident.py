@@ -2,14 +2,13 @@
 
 import abc
 import hashlib
-import pathlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ctkd.data.augment import CropFlip
+from ctkd.data.dataset import ImageDataset
 from ctkd.seeds import generator
 
 
@@ -43,27 +42,15 @@ def take_validation(train: Split, count: int) -> tuple[Split, Split | None]:
     return parts[0], parts[1]
 
 
-class ResidentDataset(abc.ABC):
-    """What a run asks of a small data set; making one needs no data, `load` does.
+class ResidentDataset(ImageDataset):
+    """A small data set, read whole by `load`.
 
     Attributes:
-        num_classes: K; targets lie in [0, K).
-        shape: (channels, height, width) of an image.
-        mean, std: per channel, of pixels in [0, 1].
         views: the augmentation of the training images.
-        folder: where the images lie, as far as there is such a place.
     """
 
-    num_classes: int
-    shape: tuple[int, int, int]
-    mean: Sequence[float]
-    std: Sequence[float]
+    kind = "resident"
     views: CropFlip
-
-    @property
-    def folder(self) -> pathlib.Path | None:
-        """See above."""
-        return None
 
     @abc.abstractmethod
     def load(self) -> Splits:

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from ctkd.checks import expect
-from ctkd.data.resident import ResidentDataset
+from ctkd.data.dataset import Dataset
 from ctkd.engine.distiller import Distiller
-from ctkd.engine.fit import check_effect, check_network, check_policy
+from ctkd.engine.fit import check_effect, check_policy
 from ctkd.engine.optim import SGDRecipe
 from ctkd.engine.settings import Instrument, Method, Recipe, Runtime, Seed, Teacher, spell
+from ctkd.engine.tasks import kind_of
 from ctkd.engine.workdir import Settings
 from ctkd.errors import ConfigError
 from ctkd.registry import (
@@ -51,7 +52,7 @@ class Run:
     instrument: Instrument
     optimizer: SGDRecipe
     teacher: Teacher
-    dataset: ResidentDataset
+    dataset: Dataset
     student: nn.Module
     teacher_network: nn.Module | None
     distiller: Distiller
@@ -94,7 +95,7 @@ def build(
     instrument: Instrument = call.part(Instrument)
     optimizer: SGDRecipe = call.part(SGDRecipe)
 
-    dataset: ResidentDataset = call.component(DATASETS, "Recipe.dataset", recipe.dataset)
+    dataset: Dataset = call.component(DATASETS, "Recipe.dataset", recipe.dataset)
     offers = {"num_classes": dataset.num_classes}
     objective = call.component(OBJECTIVES, "Method.objective", method.objective)
     if objective.needs_teacher and teacher.network is None:
@@ -115,8 +116,8 @@ def build(
         )
     teacher_network = network if objective.needs_teacher else None
     for role, model in (("student", student), ("teacher", teacher_network)):
-        if known is None or known.is_new(model, dataset):
-            check_network(role, model, dataset, meta)
+        if model is not None and (known is None or known.is_new(model, dataset)):
+            kind_of(dataset).check_network(role, model, dataset, meta)
             if known is not None:
                 known.add(model, dataset)
     check_policy(distiller.policy, dataset)
@@ -205,17 +206,17 @@ class KnownNetworks:
             self._built[settings] = make()
         return self._built[settings]
 
-    def is_new(self, network: nn.Module | None, dataset: ResidentDataset) -> bool:
+    def is_new(self, network: nn.Module, dataset: Dataset) -> bool:
         """Whether the network has yet to be tried on images like these."""
         return self._case(network, dataset) not in self._fitting
 
-    def add(self, network: nn.Module | None, dataset: ResidentDataset) -> None:
+    def add(self, network: nn.Module, dataset: Dataset) -> None:
         """Remembers that the network was tried and fits."""
         self._fitting.add(self._case(network, dataset))
 
     @staticmethod
-    def _case(network: nn.Module | None, dataset: ResidentDataset) -> tuple[object, ...]:
-        return (id(network), tuple(dataset.shape), dataset.num_classes)
+    def _case(network: nn.Module, dataset: Dataset) -> tuple[object, ...]:
+        return (id(network), dataset.kind, getattr(dataset, "shape", None), dataset.num_classes)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The classification task on a resident data set."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +9,30 @@ from torch.nn import functional as F
 
 from ctkd.data.resident import ResidentDataset, ResidentImages, Splits
 from ctkd.engine.distributed import World
+from ctkd.engine.fit import check_network as check_network
 from ctkd.engine.task import Batch, DeferredBatch, Rows, StudentFunction, TeacherFunction
+from ctkd.errors import ConfigError
 from ctkd.seeds import generator
 
+if TYPE_CHECKING:
+    from ctkd.engine.build import Run
+
 EVALUATION_BATCH = 256
+
+
+def make_task(run: "Run", device: torch.device, world: World) -> "ClassificationTask":
+    """See `ctkd.engine.tasks.Kind`."""
+    assert isinstance(run.dataset, ResidentDataset)
+    splits, batch_size = run.dataset.load(), run.recipe.batch_size
+    wanted = (run.seed, device, world, run.recipe.steps_per_epoch)
+    task = ClassificationTask(run.dataset, splits, batch_size, *wanted)
+    last = len(splits.train) - batch_size * (task.steps_per_epoch - 1)
+    if last < world.size:
+        raise ConfigError(
+            f"the last batch of an epoch has {last} images for {world.size} processes: choose "
+            f"another batch_size than {batch_size}, or fewer processes"
+        )
+    return task
 
 
 class ClassificationTask:

@@ -6,18 +6,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ctkd.data.resident import ResidentDataset
+from ctkd.data.dataset import Dataset, ImageDataset
 from ctkd.errors import ConfigError
 
 
-def check_network(role: str, model: nn.Module | None, dataset: ResidentDataset, meta: bool) -> None:
+def check_network(role: str, model: nn.Module, dataset: ImageDataset, meta: bool) -> None:
     """Compares the classes that a network tells apart with the data set's.
 
     Raises:
         ConfigError: they differ, or the network cannot take the data set's images.
     """
-    if model is None:
-        return
     classes = _classifier_outputs(model) if meta else _try(role, model, dataset)
     if classes is None:
         classes = _try(role, model, dataset)
@@ -37,7 +35,7 @@ def _classifier_outputs(model: nn.Module) -> int | None:
     return linear[-1].out_features if linear else None
 
 
-def _try(role: str, model: nn.Module, dataset: ResidentDataset) -> int:
+def _try(role: str, model: nn.Module, dataset: ImageDataset) -> int:
     """The columns of the logits of two blank images."""
     was_training = model.training
     device = next(model.parameters()).device
@@ -52,7 +50,7 @@ def _try(role: str, model: nn.Module, dataset: ResidentDataset) -> int:
     return logits.shape[1]
 
 
-def check_policy(policy: nn.Module | None, dataset: ResidentDataset) -> None:
+def check_policy(policy: nn.Module | None, dataset: Dataset) -> None:
     """Asks the policy for a temperature: one made for other logits says so."""
     if policy is None:
         return

@@ -9,11 +9,10 @@ import torch
 
 from ctkd.engine import config
 from ctkd.engine.build import KnownNetworks, Run, build
-from ctkd.engine.classification import ClassificationTask
 from ctkd.engine.console import Console
 from ctkd.engine.distributed import World, joined
 from ctkd.engine.report import Summary
-from ctkd.engine.task import Task
+from ctkd.engine.tasks import make_task
 from ctkd.engine.teacher_setup import attach_cache, load_teacher
 from ctkd.engine.train import device_of, to_device, train
 from ctkd.engine.workdir import Workdir, identity_of
@@ -94,7 +93,7 @@ def _execute_in(workdir: Workdir, run: Run, job: Job, console: Console, world: W
     if run.teacher_network is not None and run.teacher.weights is None:
         weights = world.agree(lambda: str(trained_teacher(run, workdir, console)))
         run.teacher = replace(run.teacher, weights=weights)
-    task = make_task(run, world)
+    task = make_task(run, device_of(run), world)
     teacher = None
     if run.teacher_network is not None:
         teacher = load_teacher(run, device_of(run), world, console)
@@ -127,25 +126,6 @@ def prepare_device(run: Run) -> None:
         raise ConfigError(
             f"Runtime.device = {run.runtime.device!r} cannot be used: {reason}"
         ) from error
-
-
-def make_task(run: Run, world: World) -> Task:
-    """Loads the data.
-
-    Raises:
-        DataError: it is missing or damaged.
-        ConfigError: in the epoch's last batch a process would have nothing to do.
-    """
-    splits, batch_size = run.dataset.load(), run.recipe.batch_size
-    wanted = (run.seed, device_of(run), world, run.recipe.steps_per_epoch)
-    task = ClassificationTask(run.dataset, splits, batch_size, *wanted)
-    last = len(splits.train) - batch_size * (task.steps_per_epoch - 1)
-    if last < world.size:
-        raise ConfigError(
-            f"the last batch of an epoch has {last} images for {world.size} processes: choose "
-            f"another batch_size than {batch_size}, or fewer processes"
-        )
-    return task
 
 
 def teacher_job(run: Run) -> Job:
@@ -194,7 +174,7 @@ def evaluate(job: Job, checkpoint: str | None, console: Console) -> dict[str, fl
     path = pathlib.Path(checkpoint) if checkpoint else folder / "student_last.pt"
     prepare_device(run)
     load_weights(run.student, str(path))
-    task = make_task(run, World())
+    task = make_task(run, device_of(run), World())
     metrics = task.evaluate(to_device(run.student, device_of(run)))
     console.say(f"{path}:")
     for name, value in metrics.items():

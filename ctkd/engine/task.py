@@ -17,7 +17,7 @@ class Batch:
         targets: [B] for a classifier.
         indices, views: [B], each sample's place in the data set and its discrete view, on the
             host, so that looking rows up does not wait for a device.
-        rows: rows of the whole step (all ranks, all accumulated parts), where known beforehand.
+        samples: of the whole step (all ranks, all accumulated parts).
         coming: the indices and views of the epoch's later batches, or None where there are none.
     """
 
@@ -25,7 +25,7 @@ class Batch:
     targets: Tensor
     indices: Tensor
     views: Tensor
-    rows: int
+    samples: int
     coming: tuple[Tensor, Tensor] | None = None
 
     def parts(self, count: int) -> Iterator["Batch"]:
@@ -37,7 +37,7 @@ class Batch:
         wholes = (self.inputs, self.targets, self.indices, self.views)
         parts = (whole.tensor_split(count) for whole in wholes)
         for inputs, targets, indices, views in zip(*parts, strict=True):
-            yield Batch(inputs, targets, indices, views, self.rows, self.coming)
+            yield Batch(inputs, targets, indices, views, self.samples, self.coming)
 
 
 class DeferredBatch(Batch):
@@ -51,11 +51,11 @@ class DeferredBatch(Batch):
         make: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
         indices: Tensor,
         views: Tensor,
-        rows: int,
+        samples: int,
         coming: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """`make` gives (inputs, targets) of indices and views; the rest is as in `Batch`."""
-        vars(self).update(make=make, indices=indices, views=views, rows=rows, coming=coming)
+        vars(self).update(make=make, indices=indices, views=views, samples=samples, coming=coming)
 
     @functools.cached_property
     def _made(self) -> tuple[Tensor, Tensor]:
@@ -83,6 +83,7 @@ class Rows:
         targets: classes [N].
         groups: [N] what each row is reported under (background, foreground), or None.
         other_losses: scalars that ride along with weight 1 (box regression, say).
+        total: rows of the whole step, where that is not the number of its samples.
     """
 
     student: Tensor
@@ -90,6 +91,7 @@ class Rows:
     targets: Tensor
     groups: Tensor | None = None
     other_losses: dict[str, Tensor] = field(default_factory=dict)
+    total: int | None = None
 
 
 StudentFunction = Callable[[Tensor], Tensor]

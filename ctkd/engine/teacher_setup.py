@@ -6,6 +6,7 @@ import pathlib
 
 import torch
 
+from ctkd.data.dataset import ImageDataset
 from ctkd.engine.build import Run
 from ctkd.engine.compilation import compiles_teacher
 from ctkd.engine.console import Console
@@ -30,6 +31,7 @@ def load_teacher(run: Run, device: torch.device, world: World, console: Console)
     assert run.teacher_network is not None
     assert run.teacher.weights is not None
     info = load_weights(run.teacher_network, run.teacher.weights)
+    assert isinstance(run.dataset, ImageDataset)
     example = torch.randn(2, *run.dataset.shape, generator=generator("folding"))
     network, reason = fold(run.teacher_network.eval(), example)
     if reason is not None:

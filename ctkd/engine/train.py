@@ -158,7 +158,7 @@ class Trainer:
         self.progress.steps += 1
         if self.warm:
             self.progress.train_seconds += time.perf_counter() - started
-            self.progress.timed_images += batch.rows
+            self.progress.timed_images += batch.samples
         self.warm = True
         shown = lambda_ if self.distiller.learned else None
         self.console.step(self.progress, self.meter, self.rate, shown)
@@ -169,7 +169,7 @@ class Trainer:
         """Moves student and temperature; nothing here waits for the device."""
         parts = [self.backward(part, teacher) for part in batch.parts(self.run.runtime.accumulate)]
         moved = [*self.optimizer.student, *self.optimizer.policy]
-        outcome = sum_over_ranks(self.world, moved, merge(parts), batch.rows)
+        outcome = sum_over_ranks(self.world, moved, merge(parts), batch.samples)
         return outcome, self.optimizer.step()
 
     def backward(self, part: Batch, teacher: TeacherFunction | None) -> Outcome:
@@ -180,7 +180,7 @@ class Trainer:
             rows.student.float(),
             rows.teacher,
             rows.targets,
-            total_rows=part.rows,
+            total_rows=rows.total or part.samples,
             other_losses=rows.other_losses,
         )
         outcome.loss.backward()  # type: ignore[no-untyped-call]

@@ -44,7 +44,7 @@ def indices(batches):
 
 def test_an_epoch_has_each_image_once_and_the_last_batch_may_be_smaller():
     batches = list(make().batches(1, skip=0))
-    assert [batch.rows for batch in batches] == [16, 16, 16, 2]
+    assert [batch.samples for batch in batches] == [16, 16, 16, 2]
     assert [len(batch.inputs) for batch in batches] == [16, 16, 16, 2]
     assert indices(batches).sort().values.tolist() == list(range(TRAIN))
     assert make().steps_per_epoch == 4
@@ -92,7 +92,7 @@ def test_ranks_share_a_step_and_together_make_it_up():
     ranks = [list(make(world=World(rank, 3)).batches(1, 0)) for rank in range(3)]
     for step, whole in enumerate(alone):
         parts = [batches[step] for batches in ranks]
-        assert all(part.rows == whole.rows for part in parts)
+        assert all(part.samples == whole.samples for part in parts)
         together = torch.cat([part.indices for part in parts]).sort().values
         assert torch.equal(together, whole.indices.sort().values)
     assert World().is_main
@@ -164,7 +164,7 @@ def test_rows_are_the_networks_logits():
 
     def teacher(batch):
         asked.append(batch)
-        return torch.zeros(batch.rows, CLASSES)
+        return torch.zeros(batch.samples, CLASSES)
 
     batch = next(task.batches(1, 0))
     rows = task.rows(lambda images: images.flatten(1), teacher, batch)
@@ -182,5 +182,5 @@ def test_parts_of_a_batch_make_it_up_and_keep_the_whole_steps_rows(count):
     for name in ("inputs", "targets", "indices", "views"):
         together = torch.cat([getattr(part, name) for part in parts])
         assert torch.equal(together, getattr(batch, name))
-    assert {part.rows for part in parts} == {16}
+    assert {part.samples for part in parts} == {16}
     assert all(isinstance(part, Batch) for part in parts)

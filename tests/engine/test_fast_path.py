@@ -14,8 +14,9 @@ from ctkd.engine.classification import ClassificationTask
 from ctkd.engine.console import Console
 from ctkd.engine.distributed import World
 from ctkd.engine.graph import WARM_UP, GraphedStep
-from ctkd.engine.job import Job, make_task
+from ctkd.engine.job import Job
 from ctkd.engine.task import Batch, DeferredBatch
+from ctkd.engine.tasks import make_task
 from ctkd.engine.teacher_setup import load_teacher
 from ctkd.engine.train import Trainer
 from ctkd.engine.workdir import Workdir
@@ -45,7 +46,7 @@ def trainer(teacher_file, tmp_path):
         job = Job([f"gin/digits/{method}.gin"], [*given, "batch_size = 32", *bindings])
         run, console = job.build(), Console(quiet=True)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        task = make_task(run, World())
+        task = make_task(run, device, World())
         teacher = load_teacher(run, device, World(), console)
         made = Trainer(run, task, teacher, Workdir(tmp_path), console, World())
         made.student.train()

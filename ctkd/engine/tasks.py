@@ -1,0 +1,41 @@
+"""Which task a data set calls for: one module to each kind of samples."""
+
+import importlib
+from typing import TYPE_CHECKING, Protocol, cast
+
+import torch
+from torch import nn
+
+from ctkd.data.dataset import Dataset
+from ctkd.engine.distributed import World
+from ctkd.engine.task import Task
+
+if TYPE_CHECKING:
+    from ctkd.engine.build import Run
+
+MODULES = {"resident": "ctkd.engine.classification"}
+
+
+class Kind(Protocol):
+    """What a module of `MODULES` offers."""
+
+    def make_task(self, run: "Run", device: torch.device, world: World) -> Task:
+        """Reads the data.
+
+        Raises:
+            DataError: it is missing or damaged.
+            ConfigError: in the epoch's last batch a process would have nothing to do.
+        """
+
+    def check_network(self, role: str, model: nn.Module, dataset: Dataset, meta: bool) -> None:
+        """Raises ConfigError where a network does not fit the data set's samples and classes."""
+
+
+def kind_of(dataset: Dataset) -> Kind:
+    """The module that makes tasks of such data sets, imported when it is asked for."""
+    return cast("Kind", importlib.import_module(MODULES[dataset.kind]))
+
+
+def make_task(run: "Run", device: torch.device, world: World) -> Task:
+    """The task of the run's data set, its data read; see `Kind`."""
+    return kind_of(run.dataset).make_task(run, device, world)
