@@ -171,6 +171,7 @@ DATASETS = Registry(
         "digits": "ctkd.data.digits",
         "cifar100": "ctkd.data.cifar",
         "cifar10": "ctkd.data.cifar",
+        "coco": "ctkd.data.coco",
     },
 )
 # For small images, and quick to build: a file of weights that does not fit is compared with these.
@@ -187,7 +188,11 @@ SMALL_NETWORKS = {
     }.items()
     for name in names.split()
 }
-MODELS = Registry("network", "recipe", SMALL_NETWORKS)
+DETECTORS = {
+    f"fasterrcnn_{backbone}_fpn": "ctkd.models.detection"
+    for backbone in ("resnet18", "resnet50", "resnet101", "mobilenet_v2")
+}
+MODELS = Registry("network", "recipe", {**SMALL_NETWORKS, **DETECTORS})
 TRANSFORMS = Registry(
     "logit transform", "method", {"LogitStandardization": "ctkd.losses.transforms"}
 )

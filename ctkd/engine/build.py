@@ -96,7 +96,7 @@ def build(
     optimizer: SGDRecipe = call.part(SGDRecipe)
 
     dataset: Dataset = call.component(DATASETS, "Recipe.dataset", recipe.dataset)
-    offers = {"num_classes": dataset.num_classes}
+    offers = dataset.offers
     objective = call.component(OBJECTIVES, "Method.objective", method.objective)
     if objective.needs_teacher and teacher.network is None:
         raise ConfigError(

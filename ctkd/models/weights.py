@@ -117,7 +117,9 @@ def _fitting(found: Mapping[str, State], own: State) -> tuple[str, State] | None
     """The first container that holds the network's keys and shapes; absent counters become 0."""
     counters = {key: torch.tensor(0) for key in own if key.endswith(COUNTER)}
     for container, state in found.items():
-        whole = {**counters, **state}
+        # A frozen normalisation counts no batches: its counter, where a file has one, is nobody's.
+        used = {k: v for k, v in state.items() if k in own or not k.endswith(COUNTER)}
+        whole = {**counters, **used}
         if whole.keys() == own.keys() and _shapes(whole) == _shapes(own):
             return container, whole
     return None
