@@ -30,7 +30,9 @@ class AspectBatches:
             ConfigError: a batch is larger than the data set.
         """
         fine = batch_size <= len(wide)
-        expect(fine, "Recipe", "batch_size", batch_size, f"at most the {len(wide)} images there are")
+        expect(
+            fine, "Recipe", "batch_size", batch_size, f"at most the {len(wide)} images there are"
+        )
         self._wide, self._size, self._seed = wide.tolist(), batch_size, seed
         self.steps_per_pass = len(wide) // batch_size
         # A step asks for its own pass only, and its neighbours for the same one.

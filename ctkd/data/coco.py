@@ -1,7 +1,7 @@
 """COCO 2017 and data sets in its layout: pictures with boxes.
 
-    DATA_DIR/annotations/instances_train2017.json    DATA_DIR/train2017/*.jpg
-    DATA_DIR/annotations/instances_val2017.json      DATA_DIR/val2017/*.jpg
+DATA_DIR/annotations/instances_train2017.json    DATA_DIR/train2017/*.jpg
+DATA_DIR/annotations/instances_val2017.json      DATA_DIR/val2017/*.jpg
 """
 
 import os
@@ -196,9 +196,7 @@ class COCO(Dataset):
         file = folder / "annotations" / f"instances_{name}.json"
         if not file.is_file():
             raise DataError(self._advice(f"{file} does not exist"))
-        return read_annotations(
-            file, folder / name, self._categories, self._by_id, self._faults
-        )
+        return read_annotations(file, folder / name, self._categories, self._by_id, self._faults)
 
     def _advice(self, problem: str) -> str:
         train, test = self._names

@@ -101,7 +101,7 @@ def read_annotations(
     labels = _labels(file, content["categories"], categories, by_id)
     images = _images(file, folder, content["images"], counted)
     boxes: dict[int, list[tuple[list[float], int]]] = {number: [] for number in images}
-    truth = []
+    truth: list[Entry] = []
     known = {image["id"] for image in content["images"]}
     for annotation in content["annotations"]:
         fault = _fault(annotation, images, known, labels)
@@ -229,7 +229,9 @@ def _images(
     try:
         present = {entry.name for entry in os.scandir(folder)}
     except OSError as error:
-        raise DataError(f"the pictures' folder {folder} cannot be read: {error.strerror}") from error
+        raise DataError(
+            f"the pictures' folder {folder} cannot be read: {error.strerror}"
+        ) from error
     found: dict[int, Entry] = {}
     for image in listed:
         wanted = ("id", "file_name", "width", "height")

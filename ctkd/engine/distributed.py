@@ -56,6 +56,14 @@ class World:
         torch.distributed.all_reduce(told, group=self.control)
         return bool(told > 0)
 
+    def gather(self, mine: T) -> list[T]:
+        """What every rank brought, in the ranks' order, on every rank."""
+        if self.size == 1:
+            return [mine]
+        brought: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(brought, mine, group=self.control)
+        return brought
+
     def agree(self, ask: Callable[[], T]) -> T:
         """What `ask` returns on the first rank, which alone calls it; the others wait.
 

@@ -94,6 +94,8 @@ def _execute_in(workdir: Workdir, run: Run, job: Job, console: Console, world: W
         weights = world.agree(lambda: str(trained_teacher(run, workdir, console)))
         run.teacher = replace(run.teacher, weights=weights)
     task = make_task(run, device_of(run), world)
+    for note in getattr(task, "notes", ()):
+        console.say(note)
     teacher = None
     if run.teacher_network is not None:
         teacher = load_teacher(run, device_of(run), world, console)

@@ -16,14 +16,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ctkd.engine.distiller import Distiller
 from ctkd.engine.settings import Instrument
-from ctkd.engine.task import Batch, Task, TeacherFunction
+from ctkd.engine.task import Batch, Rows, Task, TeacherFunction
+from ctkd.seeds import seed_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 GOLDEN = (math.sqrt(5) - 1) / 2
 REFINEMENTS = 30  # golden sections: the bracket of two grid steps shrinks by 1e6
+ROW_COLUMNS = ("group", "target", "temperature", "student_ce")
+ROW_COLUMNS += ("teacher_confidence", "teacher_target")  # the largest probability, the target's
 PROBE_STEP = 1e-3  # length of a trial step of the policy's parameters
 ROUNDING = 1e-6  # a policy's T is float32, so smaller relative changes of the loss say nothing
 GRADIENT_TOLERANCE = 0.05  # finite differences of a float64 loss agree far better than this
@@ -44,7 +48,7 @@ class Probe:
         """L over the grid, T*, the policy's T and the regret; see `landscape.jsonl` in README.
 
         The `warnings` say what the policy's gradient betrays: one that does not climb L, or that
-        is not L's derivative.
+        is not L's derivative. The `rows` are those of `rows.csv`, none for one common T.
         """
         with _undisturbed(student, distiller):
             return self._measure(student, distiller)
@@ -74,8 +78,26 @@ class Probe:
             "quantiles": quantiles,
             "regret": 1 - own / loss_star if loss_star > 0 else 0.0,
             "bounds": list(bounds) if bounds else None,
+            "rows": self._told_apart(rows, temperatures) if len(temperatures) > 1 else [],
             "warnings": game.faults(),
         }
+
+    def _told_apart(self, rows: Rows, temperatures: Tensor) -> list[tuple[str | float, ...]]:
+        """A row each: `ROW_COLUMNS`."""
+        assert rows.teacher is not None
+        confidences = rows.teacher.double().softmax(dim=1)
+        numbers = (
+            temperatures.double(),
+            F.cross_entropy(rows.student.double(), rows.targets, reduction="none"),
+            confidences.amax(dim=1),
+            confidences.gather(1, rows.targets[:, None]).squeeze(1),
+        )
+        names: dict[int, str] = getattr(self._task, "class_names", {})
+        targets = [names.get(number, str(number)) for number in rows.targets.tolist()]
+        groups = ["all"] * len(targets)
+        if rows.groups is not None:
+            groups = [rows.group_names[place] for place in rows.groups.tolist()]
+        return list(zip(groups, targets, *(values.tolist() for values in numbers), strict=True))
 
     def _refine(self, game: "_Game", best: int, loss: float) -> tuple[float, float]:
         """Golden-section search between the best grid point's neighbours, in log T."""
@@ -187,10 +209,11 @@ class _Game:
 
 @contextlib.contextmanager
 def _undisturbed(*modules: nn.Module) -> Iterator[None]:
-    """Train mode inside; afterwards modes, buffers and random state are as they were."""
+    """Train mode and always the same random numbers inside; afterwards all is as it was."""
     modes = [(module, module.training) for module in modules]
     buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
     with torch.random.fork_rng():
+        torch.manual_seed(seed_of("instrument"))  # a detector draws its proposals
         try:
             for module in modules:
                 module.train()

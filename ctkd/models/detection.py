@@ -27,7 +27,6 @@ Norm = Literal["auto", "batch", "frozen"]
 Sizes = list[tuple[int, int]]
 Targets = list[dict[str, Tensor]]
 RATIOS = (0.5, 1.0, 2.0)
-PYRAMID = 256  # channels of every level
 
 
 @dataclass(frozen=True)
@@ -148,29 +147,33 @@ def detector(
     anchor_sizes: Sequence[int],
     rois_per_image: int,
     anchors_per_image: int,
+    pyramid_channels: int,
 ) -> Detector:
     """A detector on a backbone.
 
     Args:
         num_classes: columns of a row of class logits, the background included.
-        weights: of the backbone, pretrained on ImageNet: a file, a URL, or the name of torchvision's
-            (IMAGENET1K_V1), which is downloaded; None begins at random.
-        trainable_stages: the last so many of the backbone's five stages are trained; None for 3 with
-            pretrained weights and all 5 without.
+        weights: of the backbone, pretrained on ImageNet: a file, a URL, or the name of
+            torchvision's (IMAGENET1K_V1), which are downloaded; None begins at random.
+        trainable_stages: the last so many of the backbone's five stages are trained; None for 3
+            with pretrained weights and all 5 without.
         norm: "frozen" leaves normalisations as the pretrained weights have them, "batch" trains
             them; "auto" does what fits `weights`.
         min_size, max_size: sides to which a picture is resized when it is judged.
         anchor_sizes: pixels, one for each of the five levels.
         rois_per_image: proposals sampled for training, a quarter of them foreground at most.
         anchors_per_image: anchors sampled for training the proposals.
+        pyramid_channels: of every level; 256 is everybody's, fewer make a network for trying out.
 
     Raises:
         ConfigError: a value out of range, or a name that torchvision does not know.
         DataError: the backbone's weights are missing or do not fit.
     """
     owner = "fasterrcnn"
-    for name, value in (("rois_per_image", rois_per_image), ("num_classes", num_classes - 1)):
+    counts = {"rois_per_image": rois_per_image, "anchors_per_image": anchors_per_image}
+    for name, value in {**counts, "pyramid_channels": pyramid_channels}.items():
         expect(value >= 1, owner, name, value, "a number of 1 or more")
+    expect(num_classes >= 2, owner, "num_classes", num_classes, "2 or more, with the background")
     fine = trainable_stages is None or 0 <= trainable_stages <= 5
     expect(fine, owner, "trainable_stages", trainable_stages, "None or a number from 0 to 5")
     fine = len(anchor_sizes) == 5 and all(size > 0 for size in anchor_sizes)
@@ -186,7 +189,7 @@ def detector(
         for name in stage:
             body.get_submodule(name).requires_grad_(False)
     levels = {name: str(level) for level, name in enumerate(stages.levels)}
-    backbone = BackboneWithFPN(body, levels, list(stages.channels), PYRAMID)
+    backbone = BackboneWithFPN(body, levels, list(stages.channels), pyramid_channels)
     anchors = AnchorGenerator(tuple((size,) for size in anchor_sizes), (RATIOS,) * 5)
     return Detector(
         backbone,
@@ -212,6 +215,7 @@ def _register(name: str, stages: Stages) -> None:
         anchor_sizes: Sequence[int] = (32, 64, 128, 256, 512),
         rois_per_image: int = 512,
         anchors_per_image: int = 256,
+        pyramid_channels: int = 256,
     ) -> nn.Module:
         return detector(
             stages,
@@ -224,6 +228,7 @@ def _register(name: str, stages: Stages) -> None:
             anchor_sizes,
             rois_per_image,
             anchors_per_image,
+            pyramid_channels,
         )
 
     build.__name__ = build.__qualname__ = name
