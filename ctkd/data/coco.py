@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ctkd.checks import expect
-from ctkd.data.coco_json import Annotated, Faults, read_annotations
+from ctkd.data.coco_json import Annotated, Faults, read_annotations, read_names
 from ctkd.data.dataset import Dataset
 from ctkd.data.pictures import read_picture
 from ctkd.errors import DataError
@@ -187,6 +187,13 @@ class COCO(Dataset):
             for split, count in zip((train, test), counts, strict=True)
         )
         return Splits(train, test)
+
+    def class_names(self) -> dict[int, str]:
+        """Of every target, as the test split's json has them. Raises DataError without it."""
+        if self.folder is None:
+            raise DataError(self._advice("no place was given for the annotations"))
+        file = self.folder / "annotations" / f"instances_{self._names[1]}.json"
+        return read_names(file, self._categories, self._by_id)
 
     def reader(self, split: Annotated) -> Reader:
         """What makes samples of a split."""

@@ -123,6 +123,18 @@ def read_annotations(
     return _assemble(folder, content, images, boxes, labels, truth, counted)
 
 
+def read_names(file: pathlib.Path, categories: int, by_id: bool) -> dict[int, str]:
+    """The names of all labels, 0 being the background; as `read_annotations` numbers them."""
+    listed = _read(file)["categories"]
+    labels = _labels(file, listed, categories, by_id)
+    return _names(listed, labels)
+
+
+def _names(listed: list[Entry], labels: dict[int, int]) -> dict[int, str]:
+    names = {category["id"]: str(category["name"]) for category in listed}
+    return {0: "background"} | {label: names[number] for number, label in labels.items()}
+
+
 def _assemble(
     folder: pathlib.Path,
     content: dict[str, list[Entry]],
@@ -134,7 +146,6 @@ def _assemble(
 ) -> Annotated:
     flat = [pair for pairs in boxes.values() for pair in pairs]
     shapes = [(image["width"], image["height"]) for image in images.values()]
-    names = {category["id"]: str(category["name"]) for category in content["categories"]}
     counts = torch.tensor([0, *(len(pairs) for pairs in boxes.values())])
     return Annotated(
         paths=[str(folder / image["file_name"]) for image in images.values()],
@@ -144,7 +155,7 @@ def _assemble(
         labels=torch.tensor([label for _, label in flat], dtype=torch.int64),
         starts=counts.cumsum(0),
         category_ids={label: number for number, label in labels.items()},
-        names={0: "background"} | {label: names[number] for number, label in labels.items()},
+        names=_names(content["categories"], labels),
         truth={
             "images": list(images.values()),
             "annotations": truth,
