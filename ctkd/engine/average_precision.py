@@ -30,8 +30,9 @@ def average_precision(truth: Truth, found: list[Found], per_class: bool) -> dict
 
     with contextlib.redirect_stdout(io.StringIO()):
         reference = _indexed(truth)
-        # pycocotools reads no empty list of results.
-        results = reference.loadRes(found) if found else _indexed({**truth, "annotations": []})
+        # pycocotools writes into what it is given, and reads no empty list of results.
+        copies = [dict(one) for one in found]
+        results = reference.loadRes(copies) if found else _indexed({**truth, "annotations": []})
         judged = COCOeval(reference, results, "bbox")
         judged.evaluate()
         judged.accumulate()
@@ -66,7 +67,6 @@ def _indexed(truth: Truth) -> Any:
     from pycocotools.coco import COCO
 
     made = COCO()
-    # pycocotools writes into the annotations that it is given.
     made.dataset = {
         **truth,
         "annotations": [dict(annotation) for annotation in truth["annotations"]],

@@ -111,7 +111,7 @@ def test_a_fault_in_the_data_is_told_and_counted(train, coco_json):
     coco_json(lambda content: content["annotations"][0].update(category_id=77))
     run = train("vanilla", status=2, distilled=False)
     assert "1 annotations of a category that is not listed: annotation 1" in run.result.err
-    run = train("vanilla", "coco.faults = 'skip'", distilled=False)
+    run = train("vanilla", "coco.faults = 'skip'", workdir="skipped", distilled=False)
     assert "left out 1 annotations of a category that is not listed" in run.result.out
 
 
