@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ctkd.checks import expect
-from ctkd.data.coco_json import Annotated, Faults, read_annotations, read_names
+from ctkd.data.coco_faults import Faults
+from ctkd.data.coco_json import Annotated, read_annotations, read_names
 from ctkd.data.dataset import Dataset
 from ctkd.data.pictures import read_picture
 from ctkd.errors import DataError

@@ -5,22 +5,15 @@ category_id, bbox as x, y, width, height in pixels, iscrowd, area) and `categori
 """
 
 import json
-import math
 import os
 import pathlib
-from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ctkd.data.coco_faults import Counted, Entry, Faults, fault_of
 from ctkd.errors import DataError
-
-Faults = Literal["refuse", "skip"]
-Entry = dict[str, Any]
-ROUNDING = 1.0  # pixels that a box may reach over its picture's edge; COCO's own round so
-NAMED = 3  # faults named in a message
 
 
 @dataclass(frozen=True)
@@ -97,14 +90,14 @@ def read_annotations(
         DataError: the json is missing, damaged or empty; or, where faults are refused, one of them.
     """
     content = _read(file)
-    counted = _Counted(file, faults)
+    counted = Counted(file, faults)
     labels = _labels(file, content["categories"], categories, by_id)
     images = _images(file, folder, content["images"], counted)
     boxes: dict[int, list[tuple[list[float], int]]] = {number: [] for number in images}
     truth: list[Entry] = []
     known = {image["id"] for image in content["images"]}
     for annotation in content["annotations"]:
-        fault = _fault(annotation, images, known, labels)
+        fault = fault_of(annotation, images, known, labels)
         if fault is not None:
             counted.fault(fault, f"annotation {annotation.get('id', annotation)}")
             continue
@@ -142,7 +135,7 @@ def _assemble(
     boxes: dict[int, list[tuple[list[float], int]]],
     labels: dict[int, int],
     truth: list[Entry],
-    counted: "_Counted",
+    counted: Counted,
 ) -> Annotated:
     flat = [pair for pairs in boxes.values() for pair in pairs]
     shapes = [(image["width"], image["height"]) for image in images.values()]
@@ -163,35 +156,6 @@ def _assemble(
         },
         passed_over=dict(counted.notes),
     )
-
-
-@dataclass
-class _Counted:
-    """What is wrong with a file, and what is left out of it."""
-
-    file: pathlib.Path
-    faults: Faults
-    notes: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
-
-    def note(self, what: str) -> None:
-        self.notes[what] += 1
-
-    def fault(self, what: str, where: str) -> None:
-        self.note(what)
-        self.examples.setdefault(what, []).append(where)
-
-    def raise_faults(self) -> None:
-        if self.faults == "skip" or not self.examples:
-            return
-        lines = [
-            f"{len(found)} {what}: {', '.join(found[:NAMED])}" + (", …" if found[NAMED:] else "")
-            for what, found in self.examples.items()
-        ]
-        raise DataError(
-            f"{self.file}: {'; '.join(lines)}. Mend the file, or have them left out and counted: "
-            "--gin_param \"coco.faults = 'skip'\""
-        )
 
 
 def _read(file: pathlib.Path) -> dict[str, list[Entry]]:
@@ -234,7 +198,7 @@ def _labels(
 
 
 def _images(
-    file: pathlib.Path, folder: pathlib.Path, listed: list[Entry], counted: _Counted
+    file: pathlib.Path, folder: pathlib.Path, listed: list[Entry], counted: Counted
 ) -> dict[int, Entry]:
     """The images by id, those whose file is there."""
     try:
@@ -259,29 +223,6 @@ def _images(
         else:
             counted.fault(f"pictures missing in {folder}", name)
     return found
-
-
-def _fault(
-    annotation: Entry, images: dict[int, Entry], known: set[int], labels: dict[int, int]
-) -> str | None:
-    """What is wrong with an annotation, in the plural."""
-    if annotation.get("image_id") not in known:
-        return "annotations of an image that is not listed"
-    if annotation.get("category_id") not in labels:
-        return "annotations of a category that is not listed"
-    box = annotation.get("bbox")
-    if not (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(isinstance(number, (int, float)) and math.isfinite(number) for number in box)
-    ):
-        return "annotations without a box of four numbers"
-    image = images.get(annotation["image_id"])
-    if image is None:
-        return None
-    x, y, width, height = box
-    over = max(-x, -y, x + width - image["width"], y + height - image["height"])
-    return "boxes outside their picture" if over > ROUNDING else None
 
 
 def _inside(x: float, y: float, width: float, height: float, image: Entry) -> list[float] | None:

@@ -228,9 +228,7 @@ class Trainer:
         measured = self.probe.measure(self.student, self.distiller)
         for fault in measured.pop("warnings"):
             self.console.warn(fault)
-        rows = measured.pop("rows")
-        if epoch == self.run.recipe.epochs:
-            self.progress.rows = rows
+        self.progress.rows = measured.pop("rows")  # those of the last epoch stay
         self.progress.landscape.append({"epoch": epoch, **measured})
         return report.landscape_record(measured)
 
