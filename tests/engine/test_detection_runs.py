@@ -199,15 +199,17 @@ def test_two_ranks_take_the_steps_of_one(arguments, tmp_path, environment, folde
 
 @pytest.mark.slow
 def test_a_small_student_overfits_eight_real_pictures(command, coco128, tmp_path, folder):
-    """See OVERFIT for the trial that the bounds come from."""
+    """The trial: of 120 epochs of 2 steps, the 9th had a loss of 2.7, the 20th of 1.0 and AP50 59,
+    the 51st of 0.69 and AP50 84. The bounds leave room for another machine's rounding.
+    """
     given = [
         f"data_dir = {str(coco128)!r}",
         "coco.train_pictures = 8",
         "coco.test_pictures = 8",
         "coco.flip = False",
         "coco.short_sides = (112,)",
-        "epochs = 120",
-        "Recipe.eval_every = 120",
+        "epochs = 30",
+        "Recipe.eval_every = 30",
         "Runtime.tensorboard = False",
     ]
     told = command(
@@ -217,6 +219,7 @@ def test_a_small_student_overfits_eight_real_pictures(command, coco128, tmp_path
         "--workdir=run",
     )
     assert told.status == 0, told.err
-    losses = folder(tmp_path / "run").column("train_loss")
-    assert losses[-1] < losses[0] / 3
-    assert folder(tmp_path / "run").summary["last_ap50"] > 20
+    run = folder(tmp_path / "run")
+    losses = run.column("train_loss")
+    assert losses[-1] < losses[0] / 2.5
+    assert run.summary["last_ap50"] > 25
