@@ -14,10 +14,11 @@ from ctkd.data.dataset import Dataset
 from ctkd.data.stream import stream
 from ctkd.engine.average_precision import Found, average_precision, results_text
 from ctkd.engine.distributed import World
+from ctkd.engine.proposals import ProposalSettings
 from ctkd.engine.task import Batch, Rows, StudentFunction, TeacherFunction
 from ctkd.engine.teacher import FrozenTeacher
 from ctkd.errors import ConfigError, DataError
-from ctkd.losses.detection import GROUPS, row_groups
+from ctkd.losses.detection import GROUPS, row_groups, row_weights
 from ctkd.models.detection import Detector, Proposals, Sampled
 from ctkd.seeds import generator, seed_of
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ctkd.engine.build import Run
 
 Loaded = list[Sample] | DataError
+PART = ProposalSettings  # what a method may set besides, for this kind of task alone
 
 
 def make_task(run: "Run", device: torch.device, world: World) -> "DetectionTask":
@@ -37,7 +39,8 @@ def make_task(run: "Run", device: torch.device, world: World) -> "DetectionTask"
     # sample.
     expect(parts == 1, "Runtime", "accumulate", parts, "1 for detection: lower batch_size instead")
     loading = Loading(size, run.seed, run.runtime.workers, run.recipe.steps_per_epoch)
-    return DetectionTask(run.dataset, run.dataset.load(), loading, device, world)
+    background = run.task_part.background_weight
+    return DetectionTask(run.dataset, run.dataset.load(), loading, device, world, background)
 
 
 def check_network(role: str, model: nn.Module, dataset: Dataset, meta: bool) -> None:
@@ -85,10 +88,16 @@ class DetectionTask:
     primary = "ap"
 
     def __init__(
-        self, dataset: COCO, splits: Splits, loading: Loading, device: torch.device, world: World
+        self,
+        dataset: COCO,
+        splits: Splits,
+        loading: Loading,
+        device: torch.device,
+        world: World,
+        background_weight: float = 1.0,
     ) -> None:
         """Holds annotations only; pictures are read as they are needed."""
-        self.device, self.world = device, world
+        self.device, self.world, self._background = device, world, background_weight
         self._dataset, self._splits, self._loading = dataset, splits, loading
         sizes = splits.train.sizes
         wide = sizes[:, 0] >= sizes[:, 1]
@@ -148,6 +157,7 @@ class DetectionTask:
             group_names=GROUPS,
             other_losses=sampled.losses,
             total=int(self.world.sum(torch.tensor(len(targets)))),
+            weights=None if self._background == 1 else row_weights(targets, self._background),
         )
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:

@@ -120,6 +120,7 @@ class Distiller(nn.Module):
         other_losses: dict[str, Tensor] | None = None,
         groups: Tensor | None = None,
         group_names: Sequence[str] = (),
+        row_weights: Tensor | None = None,
     ) -> Outcome:
         """The step's loss, or this part's share of it.
 
@@ -130,6 +131,7 @@ class Distiller(nn.Module):
             total_rows: the rows of the whole step, where this is a part of it (default N).
             other_losses: scalars of this part that ride along with weight 1.
             groups, group_names: [N] and what its numbers mean: groups of rows to be told apart.
+            row_weights: [N], what a row counts for in the loss; the terms told of are plain means.
 
         Raises:
             ValueError: no position was ever given.
@@ -141,12 +143,16 @@ class Distiller(nn.Module):
         terms, temperature = self.terms(student_logits, teacher_logits, targets)
         rows = len(targets)
         share = rows / (total_rows or rows)
-        # A term that is already a mean over the part counts by the part's share of the rows.
-        means = {
-            name: term * share if term.dim() == 0 else term.sum() / (total_rows or rows)
-            for name, term in terms.items()
-        }
-        loss = torch.stack([self._buffer(f"weight_{k}") * mean for k, mean in means.items()]).sum()
+
+        def mean(term: Tensor) -> Tensor:
+            # A term that is already a mean over the part counts by the part's share of the rows.
+            return term * share if term.dim() == 0 else term.sum() / (total_rows or rows)
+
+        means = {name: mean(term) for name, term in terms.items()}
+        counted = means
+        if row_weights is not None:
+            counted = {name: mean(term) for name, term in weigh(terms, row_weights).items()}
+        loss = torch.stack([self._buffer(f"weight_{k}") * m for k, m in counted.items()]).sum()
         for name, value in (other_losses or {}).items():
             means[name] = value * share
             loss = loss + means[name]
@@ -193,3 +199,10 @@ class Distiller(nn.Module):
 
     def _buffer(self, name: str) -> Tensor:
         return self.get_buffer(name)
+
+
+def weigh(terms: dict[str, Tensor], row_weights: Tensor | None) -> dict[str, Tensor]:
+    """The terms with each row times its weight; a term that is not made of rows as it is."""
+    if row_weights is None:
+        return terms
+    return {k: term * row_weights if term.dim() else term for k, term in terms.items()}

@@ -48,6 +48,14 @@ class World:
             torch.distributed.all_reduce(tensor)
         return tensor
 
+    def gather(self, value: T) -> list[T]:
+        """The ranks' values, in their order."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(values, value, group=self.control)
+        return values
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
         if self.size == 1:
@@ -55,14 +63,6 @@ class World:
         told = torch.tensor(float(flag))
         torch.distributed.all_reduce(told, group=self.control)
         return bool(told > 0)
-
-    def gather(self, mine: T) -> list[T]:
-        """What every rank brought, in the ranks' order, on every rank."""
-        if self.size == 1:
-            return [mine]
-        brought: list[Any] = [None] * self.size
-        torch.distributed.all_gather_object(brought, mine, group=self.control)
-        return brought
 
     def agree(self, ask: Callable[[], T]) -> T:
         """What `ask` returns on the first rank, which alone calls it; the others wait.

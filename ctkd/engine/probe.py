@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctkd.engine.distiller import Distiller
+from ctkd.engine.distiller import Distiller, weigh
 from ctkd.engine.settings import Instrument
 from ctkd.engine.task import Batch, Rows, Task, TeacherFunction
 from ctkd.seeds import seed_of
@@ -58,7 +58,8 @@ class Probe:
         with torch.no_grad():
             rows = self._task.rows(student, self._teacher, self._batch)
         assert rows.teacher is not None
-        game = _Game(distiller, rows.student.double(), rows.teacher.double(), rows.targets)
+        logits = rows.student.double(), rows.teacher.double()
+        game = _Game(distiller, *logits, rows.targets, rows.weights)
         losses = [game.loss(temperature) for temperature in self._grid]
         best = max(range(len(losses)), key=losses.__getitem__)
         t_star, loss_star = self._refine(game, best, losses[best])
@@ -121,10 +122,15 @@ class _Game:
     """The distiller on fixed logits [N, C] (float64, no gradient)."""
 
     def __init__(
-        self, distiller: Distiller, student: Tensor, teacher: Tensor, targets: Tensor
+        self,
+        distiller: Distiller,
+        student: Tensor,
+        teacher: Tensor,
+        targets: Tensor,
+        weights: Tensor | None = None,
     ) -> None:
         self._distiller = distiller
-        self._rows = (student, teacher, targets)
+        self._rows, self._weights = (student, teacher, targets), weights
         # A term that T has no part in (cross-entropy) would only lift the landscape.
         temperature = self._tensor(4.0).requires_grad_()
         with torch.enable_grad():
@@ -136,7 +142,12 @@ class _Game:
 
     def _loss_at(self, temperature: Tensor) -> Tensor:
         terms, _ = self._distiller.terms(*self._rows, temperature=temperature)
-        return self._distiller.weighted({name: terms[name] for name in self._names})
+        return self._weighted(terms)
+
+    def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
+        """The part of the loss that feels T."""
+        felt = {name: terms[name] for name in self._names}
+        return self._distiller.weighted(weigh(felt, self._weights))
 
     def loss(self, temperature: float) -> float:
         """L at a common temperature."""
@@ -205,7 +216,7 @@ class _Game:
     def _own_loss(self) -> Tensor:
         """L at the policy's own temperatures."""
         terms, _ = self._distiller.terms(*self._rows)
-        return self._distiller.weighted({name: terms[name] for name in self._names})
+        return self._weighted(terms)
 
 
 @contextlib.contextmanager

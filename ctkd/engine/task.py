@@ -83,6 +83,7 @@ class Rows:
         targets: classes [N].
         groups: [N] what each row is reported under, places in `group_names`; None for no groups.
         other_losses: scalars that ride along with weight 1 (box regression, say).
+        weights: [N] what each row counts for in the loss; None for 1. Reported means are plain.
         total: rows of the whole step, where that is not the number of its samples.
     """
 
@@ -93,6 +94,7 @@ class Rows:
     other_losses: dict[str, Tensor] = field(default_factory=dict)
     total: int | None = None
     group_names: tuple[str, ...] = ()
+    weights: Tensor | None = None
 
 
 StudentFunction = Callable[..., Any]

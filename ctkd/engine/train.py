@@ -185,6 +185,7 @@ class Trainer:
             other_losses=rows.other_losses,
             groups=rows.groups,
             group_names=rows.group_names,
+            row_weights=rows.weights,
         )
         outcome.loss.backward()  # type: ignore[no-untyped-call]
         return outcome
@@ -228,7 +229,7 @@ class Trainer:
         measured = self.probe.measure(self.student, self.distiller)
         for fault in measured.pop("warnings"):
             self.console.warn(fault)
-        self.progress.rows = measured.pop("rows")  # those of the last epoch stay
+        self.progress.rows = measured.pop("rows")
         self.progress.landscape.append({"epoch": epoch, **measured})
         return report.landscape_record(measured)
 

@@ -18,11 +18,12 @@ def row_groups(targets: Tensor) -> Tensor:
 
 
 def row_weights(targets: Tensor, background: float = 1.0) -> Tensor:
-    """What a row counts for in every term, [N]: 1 on objects, `background` elsewhere.
+    """What a row counts for in the loss, [N]: 1 on objects, `background` elsewhere.
 
     The mean is still over all rows, so 1.0 is the plain loss and 0.0 the objects' share of it.
     """
-    return torch.where(targets > 0, 1.0, background)
+    weights = torch.ones(targets.shape, device=targets.device)
+    return weights.masked_fill(targets == 0, background)
 
 
 def group_sums(

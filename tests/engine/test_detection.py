@@ -211,6 +211,27 @@ def test_groups_are_reported_apart(task):
     assert sorted(meter.losses) == ["ce", "kd", "loss"]
 
 
+def test_background_rows_may_count_for_less(coco_folder):
+    """With weight 0 the loss is the objects' alone, and T* is that of their loss."""
+    dataset = COCO(str(coco_folder), **SIZES)
+    loading = Loading(batch_size=2, seed=0)
+    light = DetectionTask(dataset, dataset.load(), loading, CPU, World(), background_weight=0.0)
+    student, teacher = network(norm="frozen").train(), frozen(network(1))
+    torch.manual_seed(0)
+    rows = light.rows(student, teacher, next(light.batches(1, 0)))
+    distiller = Distiller(ConstantTemperature(2.0), None, KD(0.0, 1.0))
+    given = (rows.student, rows.teacher, rows.targets)
+    outcome = distiller(*given, position=0.0, row_weights=rows.weights)
+    objects = rows.targets > 0
+    share = objects.float().mean()
+    torch.testing.assert_close(outcome.loss, terms_of(rows, objects) * share)
+    torch.testing.assert_close(outcome.terms["kd"], terms_of(rows).detach())  # a plain mean
+    probe = Probe(Instrument(probe_size=3, points=9), light, teacher).measure(student, distiller)
+    plain = Probe(Instrument(probe_size=3, points=9), make(coco_folder), teacher)
+    assert probe["losses"] != plain.measure(student, distiller)["losses"]
+    assert make(coco_folder).rows(student, teacher, next(light.batches(1, 0))).weights is None
+
+
 def test_the_probe_measures_rows_and_repeats_itself(task):
     settings = Instrument(probe_size=3, points=9)
     distiller = Distiller(
