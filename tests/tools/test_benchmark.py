@@ -13,7 +13,7 @@ if str(Path(__file__).resolve().parents[2]) not in sys.path:
 
 from ctkd.errors import ConfigError
 from ctkd.models.cifar_resnet import resnet8
-from tools.benchmarks.step import split_name
+from tools.benchmarks.counts import split_name
 from tools.benchmarks.timing import in_turns, ratios, spelled
 
 ROOT = Path(__file__).resolve().parents[2]
