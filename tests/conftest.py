@@ -26,6 +26,13 @@ class Result(NamedTuple):
     err: str
 
 
+def pytest_collection_modifyitems(items):
+    """Tests of the one cluster go to one worker, where several run tests side by side."""
+    for item in items:
+        if {"slurm", "cluster"}.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
 @pytest.fixture(autouse=True)
 def _clean_gin():
     gin.clear_config()

@@ -92,7 +92,9 @@ def _execute_in(workdir: Workdir, run: Run, job: Job, console: Console, world: W
     prepare_device(run)
     if run.teacher_network is not None and run.teacher.weights is None:
         weights = world.agree(lambda: str(trained_teacher(run, workdir, console)))
-        run.teacher = replace(run.teacher, weights=weights)
+        # A run cut short, for trying things out, cut its teacher's training too.
+        floor = run.teacher.floor if run.recipe.steps_per_epoch is None else None
+        run.teacher = replace(run.teacher, weights=weights, floor=floor)
     task = make_task(run, device_of(run), world)
     teacher = None
     if run.teacher_network is not None:
