@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ class SGDRecipe:
         lr, momentum, nesterov, weight_decay: the student's.
         milestones: where the learning rate is multiplied by `gamma`: in epochs of the published
             recipe (after the 150th: 150), or all of them as fractions of the run (0.625).
+        lr_batch_size: the batch size that `lr` is meant for; with another one (of the whole step,
+            all ranks) the rate is scaled in proportion (Goyal et al. 2017, arXiv 1706.02677). None
+            takes `lr` as it is.
         warmup_epochs: recipe epochs over which the rate rises linearly from nearly 0.
         clip_norm: the largest norm of the student's gradient; None for no limit.
         policy_lr_scale: the policy's learning rate over the student's.
@@ -34,6 +37,7 @@ class SGDRecipe:
     weight_decay: float = 5e-4
     milestones: Sequence[float] = (150, 180, 210)
     gamma: float = 0.1
+    lr_batch_size: int | None = None
     warmup_epochs: float = 0.0
     clip_norm: float | None = None
     policy_lr_scale: float = 1.0
@@ -53,6 +57,9 @@ class SGDRecipe:
         for name in ("clip_norm", "policy_clip_norm"):
             value = getattr(self, name)
             expect(value is None or value > 0, "SGD", name, value, "None or a number above 0")
+        size = self.lr_batch_size
+        expected = "None or a number of 1 or more"
+        expect(size is None or size >= 1, "SGD", "lr_batch_size", size, expected)
         fractions = [0 < milestone < 1 for milestone in self.milestones]
         fine = all(fractions) or not any(fractions)
         fine = fine and all(
@@ -66,6 +73,13 @@ class SGDRecipe:
             self.milestones,
             expected,
         )
+
+    def for_batches_of(self, size: int) -> "SGDRecipe":
+        """The recipe with the rate that belongs to such a batch size."""
+        if self.lr_batch_size is None:
+            return self
+        rate = self.lr * size / self.lr_batch_size
+        return replace(self, lr=rate, lr_batch_size=size)
 
     def learning_rate(self, position: float, recipe_epochs: int) -> float:
         """The student's learning rate at a position in the recipe of `recipe_epochs` epochs."""
