@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from ctkd.checks import expect, finite
 from ctkd.engine.settings import PARTS
+from ctkd.errors import NonFiniteError
+
+SMALLEST_SCALE = 2.0**-20  # of a loss; it starts at 2^16 and is halved by each step passed over
 
 
 @PARTS.register("SGD")
@@ -93,8 +96,19 @@ class SGDRecipe:
 class Optimizer:
     """One torch optimizer over the student's and the policy's parameters."""
 
-    def __init__(self, recipe: SGDRecipe, student: nn.Module, policy: nn.Module | None) -> None:
-        """Makes the groups; a policy without parameters gives none."""
+    def __init__(
+        self,
+        recipe: SGDRecipe,
+        student: nn.Module,
+        policy: nn.Module | None,
+        *,
+        scaled: bool = False,
+    ) -> None:
+        """Makes the groups; a policy without parameters gives none.
+
+        `scaled` multiplies the loss, and divides the gradients, by a power of two that follows
+        them: in float16 small ones would be 0. A step whose gradients overflow is passed over.
+        """
         self.recipe = recipe
         self.student = [p for p in student.parameters() if p.requires_grad]
         self.policy = [] if policy is None else [p for p in policy.parameters() if p.requires_grad]
@@ -107,6 +121,7 @@ class Optimizer:
         self.torch = torch.optim.SGD(
             groups, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
         )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
 
     def set_learning_rate(self, rate: float) -> None:
         """Sets the student's rate, and the policy's in proportion."""
@@ -114,13 +129,32 @@ class Optimizer:
         for group, scale in zip(self.torch.param_groups, scales, strict=False):
             group["lr"].fill_(rate * scale)
 
+    def backward(self, loss: Tensor) -> None:
+        """Adds the loss's gradients, scaled where they are to be."""
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
     def step(self) -> tuple[Tensor, Tensor]:
-        """Clips, steps, forgets the gradients; their norms [0-d], student's and policy's."""
+        """Clips, steps, forgets the gradients; their norms [0-d], student's and policy's.
+
+        The norms of gradients that overflowed are told as 0: they moved nothing.
+        """
+        self.scaler.unscale_(self.torch)
         limits = (self.recipe.clip_norm, self.recipe.policy_clip_norm)
         norms = [
             nn.utils.clip_grad_norm_(parameters, limit or math.inf)
             for parameters, limit in zip((self.student, self.policy), limits, strict=True)
         ]
-        self.torch.step()
+        self.scaler.step(self.torch)
+        self.scaler.update()
         self.torch.zero_grad(set_to_none=True)
+        if self.scaler.is_enabled():
+            norms = [norm.nan_to_num(0.0, 0.0) for norm in norms]
         return norms[0], norms[1]
+
+    def check(self) -> None:
+        """Raises NonFiniteError where no scale of the loss has kept the gradients finite."""
+        if self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE:
+            raise NonFiniteError(
+                "the gradients were NaN or infinite in float16 whatever the loss was scaled by: "
+                "use --gin_param \"precision = 'bfloat16'\" or 'float32'"
+            )

@@ -102,6 +102,8 @@ class StreamedTask:
             batch = next(self._coming)
             last = step + 1 == self.steps_per_epoch
             self._next = (epoch + 1, 0) if last else (epoch, step + 1)
+            if last and epoch >= self._epochs:
+                self._coming = iter(())  # ends the workers
             yield batch
 
     def _batches(self, epoch: int, skip: int) -> Iterator[Batch]:
@@ -113,7 +115,7 @@ class StreamedTask:
             yield self._batch(read, indices, views, samples)
 
     def _steps(self, epoch: int, skip: int) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """This rank's indices and views of each step, and the whole step's size."""
+        """The rank's indices and views of each step, and the whole step's size."""
         for number in range(epoch, self._epochs + 1):
             size = len(self._train)
             order = torch.randperm(size, generator=generator(self.seed, "order", number))
@@ -127,7 +129,7 @@ class StreamedTask:
     def _read(self, reader: Reader, items: Iterator[list[Item]]) -> Iterator[Samples]:
         """The samples of each batch; what is bad among them is noted."""
         pin = self.device.type == "cuda"
-        for read in stream(reader, items, self._workers, collate, pin=pin):  # type: ignore[arg-type]
+        for read in stream(reader, items, self._workers, collate, pin=pin):
             self._bad |= dict.fromkeys(read.bad)
             self._check(len(self._bad))
             yield read
@@ -152,9 +154,8 @@ class StreamedTask:
         parts = torch.split(torch.stack([indices, views], 1), 32)
         items = ([(index, view) for index, view in part.tolist()] for part in parts)
         read = list(self._read(reader, items))
-        whole = Samples(
-            torch.cat([part.pixels for part in read]), torch.cat([part.targets for part in read]), ()
-        )
+        pixels, targets = (torch.cat([part[k] for part in read]) for k in (0, 1))
+        whole = Samples(pixels, targets, ())
         return self._batch(whole, indices, views, len(indices))
 
     def rows(self, student: StudentFunction, teacher: TeacherFunction | None, batch: Batch) -> Rows:
