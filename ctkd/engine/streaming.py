@@ -154,8 +154,8 @@ class StreamedTask:
         parts = torch.split(torch.stack([indices, views], 1), 32)
         items = ([(index, view) for index, view in part.tolist()] for part in parts)
         read = list(self._read(reader, items))
-        pixels, targets = (torch.cat([part[k] for part in read]) for k in (0, 1))
-        whole = Samples(pixels, targets, ())
+        pixels = torch.cat([part.pixels for part in read])
+        whole = Samples(pixels, torch.cat([part.targets for part in read]), ())
         return self._batch(whole, indices, views, len(indices))
 
     def rows(self, student: StudentFunction, teacher: TeacherFunction | None, batch: Batch) -> Rows:
