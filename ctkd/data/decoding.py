@@ -5,9 +5,10 @@ else is called .JPEG (one of ImageNet's files is a PNG), is tried with PIL. An E
 not applied, as published pipelines do not: the networks were trained on the pixels as they lie.
 """
 
+import functools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,18 +30,25 @@ def decode(path: str) -> Tensor:
     Raises:
         BadImageError: it is missing, empty, cut short, or no image.
     """
-    from torchvision.io import ImageReadMode, decode_jpeg
-
     try:
         data = np.fromfile(path, dtype=np.uint8)
-        if data[:2].tolist() == [0xFF, 0xD8]:
-            pixels: Tensor = decode_jpeg(torch.from_numpy(data), mode=ImageReadMode.RGB)
-            return pixels
+        if data[:2].tolist() == [0xFF, 0xD8] and (decoder := _jpeg_decoder()):
+            return decoder(torch.from_numpy(data))
     except OSError as error:
         raise BadImageError(f"{path}: {error.strerror}") from error
     except RuntimeError:
         pass  # PIL knows more kinds of JPEG, and says better what is wrong
     return _decode_with_pil(path)
+
+
+@functools.cache
+def _jpeg_decoder() -> Callable[[Tensor], Tensor] | None:
+    """torchvision's, or None where its version has none any more: then PIL decodes, more slowly."""
+    try:
+        from torchvision.io import ImageReadMode, decode_jpeg
+    except ImportError:
+        return None
+    return functools.partial(decode_jpeg, mode=ImageReadMode.RGB)
 
 
 def _decode_with_pil(path: str) -> Tensor:
