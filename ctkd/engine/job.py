@@ -138,7 +138,8 @@ def teacher_job(run: Run) -> Job:
     """
     if run.teacher.run is None:
         raise ConfigError(
-            "the teacher's weights are not given: set the macro teacher_weights to a file or URL, "
+            "the teacher's weights are not given: set the macro teacher_weights to a file, a URL, "
+            "or a name of torchvision's (IMAGENET1K_V1, for networks that have it), "
             "--gin_param \"teacher_weights = '/path/to/teacher.pt'\""
         )
     inherited = [f"{name} = {value!r}" for name, value in config.macros(INHERITED).items()]

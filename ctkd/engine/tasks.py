@@ -13,7 +13,10 @@ from ctkd.engine.task import Task
 if TYPE_CHECKING:
     from ctkd.engine.build import Run
 
-MODULES = {"resident": "ctkd.engine.classification"}
+MODULES = {
+    "resident": "ctkd.engine.classification",
+    "streamed": "ctkd.engine.streaming",
+}
 
 
 class Kind(Protocol):
