@@ -188,6 +188,7 @@ DATASETS = Registry(
         "cifar100": "ctkd.data.cifar",
         "cifar10": "ctkd.data.cifar",
         "imagenet": "ctkd.data.imagenet",
+        "coco": "ctkd.data.coco",
     },
 )
 # For small images, and quick to build: a file of weights that does not fit is compared with these.
@@ -222,10 +223,14 @@ _TORCHVISION = (
 )
 TORCHVISION_NETWORKS = _TORCHVISION.split()
 _LARGE = dict.fromkeys((*TORCHVISION_NETWORKS, "MobileNetV1"), "ctkd.models.imagenet")
+DETECTORS = {
+    f"fasterrcnn_{backbone}_fpn": "ctkd.models.detection"
+    for backbone in ("resnet18", "resnet50", "resnet101", "mobilenet_v2")
+}
 MODELS = Registry(
     "network",
     "recipe",
-    {**SMALL_NETWORKS, **_LARGE},
+    {**SMALL_NETWORKS, **_LARGE, **DETECTORS},
     families=dict.fromkeys(("torchvision_", "timm_"), "ctkd.models.imagenet"),
 )
 TRANSFORMS = Registry(

@@ -146,3 +146,82 @@ def teacher_file(tmp_path_factory):
     execute(Job(["gin/digits/teacher.gin"], quick, str(folder)), Console())
     gin.clear_config()
     return folder / "student_last.pt"
+
+
+CATEGORIES = ((1, "square"), (4, "tall"), (9, "wide"))  # ids with gaps, as COCO's
+
+
+def draw_coco(folder, pictures=8, seed=0):
+    """A data set in COCO's layout: bright rectangles on grey noise, 60 × 80 or 80 × 60 pixels."""
+    import json
+
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(seed)
+    (folder / "annotations").mkdir(parents=True)
+    for split, first in (("train2017", 1), ("val2017", 501)):
+        (folder / split).mkdir()
+        images, annotations = [], []
+        for number in range(first, first + pictures):
+            width, height = (80, 60) if number % 3 else (60, 80)
+            pixels = random.integers(90, 120, (height, width, 3), dtype=np.uint8)
+            for _ in range(1 + number % 2):
+                kind = int(random.integers(3))
+                w, h = ((20, 20), (12, 30), (30, 12))[kind]
+                x = int(random.integers(width - w))
+                y = int(random.integers(height - h))
+                pixels[y : y + h, x : x + w] = np.eye(3, dtype=np.uint8)[kind] * 255
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": number,
+                        "category_id": CATEGORIES[kind][0],
+                        "bbox": [x, y, w, h],
+                        "area": w * h,
+                        "iscrowd": 0,
+                    }
+                )
+            name = f"{number:012d}.png"
+            Image.fromarray(pixels).save(folder / split / name)
+            size = {"width": width, "height": height}
+            images.append({"id": number, "file_name": name, **size})
+        content = {
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": number, "name": name} for number, name in CATEGORIES],
+        }
+        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def coco_folder(tmp_path):
+    """Eight pictures to train on and eight to judge by, three categories."""
+    return draw_coco(tmp_path / "coco")
+
+
+@pytest.fixture
+def coco_json(coco_folder):
+    """Changes one of that folder's annotation files: coco_json(lambda content: …, "train2017")."""
+    import json
+
+    def change(how, split="train2017"):
+        file = coco_folder / "annotations" / f"instances_{split}.json"
+        content = json.loads(file.read_text())
+        how(content)
+        file.write_text(json.dumps(content))
+        return coco_folder
+
+    return change
+
+
+COCO128 = ROOT.parent / "shared" / "data" / "coco128"
+
+
+@pytest.fixture
+def coco128():
+    """The sample of real pictures, where it is."""
+    if not COCO128.is_dir():
+        pytest.skip(f"the sample of COCO is not at {COCO128}")
+    return COCO128

@@ -127,9 +127,11 @@ class Console:
             ("train_loss", "loss"),
             ("test_top1", "test"),
             ("validation_top1", "validation"),
+            ("ap", "AP"),
+            ("ap50", "AP50"),
         ):
             if record.get(key) is not None:
-                unit = " %" if key.endswith("top1") else ""
+                unit = " %" if key.endswith("top1") or key.startswith("ap") else ""
                 parts.append(f"{label} {record[key]:.{2 if unit else 4}f}{unit}")
         for key, label in (("temperature", "T"), ("t_star", "T*"), ("lambda", "λ"), ("lr", "lr")):
             if record.get(key) is not None:
@@ -149,7 +151,7 @@ class Console:
         )
         for name, value in summary.items():
             if value is not None and name not in ("finished", "name", "primary"):
-                percent = any(word in name for word in ("top1", "top5", "_ap"))
+                percent = any(word in name for word in ("top1", "top5", "_ap", "_ar"))
                 text = (
                     f"{value:.2f} %"
                     if percent

@@ -96,6 +96,8 @@ def _execute_in(workdir: Workdir, run: Run, job: Job, console: Console, world: W
         floor = run.teacher.floor if run.recipe.steps_per_epoch is None else None
         run.teacher = replace(run.teacher, weights=weights, floor=floor)
     task = make_task(run, device_of(run), world)
+    for note in getattr(task, "notes", ()):
+        console.say(note)
     teacher = None
     if run.teacher_network is not None:
         teacher = load_teacher(run, device_of(run), world, console)
@@ -146,17 +148,22 @@ def teacher_job(run: Run) -> Job:
     return Job([run.teacher.run], inherited)
 
 
+def teacher_home(run: Run, workdir: Workdir) -> tuple[Job, Run, Workdir]:
+    """The job that trains the run's teacher, that job's run, and the folder that it is kept in."""
+    job = teacher_job(run)
+    teacher_run = job.build()
+    identity = identity_of(teacher_run.settings)
+    folder = pathlib.Path(run.runtime.teachers_dir or workdir.path.absolute().parent / "teachers")
+    return job, teacher_run, Workdir(folder / f"{teacher_run.name}-{identity[:8]}")
+
+
 def trained_teacher(run: Run, workdir: Workdir, console: Console) -> pathlib.Path:
     """The weights of the teacher that `Teacher.run` trains: once, however many runs ask for it.
 
     Raises:
         ConfigError: there is no such file.
     """
-    job = teacher_job(run)
-    teacher_run = job.build()
-    identity = identity_of(teacher_run.settings)
-    folder = pathlib.Path(run.runtime.teachers_dir or workdir.path.absolute().parent / "teachers")
-    home = Workdir(folder / f"{teacher_run.name}-{identity[:8]}")
+    job, teacher_run, home = teacher_home(run, workdir)
     teacher_console = Console(prefix="  teacher | ")
     with home.owned(wait=console.say):
         weights = home.path / "student_last.pt"

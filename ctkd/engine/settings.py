@@ -12,7 +12,7 @@ from ctkd.checks import expect, finite
 from ctkd.registry import Registry
 
 Factory = Callable[..., Any]
-PARTS = Registry("engine part", "recipe")
+PARTS = Registry("engine part", "recipe", {"Proposals": "ctkd.engine.proposals"})
 
 
 @PARTS.register(settings="method")

@@ -21,6 +21,7 @@ class Progress:
         steps: done since the beginning.
         history: the records of the finished epochs, as `metrics.jsonl` holds them.
         landscape: the instrument's measurements, as `landscape.jsonl` holds them.
+        rows: the last measurement's rows, as `rows.csv` holds them.
         best: the best value of the primary metric, and its epoch.
         teacher: the teacher's metrics, measured before the first step.
         train_seconds, timed_images: of this epoch's training steps alone, the first step of a
@@ -32,6 +33,7 @@ class Progress:
     steps: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     landscape: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
     best: dict[str, float] = field(default_factory=dict)
     teacher: dict[str, float] = field(default_factory=dict)
     train_seconds: float = 0.0

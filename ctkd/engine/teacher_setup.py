@@ -32,7 +32,12 @@ def load_teacher(run: Run, device: torch.device, world: World, console: Console)
     assert run.teacher.weights is not None
     name = run.settings["recipe"]["Teacher.network"].removeprefix("@")
     info = load_weights(run.teacher_network, run.teacher.weights, network=name)
-    assert isinstance(run.dataset, ImageDataset)
+    if not isinstance(run.dataset, ImageDataset):
+        from ctkd.engine.detection import FrozenDetector
+
+        half, precision = run.teacher.rows == "float16", run.runtime.precision
+        network = run.teacher_network
+        return FrozenDetector(network, device, precision, info.fingerprint, half_rows=half)
     example = torch.randn(2, *run.dataset.shape, generator=generator("folding"))
     network, reason = fold(run.teacher_network.eval(), example)
     if reason is not None:

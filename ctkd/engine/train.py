@@ -171,7 +171,8 @@ class Trainer:
         """Moves student and temperature; nothing here waits for the device."""
         parts = [self.backward(part, teacher) for part in batch.parts(self.run.runtime.accumulate)]
         moved = [*self.optimizer.student, *self.optimizer.policy]
-        outcome = sum_over_ranks(self.world, moved, merge(parts), batch.samples)
+        rows = None if parts[0].groups else batch.samples  # a detector's ranks differ in rows
+        outcome = sum_over_ranks(self.world, moved, merge(parts), rows)
         return outcome, self.optimizer.step()
 
     def backward(self, part: Batch, teacher: TeacherFunction | None) -> Outcome:
@@ -184,6 +185,9 @@ class Trainer:
             rows.targets,
             total_rows=rows.total or part.samples,
             other_losses=rows.other_losses,
+            groups=rows.groups,
+            group_names=rows.group_names,
+            row_weights=rows.weights,
         )
         self.optimizer.backward(outcome.loss)
         return outcome
@@ -230,6 +234,7 @@ class Trainer:
         measured = self.probe.measure(self.student, self.distiller)
         for fault in measured.pop("warnings"):
             self.console.warn(fault)
+        self.progress.rows = measured.pop("rows")
         self.progress.landscape.append({"epoch": epoch, **measured})
         return report.landscape_record(measured)
 

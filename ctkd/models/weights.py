@@ -133,8 +133,11 @@ def _fitting(found: Mapping[str, State], own: State) -> tuple[str, State] | None
     """The first container that holds the network's keys and shapes; absent counters become 0."""
     counters = {key: torch.tensor(0) for key in own if key.endswith(COUNTER)}
     for container, state in found.items():
-        needed = {k: v for k, v in state.items() if k in own or not k.startswith(AUXILIARY)}
-        whole = {**counters, **needed}
+        # Auxiliary heads are for training alone; a frozen normalisation counts no batches: what a
+        # file has of either, and the network has not, is nobody's.
+        spare = (key for key in state if key.startswith(AUXILIARY) or key.endswith(COUNTER))
+        left_out = {key for key in spare if key not in own}
+        whole = counters | {k: v for k, v in state.items() if k not in left_out}
         if whole.keys() == own.keys() and _shapes(whole) == _shapes(own):
             return container, whole
     return None
