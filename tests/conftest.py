@@ -26,6 +26,13 @@ class Result(NamedTuple):
     err: str
 
 
+def pytest_collection_modifyitems(items):
+    """Tests of the one cluster go to one worker, where several run tests side by side."""
+    for item in items:
+        if {"slurm", "cluster"}.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
 @pytest.fixture(autouse=True)
 def _clean_gin():
     gin.clear_config()
@@ -89,6 +96,43 @@ def python(tmp_path, environment):
         return Result(done.returncode, done.stdout, done.stderr)
 
     return call
+
+
+def write_images(root, classes=3, train=8, val=4, side=40):
+    """JPEGs in ImageNet's layout; a class is the direction and colour of its stripes."""
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for part, count in (("train", train), ("val", val)):
+        for number in range(classes):
+            folder = root / part / f"n{number:08}"
+            folder.mkdir(parents=True)
+            for image in range(count):
+                height, width = side + int(random.integers(8)), side + int(random.integers(8))
+                rows, columns = np.mgrid[:height, :width]
+                wave = np.sin((rows, columns, rows + columns)[number % 3] / 3 + random.random() * 6)
+                pixels = 60 * random.random((height, width, 3)) + 40
+                pixels[..., number % 3] += 60 * (1 + wave)
+                name = folder / f"{part}_{image}.JPEG"
+                Image.fromarray(pixels.astype(np.uint8)).save(name, quality=90)
+    return root
+
+
+@pytest.fixture(scope="session")
+def image_folders(tmp_path_factory):
+    """Three classes with 8 training and 4 validation images each; not to be changed."""
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture
+def own_images(tmp_path):
+    """The same in a place of the test's own: `own_images(train=20)` writes them."""
+
+    def write(**options):
+        return write_images(tmp_path / "images", **options)
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -132,7 +132,7 @@ def build(
         seed=seed,
         runtime=runtime,
         instrument=instrument,
-        optimizer=optimizer,
+        optimizer=optimizer.for_batches_of(recipe.batch_size),
         teacher=teacher,
         dataset=dataset,
         student=student,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ctkd.engine.task import Task
     from ctkd.engine.workdir import Workdir
 
+WAIT_SHOWN = 0.01  # share of the training time
 REFRESH = 0.5  # seconds between two looks at the device's accumulators
 
 
@@ -137,6 +138,10 @@ class Console:
                 parts.append(f"{label} {record[key]:.3g}")
         if record.get("images_per_s"):
             parts.append(f"{record['images_per_s']:.0f} images/s")
+        if (record.get("data_wait") or 0) >= WAIT_SHOWN:
+            parts.append(f"waiting for data {record['data_wait']:.0%}")
+        if record.get("bad_images"):
+            parts.append(f"bad images {record['bad_images']}")
         self.say("  ".join(parts))
 
     def summary(self, summary: dict[str, Any], workdir: "Workdir") -> None:

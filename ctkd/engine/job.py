@@ -92,7 +92,9 @@ def _execute_in(workdir: Workdir, run: Run, job: Job, console: Console, world: W
     prepare_device(run)
     if run.teacher_network is not None and run.teacher.weights is None:
         weights = world.agree(lambda: str(trained_teacher(run, workdir, console)))
-        run.teacher = replace(run.teacher, weights=weights)
+        # A run cut short, for trying things out, cut its teacher's training too.
+        floor = run.teacher.floor if run.recipe.steps_per_epoch is None else None
+        run.teacher = replace(run.teacher, weights=weights, floor=floor)
     task = make_task(run, device_of(run), world)
     for note in getattr(task, "notes", ()):
         console.say(note)
@@ -138,7 +140,8 @@ def teacher_job(run: Run) -> Job:
     """
     if run.teacher.run is None:
         raise ConfigError(
-            "the teacher's weights are not given: set the macro teacher_weights to a file or URL, "
+            "the teacher's weights are not given: set the macro teacher_weights to a file, a URL, "
+            "or a name of torchvision's (IMAGENET1K_V1, for networks that have it), "
             "--gin_param \"teacher_weights = '/path/to/teacher.pt'\""
         )
     inherited = [f"{name} = {value!r}" for name, value in config.macros(INHERITED).items()]

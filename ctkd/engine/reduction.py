@@ -68,6 +68,24 @@ def synchronise_batch_norm(network: nn.Module, world: World) -> None:
             synchronise_batch_norm(child, world)
 
 
+def average_statistics(network: nn.Module, world: World) -> None:
+    """Makes the running statistics of batch normalisations the mean of all ranks', in place.
+
+    Where each rank has its own, a network is judged and saved with these.
+    """
+    if world.size == 1:
+        return
+    own = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    own = [m for m in own if not isinstance(m, SyncedBatchNorm)]
+    statistics = [s for m in own for s in (m.running_mean, m.running_var) if s is not None]
+    if not statistics:
+        return
+    flat = world.sum(torch.cat([s.reshape(-1) for s in statistics])) / world.size
+    means = torch.split(flat, [s.numel() for s in statistics])
+    for statistic, mean in zip(statistics, means, strict=True):
+        statistic.copy_(mean)
+
+
 class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation over the rows of all ranks; in eval mode the ordinary one."""
 

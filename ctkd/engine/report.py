@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from ctkd.engine.checkpoint import write_tensors, write_text
 from ctkd.engine.metrics import Meter, Trace
 from ctkd.engine.probe import ROW_COLUMNS
 from ctkd.engine.state import Progress
-from ctkd.engine.task import Task
+from ctkd.engine.task import Reads, Task
 from ctkd.engine.workdir import Workdir
 from ctkd.errors import WorkdirError
 
@@ -39,7 +39,18 @@ def epoch_record(
         record[name if kept else f"train_{name}"] = value
     seconds = progress.train_seconds
     record["images_per_s"] = progress.timed_images / seconds if seconds else None
+    record["data_wait"] = progress.wait_seconds / seconds if seconds else None
     return record
+
+
+def reading_record(task: Task, warn: Callable[[str], None]) -> Record:
+    """How many files of a task that reads some were bad, each named to the user; a collective."""
+    if not isinstance(task, Reads):
+        return {}
+    problems = task.bad_samples()
+    for problem in problems:
+        warn(f"an image cannot be read, and is replaced or left out: {problem}")
+    return {"bad_images": len(problems)}
 
 
 def landscape_record(measured: dict[str, Any]) -> Record:

@@ -126,6 +126,14 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class Reads(Protocol):
+    """What a task offers besides if it reads its samples from files as it goes."""
+
+    def bad_samples(self) -> list[str]:
+        """What is wrong with each file that could not be read so far; a collective."""
+
+
+@runtime_checkable
 class Samples(Protocol):
     """What a task offers besides if each of its `samples` has so many discrete `views`.
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MODULES = {
     "resident": "ctkd.engine.classification",
+    "streamed": "ctkd.engine.streaming",
     "detection": "ctkd.engine.detection",
 }
 

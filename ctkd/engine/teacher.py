@@ -96,7 +96,8 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     """The context in which a network computes at the given precision."""
     if precision == "float32":
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float16
+    return torch.autocast(device.type, dtype=dtype)
 
 
 def judge(teacher: FrozenTeacher, settings: Teacher, task: Task) -> dict[str, float]:

@@ -30,7 +30,8 @@ def load_teacher(run: Run, device: torch.device, world: World, console: Console)
     """
     assert run.teacher_network is not None
     assert run.teacher.weights is not None
-    info = load_weights(run.teacher_network, run.teacher.weights)
+    name = run.settings["recipe"]["Teacher.network"].removeprefix("@")
+    info = load_weights(run.teacher_network, run.teacher.weights, network=name)
     if not isinstance(run.dataset, ImageDataset):
         from ctkd.engine.detection import FrozenDetector
 

@@ -105,7 +105,8 @@ def _send() -> int:
     saved = saved_sweep(study, folder, {plan.cell.key: plan.epochs for plan in plans})
     shown = sys.stderr if FLAGS.dry_run else sys.stdout  # commands alone can be piped into a shell
     print_table(cells_table(plans), shown, title=study.name)
-    limit = None if FLAGS.dry_run and cluster == "local" else send.at_once(saved, cluster)
+    # A dry run may be for a machine that carries more than this one.
+    limit = study.resources.parallel if FLAGS.dry_run else send.at_once(saved, cluster)
     print(estimate(study, plans, limit), file=shown)
     if FLAGS.dry_run:
         print("\n".join(cell.command for cell in saved.cells))

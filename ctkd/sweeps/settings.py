@@ -31,6 +31,8 @@ class Sweep:
         zipped: axes whose first values belong together, and so on.
         cells: combinations written out, [{axis: value}]; not all need to have the same axes.
         seeds: of every cell.
+        more_seeds: further seeds of some cells, [({axis: value or list of values}, [seed])], where
+            a difference asks for them.
         skip: combinations that make no sense, [{axis: value or list of values}]; a cell is left
             out if it has all of one entry's values.
         only: {axis: {axis: value or list of values}}: the first axis exists only where the others
@@ -47,6 +49,7 @@ class Sweep:
     zipped: Mapping[str, Any] = field(default_factory=dict)
     cells: Sequence[Any] = ()
     seeds: Sequence[int] = (0,)
+    more_seeds: Sequence[Any] = ()
     skip: Sequence[Any] = ()
     only: Mapping[str, Any] = field(default_factory=dict)
     baseline: Mapping[str, Any] = field(default_factory=dict)
@@ -72,6 +75,16 @@ class Sweep:
         fine = len(set(self.seeds)) == len(self.seeds) and min(self.seeds) >= 0
         expect(fine, "Sweep", "seeds", self.seeds, "different whole numbers of 0 or more")
         expect(self.name != "", "Sweep", "name", self.name, "None or a name")
+        for entry in self.more_seeds:
+            fine = isinstance(entry, (list, tuple)) and len(entry) == 2
+            fine = fine and isinstance(entry[0], Mapping) and bool(entry[0]) and _seeds(entry[1])
+            expected = "pairs ({axis: value}, [seed, …]) of cells and whole numbers of 0 or more"
+            expect(fine, "Sweep", "more_seeds", entry, expected)
+
+
+def _seeds(value: Any) -> bool:
+    """Whether it is a list of seeds."""
+    return isinstance(value, (list, tuple)) and all(type(s) is int and s >= 0 for s in value)
 
 
 @PARTS.register

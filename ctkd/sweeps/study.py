@@ -90,22 +90,41 @@ def read_study(
     text = gin.config_str()
     title = sweep.name or pathlib.Path(path).stem
     axes, combinations = expand(sweep)
+    seeds = _seeds_of(sweep, axes, combinations)
     base = [str(config.find(file)) for file in sweep.base]
     last = [str(config.find(file)) for file in (*sweep.after, *files)]
     cells = []
-    for choices in combinations:
+    # A cell's seeds side by side: runs of one seed that go at the same time would both compute the
+    # teacher's rows that neither has found in its cache.
+    for choices, seed in seeds:
         chosen = [str(config.find(file)) for choice in choices for file in choice.files]
         if not (base or chosen):
             raise ConfigError(f"{path}: no run has a Gin file: set Sweep.base to a list of them")
         told = [param for choice in choices for param in choice.params]
-        for seed in sweep.seeds:
-            name = run_name(choices, sweep.unnamed) or pathlib.Path((base or chosen)[0]).stem
-            label = run_name(choices) or name
-            own_params = [f"Runtime.name = {name!r}", *sweep.params, *told, f"Seed.seed = {seed}"]
-            everything = (*base, *chosen, *last), (*own_params, *params)
-            key = f"{_slug(label)}-seed{seed}"
-            cells.append(Cell(key, name, label, choices, seed, *everything))
+        name = run_name(choices, sweep.unnamed) or pathlib.Path((base or chosen)[0]).stem
+        label = run_name(choices) or name
+        own_params = [f"Runtime.name = {name!r}", *sweep.params, *told, f"Seed.seed = {seed}"]
+        everything = (*base, *chosen, *last), (*own_params, *params)
+        key = f"{_slug(label)}-seed{seed}"
+        cells.append(Cell(key, name, label, choices, seed, *everything))
     return Study(title, config.find(path), sweep, resources, axes, tuple(cells), text)
+
+
+def _seeds_of(
+    sweep: Sweep, axes: Sequence[str], combinations: Sequence[tuple[Choice, ...]]
+) -> list[tuple[tuple[Choice, ...], int]]:
+    """Each cell's seeds: those of all cells, then the further ones of some."""
+    further = Conditions("Sweep.more_seeds", _labels(axes, combinations))
+    more = [(further.read(entry), seeds) for entry, seeds in sweep.more_seeds]
+    pairs = [(choices, seed) for choices in combinations for seed in sweep.seeds]
+    pairs += [
+        (choices, seed)
+        for choices in combinations
+        for wanted, seeds in more
+        for seed in seeds
+        if holds(wanted, choices)
+    ]
+    return list(dict.fromkeys(pairs))
 
 
 def expand(sweep: Sweep) -> tuple[tuple[str, ...], list[tuple[Choice, ...]]]:
@@ -142,10 +161,7 @@ def _conditioned(
     sweep: Sweep, axes: Sequence[str], combinations: list[tuple[Choice, ...]]
 ) -> list[tuple[Choice, ...]]:
     """The cells that `skip` and `only` leave."""
-    labels: dict[str, set[str]] = {axis: set() for axis in axes}
-    for cell in combinations:
-        for choice in cell:
-            labels[choice.axis].add(choice.label)
+    labels = _labels(axes, combinations)
     Conditions("Sweep.baseline", labels).read(sweep.baseline)
     for axis in sweep.unnamed:
         Conditions("Sweep.unnamed", labels).check_axis(axis)
@@ -166,6 +182,15 @@ def _conditioned(
     if not kept:
         raise ConfigError("Sweep.skip leaves no cell at all")
     return list(kept.values())
+
+
+def _labels(axes: Sequence[str], combinations: Sequence[tuple[Choice, ...]]) -> dict[str, set[str]]:
+    """The values that each axis takes."""
+    labels: dict[str, set[str]] = {axis: set() for axis in axes}
+    for cell in combinations:
+        for choice in cell:
+            labels[choice.axis].add(choice.label)
+    return labels
 
 
 def run_name(choices: Sequence[Choice], without: Sequence[str] = ()) -> str:

@@ -139,6 +139,18 @@ def test_a_runs_name_is_the_same_for_all_seeds_and_leaves_out_unnamed_axes(read)
     assert all("Runtime.name = 'kd'" in cell.params for cell in study.cells)
 
 
+def test_some_cells_have_further_seeds(read):
+    study = read(
+        base=[KD],
+        grid={"SGD.lr": [0.1, 0.2, 0.3]},
+        seeds=[0, 1],
+        more_seeds=[({"SGD.lr": [0.1, 0.3]}, [5, 1]), ({"SGD.lr": 0.1}, [7])],
+    )
+    told = [(cell.choices[0].label, cell.seed) for cell in study.cells]
+    everywhere = [(rate, seed) for rate in ("0.1", "0.2", "0.3") for seed in (0, 1)]
+    assert told == [*everywhere, ("0.1", 5), ("0.1", 7), ("0.3", 5)]
+
+
 def test_parameters_of_one_name_are_told_apart_by_their_components(read):
     study = read(base=[CTKD], grid={"CosineLambda.end": [1.0], "AnnealedTemperature.end": [2.0]})
     assert study.cells[0].name == "CosineLambda.end=1 AnnealedTemperature.end=2"
@@ -161,6 +173,9 @@ def test_parameters_of_one_name_are_told_apart_by_their_components(read):
         ({"grid": {"SGD.lr": [1]}, "only": {"SGD.x": {"SGD.lr": 1}}}, "no axis is named 'SGD.x'"),
         ({"grid": {"SGD.lr": [1]}, "baseline": {"method": "kd"}}, "Sweep.baseline"),
         ({"grid": {"SGD.lr": [1]}, "unnamed": ["pair"]}, "Sweep.unnamed"),
+        ({"more_seeds": [({"SGD.lr": 1}, 3)]}, "pairs ({axis: value}"),
+        ({"more_seeds": [({"SGD.lr": 1}, [-1])]}, "pairs ({axis: value}"),
+        ({"grid": {"SGD.lr": [1]}, "more_seeds": [({"SGD.lr": 2}, [3])]}, "never is 2"),
         ({"grid": {"x": {"one": "nothing"}}}, "expected a Gin file"),
         ({"base": ["gin/digits/kdd.gin"]}, "did you mean gin/digits/kd.gin"),
         ({"base": [], "grid": {"SGD.lr": [1]}}, "set Sweep.base"),

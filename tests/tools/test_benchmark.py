@@ -13,7 +13,7 @@ if str(Path(__file__).resolve().parents[2]) not in sys.path:
 
 from ctkd.errors import ConfigError
 from ctkd.models.cifar_resnet import resnet8
-from tools.benchmarks.step import split_name
+from tools.benchmarks.counts import split_name
 from tools.benchmarks.timing import in_turns, ratios, spelled
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +87,17 @@ def test_a_quick_run_measures_everything(environment, tmp_path):
     assert found["machine"]["threads"] == 1
     assert found["machine"]["torch"] == torch.__version__
     sections = {section["name"]: section["rows"] for section in found["sections"]}
-    assert list(sections) == ["step", "stages", "policies", "losses", "loader", "startup"]
+    assert list(sections) == [
+        "step",
+        "stages",
+        "policies",
+        "losses",
+        "loader",
+        "pipeline",
+        "startup",
+    ]
+    assert all(row["difference_mean"] < 1.0 for row in sections["pipeline"])
+    assert {row["images"] for row in sections["pipeline"]} == {"made up, 256 × 224", "500 × 375"}
     assert {row["case"] for row in sections["step"]} >= {"plain loop", "ours, warm cache"}
     assert all(len(row["seconds"]) == 2 for row in sections["step"])
     for row in sections["losses"]:

@@ -16,7 +16,7 @@ CLASSES = 100
 
 def measure_policies(batch: int, step_seconds: float, device: torch.device, rounds: int) -> Section:
     """Each policy alone, on logits [batch, 100]; `step_seconds` is what a whole step takes."""
-    cases = {name: _own_step(name, batch, device) for name in TEMPERATURES}
+    cases = {name: own_step(name, batch, device) for name in TEMPERATURES}
     seconds = in_turns(cases, rounds, warm_up=3, repeat=20)
     constant = quartiles(seconds["ConstantTemperature"])[1]
     rows, data = [], []
@@ -37,7 +37,7 @@ def measure_policies(batch: int, step_seconds: float, device: torch.device, roun
     return Section("policies", title, Table(columns, rows), data)
 
 
-def _own_step(name: str, batch: int, device: torch.device) -> Callable[[], None]:
+def own_step(name: str, batch: int, device: torch.device) -> Callable[[], None]:
     """Forward, reversal, backward from a given dL/dT, and the optimizer's step, for one policy."""
     kind = TEMPERATURES.get(name)
     policy: nn.Module = (kind(CLASSES) if name == "InstanceTemperature" else kind()).to(device)

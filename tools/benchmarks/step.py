@@ -22,6 +22,7 @@ from ctkd.engine.teacher_setup import attach_cache, load_teacher
 from ctkd.engine.train import Trainer, device_of
 from ctkd.engine.workdir import Workdir
 from ctkd.results.tables import Column, Table
+from tools.benchmarks.counts import split_name
 from tools.benchmarks.images import MeasuredCIFAR
 from tools.benchmarks.plain_loop import PILImages, PlainLoop
 from tools.benchmarks.timing import (
@@ -64,9 +65,9 @@ class Pair:
         self._folder = Path(tempfile.mkdtemp(prefix="ctkd-benchmark-"))
         self._splits = dataset.load()
 
-    def build(self, *more: str) -> Run:
-        """A run of CTKD with the pair."""
-        job = Job(["gin/cifar100/ctkd.gin"], [*self._settings, *more], str(self._folder))
+    def build(self, *more: str, method: str = "ctkd") -> Run:
+        """A run of a method with the pair."""
+        job = Job([f"gin/cifar100/{method}.gin"], [*self._settings, *more], str(self._folder))
         run = job.build()
         run.dataset = self._dataset
         weights = self._folder / "teacher.pt"
@@ -75,9 +76,9 @@ class Pair:
         run.teacher = replace(run.teacher, weights=str(weights))
         return run
 
-    def ours(self, *more: str, cache: str | None = None) -> Ours:
+    def ours(self, *more: str, cache: str | None = None, method: str = "ctkd") -> Ours:
         """The engine's step, with the cache "cold" (nothing is found), "warm" (all is) or off."""
-        run = self.build(*more)
+        run = self.build(*more, method=method)
         device, workdir, console = device_of(run), Workdir(self._folder), Console(quiet=True)
         task = ClassificationTask(
             self._dataset, self._splits, BATCH, run.seed, device, World(), self._steps
@@ -112,18 +113,6 @@ class Pair:
         )
         assert run.teacher_network is not None
         return PlainLoop(run.student, run.teacher_network, loader, device_of(run))
-
-
-def split_name(pair: str) -> tuple[str, str]:
-    """(teacher, student) of a pair's name: wrn_40_2_wrn_16_2 has more than one underscore."""
-    from ctkd.errors import ConfigError
-    from ctkd.registry import MODELS
-
-    for place, letter in enumerate(pair):
-        teacher, student = pair[:place], pair[place + 1 :]
-        if letter == "_" and teacher in MODELS and student in MODELS:
-            return teacher, student
-    raise ConfigError(f"--pair {pair}: expected TEACHER_STUDENT, such as resnet56_resnet20")
 
 
 def measure_pair(pair: Pair, rounds: int, block: int, workers: int, plain: bool) -> list[Section]:
