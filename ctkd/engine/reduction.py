@@ -1,4 +1,4 @@
-"""What ranks and accumulated parts add up in a step: gradients, losses, temperatures of all rows."""
+"""What ranks, and accumulated parts, add up in a step: gradients, losses, all rows' temperatures."""
 
 from collections.abc import Iterable
 
