@@ -1,4 +1,4 @@
-"""What ranks, and accumulated parts, add up in a step: gradients, losses, all rows' temperatures."""
+"""What ranks, and accumulated parts, add up in a step: gradients, losses, temperatures of rows."""
 
 from collections.abc import Iterable
 
