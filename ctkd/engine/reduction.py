@@ -1,4 +1,4 @@
-"""What ranks, and accumulated parts, add up in a step: gradients, losses, temperatures of rows."""
+"""What the parts and the ranks of a step add up to: gradients, losses, all rows' temperatures."""
 
 from collections.abc import Iterable
 
