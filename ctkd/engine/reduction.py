@@ -16,7 +16,9 @@ def merge(parts: list[Outcome]) -> Outcome:
     terms = {name: torch.stack([p.terms[name] for p in parts]).sum() for name in parts[0].terms}
     temperatures = [p.temperature.reshape(-1, 1) for p in parts if p.temperature is not None]
     loss = torch.stack([part.loss.detach() for part in parts]).sum()
-    return Outcome(loss, terms, torch.cat(temperatures) if temperatures else None)
+    names = parts[0].groups
+    groups = {name: torch.stack([p.groups[name] for p in parts]).sum() for name in names}
+    return Outcome(loss, terms, torch.cat(temperatures) if temperatures else None, groups)
 
 
 def sum_over_ranks(
