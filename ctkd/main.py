@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from ctkd.command_line import help_text, read_flags
+from ctkd.engine.interrupt import EarlyInterrupts
 from ctkd.errors import ConfigError, Interrupted, NonFiniteError, UserError
 from ctkd.memory import keep_freed_memory
 
@@ -34,7 +35,7 @@ for _name in ("fresh", "dry_run", "help"):
 flags.DEFINE_enum("mode", "train", ["train", "evaluate"], HELP["mode"], flag_values=FLAGS)
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
     """Does what the flags say. Raises UserError, NonFiniteError or Interrupted."""
     read_flags(FLAGS, "ctkd.main", arguments, stray="Gin files are given as --gin_file")
     if FLAGS.help:
@@ -56,6 +57,7 @@ def run(arguments: Sequence[str]) -> None:
     from ctkd.engine.dry_run import describe
     from ctkd.engine.job import Job, evaluate, execute
 
+    early.heed()
     job = Job(files, FLAGS.gin_param, FLAGS.workdir, FLAGS.fresh)
     if FLAGS.dry_run:
         print(describe(job))
@@ -81,7 +83,8 @@ def _config_beside(workdir: str | None, checkpoint: str | None) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status, with one clear message on standard error where it is not 0."""
     try:
-        run(sys.argv[1:] if arguments is None else arguments)
+        with EarlyInterrupts() as early:
+            run(sys.argv[1:] if arguments is None else arguments, early)
     except UserError as error:
         print(f"ctkd: {error}", file=sys.stderr)
         return 2

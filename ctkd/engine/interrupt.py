@@ -1,4 +1,7 @@
-"""Requests to stop: Ctrl-C and SIGTERM end a run at the next step, with its state saved."""
+"""Requests to stop: Ctrl-C and SIGTERM end a run at the next step, with its state saved.
+
+Before the first step they end the process at once.
+"""
 
 import signal
 import threading
@@ -6,6 +9,36 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class EarlyInterrupts:
+    """Inside, a signal raises KeyboardInterrupt, and is remembered.
+
+    A library that is just being imported may swallow the exception; `heed` then raises it again.
+    """
+
+    def __init__(self) -> None:
+        self._signalled = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "EarlyInterrupts":
+        if threading.current_thread() is threading.main_thread():  # only it may set handlers
+            for number in SIGNALS:
+                self._previous[number] = signal.signal(number, self._interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._signalled = True
+        raise KeyboardInterrupt
+
+    def heed(self) -> None:
+        """Raises KeyboardInterrupt if a signal came."""
+        if self._signalled:
+            raise KeyboardInterrupt
 
 
 class StopRequests:
