@@ -43,6 +43,7 @@ autodoc_default_options = {
     "undoc-members": True,
     "special-members": "__call__",
     "show-inheritance": True,
+    "ignore-module-all": True,  # what a package offers from below is shown by `_offered`
 }
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
@@ -156,8 +157,9 @@ def _as_written(
             out += [" " * margin + "::", "", line]
             continue
         out.append(_escaped(line))
-    # napoleon takes the first line of a property for "type: description" where it has a colon.
-    lines[:] = ["", *out] if what in ("property", "attribute") else out
+    # napoleon takes the first line of a property for "type: description" where it has a colon; an
+    # empty comment before it has none.
+    lines[:] = ["..", "", *out] if what in ("property", "attribute") else out
 
 
 def _escaped(line: str) -> str:

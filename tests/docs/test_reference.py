@@ -30,7 +30,8 @@ def pages(tmp_path_factory):
     done = subprocess.run(
         [*command, str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout + done.stderr == ""
     return folder
 
 
