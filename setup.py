@@ -67,6 +67,7 @@ setup(
             "pytest>=8",
             "pytest-cov",
             "pytest-timeout",
+            "pytest-xdist",
             "coverage>=7.10",
             "hypothesis",
             "mypy",

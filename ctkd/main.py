@@ -48,6 +48,9 @@ def run(arguments: Sequence[str]) -> None:
     if FLAGS.checkpoint and FLAGS.mode != "evaluate":
         raise ConfigError("--checkpoint goes with --mode=evaluate; a run resumes by itself")
 
+    if FLAGS.fresh and (FLAGS.dry_run or FLAGS.mode == "evaluate"):
+        raise ConfigError("--fresh begins a run again: it goes with neither --dry_run nor evaluate")
+
     keep_freed_memory()  # before torch allocates anything
     from ctkd.engine.console import Console  # torch takes seconds to import, --help none
     from ctkd.engine.dry_run import describe

@@ -58,12 +58,20 @@ class Registry:
     """The components of one kind, by name; iterating gives the names, sorted."""
 
     def __init__(
-        self, kind: str, settings: Settings, builtin: Mapping[str, str] | None = None
+        self,
+        kind: str,
+        settings: Settings,
+        builtin: Mapping[str, str] | None = None,
+        families: Mapping[str, str] | None = None,
     ) -> None:
-        """Names a kind ("temperature policy"), and its built-in names with their modules."""
+        """Names a kind ("temperature policy"), and its built-in names with their modules.
+
+        `families` are prefixes of names that are not listed, with the modules whose `provide(name)`
+        registers one when it is asked for.
+        """
         self.kind = kind
         self.settings: Settings = settings
-        self._modules = dict(builtin or {})
+        self._modules, self._families = dict(builtin or {}), dict(families or {})
         self._names: set[str] = set()
         REGISTRIES.append(self)
 
@@ -124,6 +132,8 @@ class Registry:
         """The whole entry of `name`, its module imported if need be."""
         if name not in self._names and name in self._modules:
             importlib.import_module(self._modules[name])
+        if name not in self._names and (family := self._family(name)):
+            importlib.import_module(self._families[family]).provide(name)
         if name not in self._names:
             known = ", ".join(self)
             raise ConfigError(f"no {self.kind} is named {name!r}{suggest(name, self)} ({known})")
@@ -133,7 +143,11 @@ class Registry:
         return iter(sorted(self._names | self._modules.keys()))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names or name in self._modules
+        listed = name in self._names or name in self._modules
+        return listed or (isinstance(name, str) and self._family(name) is not None)
+
+    def _family(self, name: str) -> str | None:
+        return next((p for p in self._families if name.startswith(p) and name != p), None)
 
 
 REGISTRIES: list[Registry] = []
@@ -142,8 +156,10 @@ REGISTRIES: list[Registry] = []
 def import_mentioned(text: str) -> None:
     """Imports the modules of the built-in components that a configuration's text mentions."""
     words = set(re.findall(r"[A-Za-z_]\w*", text))
+    # A name that only its prefix makes one must be referred to: a path may hold such a word too.
+    referred = set(re.findall(r"@([A-Za-z_]\w*)", text))
     for registry in REGISTRIES:
-        for name in words.intersection(registry):
+        for name in words.intersection(registry) | {n for n in referred if n in registry}:
             registry.component(name)
 
 
@@ -171,6 +187,8 @@ DATASETS = Registry(
         "digits": "ctkd.data.digits",
         "cifar100": "ctkd.data.cifar",
         "cifar10": "ctkd.data.cifar",
+        "imagenet": "ctkd.data.imagenet",
+        "coco": "ctkd.data.coco",
     },
 )
 # For small images, and quick to build: a file of weights that does not fit is compared with these.
@@ -187,7 +205,34 @@ SMALL_NETWORKS = {
     }.items()
     for name in names.split()
 }
-MODELS = Registry("network", "recipe", SMALL_NETWORKS)
+# Of torchvision's networks all that classify images, but for vgg11, vgg13, vgg16 and vgg19, whose
+# names are taken above: those are torchvision_vgg11 and so on.
+_TORCHVISION = (
+    "alexnet convnext_base convnext_large convnext_small convnext_tiny densenet121 densenet161 "
+    "densenet169 densenet201 efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 "
+    "efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_v2_l "
+    "efficientnet_v2_m efficientnet_v2_s googlenet inception_v3 maxvit_t mnasnet0_5 mnasnet0_75 "
+    "mnasnet1_0 mnasnet1_3 mobilenet_v2 mobilenet_v3_large mobilenet_v3_small regnet_x_16gf "
+    "regnet_x_1_6gf regnet_x_32gf regnet_x_3_2gf regnet_x_400mf regnet_x_800mf regnet_x_8gf "
+    "regnet_y_128gf regnet_y_16gf regnet_y_1_6gf regnet_y_32gf regnet_y_3_2gf regnet_y_400mf "
+    "regnet_y_800mf regnet_y_8gf resnet101 resnet152 resnet18 resnet34 resnet50 resnext101_32x8d "
+    "resnext101_64x4d resnext50_32x4d shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 "
+    "shufflenet_v2_x2_0 squeezenet1_0 squeezenet1_1 swin_b swin_s swin_t swin_v2_b swin_v2_s "
+    "swin_v2_t vgg11_bn vgg13_bn vgg16_bn vgg19_bn vit_b_16 vit_b_32 vit_h_14 vit_l_16 vit_l_32 "
+    "wide_resnet101_2 wide_resnet50_2"
+)
+TORCHVISION_NETWORKS = _TORCHVISION.split()
+_LARGE = dict.fromkeys((*TORCHVISION_NETWORKS, "MobileNetV1"), "ctkd.models.imagenet")
+DETECTORS = {
+    f"fasterrcnn_{backbone}_fpn": "ctkd.models.detection"
+    for backbone in ("resnet18", "resnet50", "resnet101", "mobilenet_v2")
+}
+MODELS = Registry(
+    "network",
+    "recipe",
+    {**SMALL_NETWORKS, **_LARGE, **DETECTORS},
+    families=dict.fromkeys(("torchvision_", "timm_"), "ctkd.models.imagenet"),
+)
 TRANSFORMS = Registry(
     "logit transform", "method", {"LogitStandardization": "ctkd.losses.transforms"}
 )

@@ -26,6 +26,13 @@ class Result(NamedTuple):
     err: str
 
 
+def pytest_collection_modifyitems(items):
+    """Tests of the one cluster go to one worker, where several run tests side by side."""
+    for item in items:
+        if {"slurm", "cluster"}.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
 @pytest.fixture(autouse=True)
 def _clean_gin():
     gin.clear_config()
@@ -91,6 +98,43 @@ def python(tmp_path, environment):
     return call
 
 
+def write_images(root, classes=3, train=8, val=4, side=40):
+    """JPEGs in ImageNet's layout; a class is the direction and colour of its stripes."""
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for part, count in (("train", train), ("val", val)):
+        for number in range(classes):
+            folder = root / part / f"n{number:08}"
+            folder.mkdir(parents=True)
+            for image in range(count):
+                height, width = side + int(random.integers(8)), side + int(random.integers(8))
+                rows, columns = np.mgrid[:height, :width]
+                wave = np.sin((rows, columns, rows + columns)[number % 3] / 3 + random.random() * 6)
+                pixels = 60 * random.random((height, width, 3)) + 40
+                pixels[..., number % 3] += 60 * (1 + wave)
+                name = folder / f"{part}_{image}.JPEG"
+                Image.fromarray(pixels.astype(np.uint8)).save(name, quality=90)
+    return root
+
+
+@pytest.fixture(scope="session")
+def image_folders(tmp_path_factory):
+    """Three classes with 8 training and 4 validation images each; not to be changed."""
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture
+def own_images(tmp_path):
+    """The same in a place of the test's own: `own_images(train=20)` writes them."""
+
+    def write(**options):
+        return write_images(tmp_path / "images", **options)
+
+    return write
+
+
 @pytest.fixture(scope="session")
 def teacher_file(tmp_path_factory):
     """The weights of a trained digits teacher, made once for all tests."""
@@ -102,3 +146,82 @@ def teacher_file(tmp_path_factory):
     execute(Job(["gin/digits/teacher.gin"], quick, str(folder)), Console())
     gin.clear_config()
     return folder / "student_last.pt"
+
+
+CATEGORIES = ((1, "square"), (4, "tall"), (9, "wide"))  # ids with gaps, as COCO's
+
+
+def draw_coco(folder, pictures=8, seed=0):
+    """A data set in COCO's layout: bright rectangles on grey noise, 60 × 80 or 80 × 60 pixels."""
+    import json
+
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(seed)
+    (folder / "annotations").mkdir(parents=True)
+    for split, first in (("train2017", 1), ("val2017", 501)):
+        (folder / split).mkdir()
+        images, annotations = [], []
+        for number in range(first, first + pictures):
+            width, height = (80, 60) if number % 3 else (60, 80)
+            pixels = random.integers(90, 120, (height, width, 3), dtype=np.uint8)
+            for _ in range(1 + number % 2):
+                kind = int(random.integers(3))
+                w, h = ((20, 20), (12, 30), (30, 12))[kind]
+                x = int(random.integers(width - w))
+                y = int(random.integers(height - h))
+                pixels[y : y + h, x : x + w] = np.eye(3, dtype=np.uint8)[kind] * 255
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": number,
+                        "category_id": CATEGORIES[kind][0],
+                        "bbox": [x, y, w, h],
+                        "area": w * h,
+                        "iscrowd": 0,
+                    }
+                )
+            name = f"{number:012d}.png"
+            Image.fromarray(pixels).save(folder / split / name)
+            size = {"width": width, "height": height}
+            images.append({"id": number, "file_name": name, **size})
+        content = {
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": number, "name": name} for number, name in CATEGORIES],
+        }
+        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def coco_folder(tmp_path):
+    """Eight pictures to train on and eight to judge by, three categories."""
+    return draw_coco(tmp_path / "coco")
+
+
+@pytest.fixture
+def coco_json(coco_folder):
+    """Changes one of that folder's annotation files: coco_json(lambda content: …, "train2017")."""
+    import json
+
+    def change(how, split="train2017"):
+        file = coco_folder / "annotations" / f"instances_{split}.json"
+        content = json.loads(file.read_text())
+        how(content)
+        file.write_text(json.dumps(content))
+        return coco_folder
+
+    return change
+
+
+COCO128 = ROOT.parent / "shared" / "data" / "coco128"
+
+
+@pytest.fixture
+def coco128():
+    """The sample of real pictures, where it is."""
+    if not COCO128.is_dir():
+        pytest.skip(f"the sample of COCO is not at {COCO128}")
+    return COCO128

@@ -53,6 +53,7 @@ FLAGS = [
     (["--gin_file"], "gin_file"),
     (["gin/digits/kd.gin"], "is no flag: Gin files are given as --gin_file=gin/digits/kd.gin"),
     ([KD, "--checkpoint=a.pt"], "--checkpoint goes with --mode=evaluate; a run resumes by itself"),
+    ([KD, "--fresh", "--dry_run"], "--fresh begins a run again: it goes with neither"),
     (["--mode=evaluate"], "--mode=evaluate needs --workdir or --checkpoint of a work directory"),
     (["--mode=evaluate", "--workdir=nowhere"], "--mode=evaluate needs --workdir or --checkpoint"),
     (["--mode=evaluate", KD], "does not exist"),

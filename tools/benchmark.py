@@ -6,7 +6,8 @@
 Everything is measured in turns within one run, and ratios are taken within a turn: on a machine
 that is not quiet they still hold, where milliseconds do not. Numbers are medians with quartiles in
 brackets. The images are CIFAR-100 from --data_dir or CTKD_DATA, or random bytes where there are
-none, and the networks' weights are random: speed depends on neither. The plain loop is
+none, and the networks' weights are random: speed depends on neither; the JPEG pipeline is measured
+on the photographs of --images DIR (train/CLASS/*.JPEG), or on pictures made up. The plain loop is
 tools/benchmarks/plain_loop.py. Without --quick it takes some ten minutes for each pair.
 """
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from tools.benchmarks.images import MeasuredCIFAR
 
-SECTIONS = ("step", "policies", "losses", "loader", "startup")
+SECTIONS = ("step", "policies", "losses", "loader", "pipeline", "startup")
 PAIRS = ("resnet56_resnet20", "resnet110_resnet32", "resnet32x4_resnet8x4")
 
 
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=int, help="torch's threads (default: its own choice)")
     add("--workers", type=int, help="of the DataLoader (default: the cores, at most 8)")
     add("--data_dir", help="CIFAR-100 (default: CTKD_DATA, else random images)")
+    add("--images", help="ImageNet-like folders for the pipeline (default: made-up pictures)")
     add("--gin_param", action="append", default=[], help="a binding for our step; may be repeated")
     add("--no_plain", action="store_true", help="leave the plain loop out")
     add("--json", type=Path, metavar="FILE", help="write all numbers there; - for the screen")
@@ -130,6 +132,11 @@ def _sections(
         from tools.benchmarks import loading
 
         yield loading.measure_loading(dataset, device, workers, rounds)
+    if "pipeline" in wanted:
+        from tools.benchmarks import pipeline
+
+        count = 2 * pipeline.BATCH if options.quick else pipeline.COUNT
+        yield pipeline.measure_pipeline(options.images, device, workers, rounds, count)
     if "startup" in wanted:
         from tools.benchmarks import startup
 

@@ -23,6 +23,11 @@ class Dataset(abc.ABC):
         """See above."""
         return None
 
+    @property
+    def offers(self) -> dict[str, object]:
+        """Values for those parameters of networks and policies that have these names."""
+        return {"num_classes": self.num_classes}
+
 
 class ImageDataset(Dataset):
     """One class to an image, all images of one shape.

@@ -1,5 +1,6 @@
 """Samples that are read while a run goes, by worker processes whose number changes nothing."""
 
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -45,4 +46,11 @@ def stream(
         collate_fn=collate,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_leave_signals,
     )
+
+
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the run decides, and ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

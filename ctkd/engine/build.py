@@ -43,6 +43,7 @@ class Run:
         teacher_network: None where the objective needs no teacher.
         settings: every value that was used, in four sets, as `settings.json` holds it.
         config: Gin text that builds this run again.
+        task_part: the engine part that the data set's kind has for itself, if any.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Run:
     distiller: Distiller
     settings: Settings
     config: str
+    task_part: Any = None
 
     @property
     def recipe_epochs(self) -> int:
@@ -96,7 +98,9 @@ def build(
     optimizer: SGDRecipe = call.part(SGDRecipe)
 
     dataset: Dataset = call.component(DATASETS, "Recipe.dataset", recipe.dataset)
-    offers = {"num_classes": dataset.num_classes}
+    own_part = getattr(kind_of(dataset), "PART", None)
+    task_part = None if own_part is None else call.part(own_part)
+    offers = dataset.offers
     objective = call.component(OBJECTIVES, "Method.objective", method.objective)
     if objective.needs_teacher and teacher.network is None:
         raise ConfigError(
@@ -128,7 +132,7 @@ def build(
         seed=seed,
         runtime=runtime,
         instrument=instrument,
-        optimizer=optimizer,
+        optimizer=optimizer.for_batches_of(recipe.batch_size),
         teacher=teacher,
         dataset=dataset,
         student=student,
@@ -136,6 +140,7 @@ def build(
         distiller=distiller,
         settings=call.settings,
         config=gin.operative_config_str(),
+        task_part=task_part,
     )
 
 

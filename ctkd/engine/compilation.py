@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ctkd.data.dataset import ImageDataset
 from ctkd.engine.build import Run
 from ctkd.errors import ConfigError
 
@@ -35,6 +36,12 @@ def _wanted(run: Run, device: torch.device, on_cpu: bool) -> bool:
     Nothing of it is measured, so a resumed run computes as before.
     """
     wish = run.runtime.compile
+    if not isinstance(run.dataset, ImageDataset):
+        if wish is True:
+            raise ConfigError(
+                "Runtime.compile = True is for inputs of one shape; these samples differ in theirs"
+            )
+        return False
     if wish == "auto":
         cut, epochs = run.recipe.steps_per_epoch, run.recipe.epochs
         long = cut is None or cut * epochs >= WORTH_STEPS

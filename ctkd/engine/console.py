@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ctkd.engine.task import Task
     from ctkd.engine.workdir import Workdir
 
+WAIT_SHOWN = 0.01  # share of the training time
 REFRESH = 0.5  # seconds between two looks at the device's accumulators
 
 
@@ -126,15 +127,21 @@ class Console:
             ("train_loss", "loss"),
             ("test_top1", "test"),
             ("validation_top1", "validation"),
+            ("ap", "AP"),
+            ("ap50", "AP50"),
         ):
             if record.get(key) is not None:
-                unit = " %" if key.endswith("top1") else ""
+                unit = " %" if key.endswith("top1") or key.startswith("ap") else ""
                 parts.append(f"{label} {record[key]:.{2 if unit else 4}f}{unit}")
         for key, label in (("temperature", "T"), ("t_star", "T*"), ("lambda", "λ"), ("lr", "lr")):
             if record.get(key) is not None:
                 parts.append(f"{label} {record[key]:.3g}")
         if record.get("images_per_s"):
             parts.append(f"{record['images_per_s']:.0f} images/s")
+        if (record.get("data_wait") or 0) >= WAIT_SHOWN:
+            parts.append(f"waiting for data {record['data_wait']:.0%}")
+        if record.get("bad_images"):
+            parts.append(f"bad images {record['bad_images']}")
         self.say("  ".join(parts))
 
     def summary(self, summary: dict[str, Any], workdir: "Workdir") -> None:
@@ -144,7 +151,7 @@ class Console:
         )
         for name, value in summary.items():
             if value is not None and name not in ("finished", "name", "primary"):
-                percent = any(word in name for word in ("top1", "top5", "_ap"))
+                percent = any(word in name for word in ("top1", "top5", "_ap", "_ar"))
                 text = (
                     f"{value:.2f} %"
                     if percent

@@ -1,6 +1,6 @@
 """The game between the student and the temperature, as a module for anybody's training loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ctkd.adversary.grl import gradient_reversal
 from ctkd.errors import ConfigError
+from ctkd.losses.detection import group_sums
 from ctkd.losses.objectives import Objective
 
 Schedule = Callable[[float], float]
@@ -21,11 +22,13 @@ class Outcome(NamedTuple):
         loss: 0-d, to call `backward` on.
         terms: the terms' means over the step's rows, detached and without their weights.
         temperature: 0-d or [N, 1], detached; None without a teacher.
+        groups: sums over the rows of each group, over the step's rows; see `group_sums`.
     """
 
     loss: Tensor
     terms: dict[str, Tensor]
     temperature: Tensor | None
+    groups: dict[str, Tensor] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
 
 
 class Distiller(nn.Module):
@@ -115,6 +118,9 @@ class Distiller(nn.Module):
         progress: float = 0.0,
         total_rows: int | None = None,
         other_losses: dict[str, Tensor] | None = None,
+        groups: Tensor | None = None,
+        group_names: Sequence[str] = (),
+        row_weights: Tensor | None = None,
     ) -> Outcome:
         """The step's loss, or this part's share of it.
 
@@ -124,6 +130,8 @@ class Distiller(nn.Module):
             position, progress: as in `at`; without a position the last call of `at` holds.
             total_rows: the rows of the whole step, where this is a part of it (default N).
             other_losses: scalars of this part that ride along with weight 1.
+            groups, group_names: [N] and what its numbers mean: groups of rows to be told apart.
+            row_weights: [N], what a row counts for in the loss; the terms told of are plain means.
 
         Raises:
             ValueError: no position was ever given.
@@ -135,17 +143,28 @@ class Distiller(nn.Module):
         terms, temperature = self.terms(student_logits, teacher_logits, targets)
         rows = len(targets)
         share = rows / (total_rows or rows)
-        # A term that is already a mean over the part counts by the part's share of the rows.
-        means = {
-            name: term * share if term.dim() == 0 else term.sum() / (total_rows or rows)
-            for name, term in terms.items()
-        }
-        loss = torch.stack([self._buffer(f"weight_{k}") * mean for k, mean in means.items()]).sum()
+
+        def mean(term: Tensor) -> Tensor:
+            # A term that is already a mean over the part counts by the part's share of the rows.
+            return term * share if term.dim() == 0 else term.sum() / (total_rows or rows)
+
+        means = {name: mean(term) for name, term in terms.items()}
+        counted = means
+        if row_weights is not None:
+            counted = {name: mean(term) for name, term in weigh(terms, row_weights).items()}
+        loss = torch.stack([self._buffer(f"weight_{k}") * m for k, m in counted.items()]).sum()
         for name, value in (other_losses or {}).items():
             means[name] = value * share
             loss = loss + means[name]
         detached = {name: mean.detach() for name, mean in means.items()}
-        return Outcome(loss, detached, None if temperature is None else temperature.detach())
+        told: dict[str, Tensor] = {}
+        if groups is not None:
+            values = dict(terms)
+            if temperature is not None:
+                values["temperature"] = temperature.detach().reshape(-1).expand(rows)
+            told = group_sums(values, groups, group_names, total_rows or rows)
+        temperature = None if temperature is None else temperature.detach()
+        return Outcome(loss, detached, temperature, told)
 
     def terms(
         self,
@@ -180,3 +199,10 @@ class Distiller(nn.Module):
 
     def _buffer(self, name: str) -> Tensor:
         return self.get_buffer(name)
+
+
+def weigh(terms: dict[str, Tensor], row_weights: Tensor | None) -> dict[str, Tensor]:
+    """The terms with each row times its weight; a term that is not made of rows as it is."""
+    if row_weights is None:
+        return terms
+    return {k: term * row_weights if term.dim() else term for k, term in terms.items()}

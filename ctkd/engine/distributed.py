@@ -48,6 +48,14 @@ class World:
             torch.distributed.all_reduce(tensor)
         return tensor
 
+    def gather(self, value: T) -> list[T]:
+        """The ranks' values, in their order."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(values, value, group=self.control)
+        return values
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
         if self.size == 1:

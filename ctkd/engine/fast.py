@@ -36,6 +36,7 @@ def fast_step(
     reasons = {
         "there is no GPU": device.type != "cuda",
         "several processes share the run": world.size > 1,
+        "float16 scales the loss": run.runtime.precision == "float16",
         "its batches cannot be made on the device": not isinstance(task, Samples),
     }
     for reason, holds in reasons.items():

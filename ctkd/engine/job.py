@@ -92,8 +92,12 @@ def _execute_in(workdir: Workdir, run: Run, job: Job, console: Console, world: W
     prepare_device(run)
     if run.teacher_network is not None and run.teacher.weights is None:
         weights = world.agree(lambda: str(trained_teacher(run, workdir, console)))
-        run.teacher = replace(run.teacher, weights=weights)
+        # A run cut short, for trying things out, cut its teacher's training too.
+        floor = run.teacher.floor if run.recipe.steps_per_epoch is None else None
+        run.teacher = replace(run.teacher, weights=weights, floor=floor)
     task = make_task(run, device_of(run), world)
+    for note in getattr(task, "notes", ()):
+        console.say(note)
     teacher = None
     if run.teacher_network is not None:
         teacher = load_teacher(run, device_of(run), world, console)
@@ -136,11 +140,21 @@ def teacher_job(run: Run) -> Job:
     """
     if run.teacher.run is None:
         raise ConfigError(
-            "the teacher's weights are not given: set the macro teacher_weights to a file or URL, "
+            "the teacher's weights are not given: set the macro teacher_weights to a file, a URL, "
+            "or a name of torchvision's (IMAGENET1K_V1, for networks that have it), "
             "--gin_param \"teacher_weights = '/path/to/teacher.pt'\""
         )
     inherited = [f"{name} = {value!r}" for name, value in config.macros(INHERITED).items()]
     return Job([run.teacher.run], inherited)
+
+
+def teacher_home(run: Run, workdir: Workdir) -> tuple[Job, Run, Workdir]:
+    """The job that trains the run's teacher, that job's run, and the folder that it is kept in."""
+    job = teacher_job(run)
+    teacher_run = job.build()
+    identity = identity_of(teacher_run.settings)
+    folder = pathlib.Path(run.runtime.teachers_dir or workdir.path.absolute().parent / "teachers")
+    return job, teacher_run, Workdir(folder / f"{teacher_run.name}-{identity[:8]}")
 
 
 def trained_teacher(run: Run, workdir: Workdir, console: Console) -> pathlib.Path:
@@ -149,11 +163,7 @@ def trained_teacher(run: Run, workdir: Workdir, console: Console) -> pathlib.Pat
     Raises:
         ConfigError: there is no such file.
     """
-    job = teacher_job(run)
-    teacher_run = job.build()
-    identity = identity_of(teacher_run.settings)
-    folder = pathlib.Path(run.runtime.teachers_dir or workdir.path.absolute().parent / "teachers")
-    home = Workdir(folder / f"{teacher_run.name}-{identity[:8]}")
+    job, teacher_run, home = teacher_home(run, workdir)
     teacher_console = Console(prefix="  teacher | ")
     with home.owned(wait=console.say):
         weights = home.path / "student_last.pt"

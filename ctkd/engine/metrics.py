@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ctkd.engine.distiller import Outcome
 from ctkd.errors import NonFiniteError
+from ctkd.losses.detection import group_means
 
 
 class Meter:
@@ -40,6 +41,7 @@ class Meter:
             self.extremes[1].clamp_(min=high)
         quantities |= {**outcome.terms, "loss": outcome.loss.detach()}
         quantities["gradient"], quantities["policy_gradient"] = norms
+        quantities |= outcome.groups
         if not self.names:
             self.names = list(quantities)
             self.reset_sums()
@@ -59,13 +61,15 @@ class Meter:
     def losses(self) -> list[str]:
         """The names of the loss and of its terms."""
         others = ("temperature", "gradient", "policy_gradient")
-        return [name for name in self.names if name not in others]
+        return [name for name in self.names if name not in others and "@" not in name]
 
     def read(self) -> dict[str, float]:
         """The means so far, by name, with `temperature_low` and `temperature_high`."""
         if not self.steps:
             return {}
         means = dict(zip(self.names, (self.sums / self.steps).tolist(), strict=True))
+        sums = {name: means.pop(name) for name in self.names if "@" in name}
+        means |= group_means(sums)
         if "temperature" in means:
             means["temperature_low"], means["temperature_high"] = self.extremes.tolist()
         return means

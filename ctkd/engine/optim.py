@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from ctkd.checks import expect, finite
 from ctkd.engine.settings import PARTS
+from ctkd.errors import NonFiniteError
+
+SMALLEST_SCALE = 2.0**-20  # of a loss; it starts at 2^16 and is halved by each step passed over
 
 
 @PARTS.register("SGD")
@@ -20,6 +23,9 @@ class SGDRecipe:
         lr, momentum, nesterov, weight_decay: the student's.
         milestones: where the learning rate is multiplied by `gamma`: in epochs of the published
             recipe (after the 150th: 150), or all of them as fractions of the run (0.625).
+        lr_batch_size: the batch size that `lr` is meant for; with another one (of the whole step,
+            all ranks) the rate is scaled in proportion (Goyal et al. 2017, arXiv 1706.02677). None
+            takes `lr` as it is.
         warmup_epochs: recipe epochs over which the rate rises linearly from nearly 0.
         clip_norm: the largest norm of the student's gradient; None for no limit.
         policy_lr_scale: the policy's learning rate over the student's.
@@ -34,6 +40,7 @@ class SGDRecipe:
     weight_decay: float = 5e-4
     milestones: Sequence[float] = (150, 180, 210)
     gamma: float = 0.1
+    lr_batch_size: int | None = None
     warmup_epochs: float = 0.0
     clip_norm: float | None = None
     policy_lr_scale: float = 1.0
@@ -53,6 +60,9 @@ class SGDRecipe:
         for name in ("clip_norm", "policy_clip_norm"):
             value = getattr(self, name)
             expect(value is None or value > 0, "SGD", name, value, "None or a number above 0")
+        size = self.lr_batch_size
+        expected = "None or a number of 1 or more"
+        expect(size is None or size >= 1, "SGD", "lr_batch_size", size, expected)
         fractions = [0 < milestone < 1 for milestone in self.milestones]
         fine = all(fractions) or not any(fractions)
         fine = fine and all(
@@ -67,6 +77,13 @@ class SGDRecipe:
             expected,
         )
 
+    def for_batches_of(self, size: int) -> "SGDRecipe":
+        """The recipe with the rate that belongs to such a batch size."""
+        if self.lr_batch_size is None:
+            return self
+        rate = self.lr * size / self.lr_batch_size
+        return replace(self, lr=rate, lr_batch_size=size)
+
     def learning_rate(self, position: float, recipe_epochs: int) -> float:
         """The student's learning rate at a position in the recipe of `recipe_epochs` epochs."""
         scale = [recipe_epochs if milestone < 1 else 1 for milestone in self.milestones]
@@ -79,8 +96,19 @@ class SGDRecipe:
 class Optimizer:
     """One torch optimizer over the student's and the policy's parameters."""
 
-    def __init__(self, recipe: SGDRecipe, student: nn.Module, policy: nn.Module | None) -> None:
-        """Makes the groups; a policy without parameters gives none."""
+    def __init__(
+        self,
+        recipe: SGDRecipe,
+        student: nn.Module,
+        policy: nn.Module | None,
+        *,
+        scaled: bool = False,
+    ) -> None:
+        """Makes the groups; a policy without parameters gives none.
+
+        `scaled` multiplies the loss, and divides the gradients, by a power of two that follows
+        them: in float16 small ones would be 0. A step whose gradients overflow is passed over.
+        """
         self.recipe = recipe
         self.student = [p for p in student.parameters() if p.requires_grad]
         self.policy = [] if policy is None else [p for p in policy.parameters() if p.requires_grad]
@@ -93,6 +121,7 @@ class Optimizer:
         self.torch = torch.optim.SGD(
             groups, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
         )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
 
     def set_learning_rate(self, rate: float) -> None:
         """Sets the student's rate, and the policy's in proportion."""
@@ -100,13 +129,32 @@ class Optimizer:
         for group, scale in zip(self.torch.param_groups, scales, strict=False):
             group["lr"].fill_(rate * scale)
 
+    def backward(self, loss: Tensor) -> None:
+        """Adds the loss's gradients, scaled where they are to be."""
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
     def step(self) -> tuple[Tensor, Tensor]:
-        """Clips, steps, forgets the gradients; their norms [0-d], student's and policy's."""
+        """Clips, steps, forgets the gradients; their norms [0-d], student's and policy's.
+
+        The norms of gradients that overflowed are told as 0: they moved nothing.
+        """
+        self.scaler.unscale_(self.torch)
         limits = (self.recipe.clip_norm, self.recipe.policy_clip_norm)
         norms = [
             nn.utils.clip_grad_norm_(parameters, limit or math.inf)
             for parameters, limit in zip((self.student, self.policy), limits, strict=True)
         ]
-        self.torch.step()
+        self.scaler.step(self.torch)
+        self.scaler.update()
         self.torch.zero_grad(set_to_none=True)
+        if self.scaler.is_enabled():
+            norms = [norm.nan_to_num(0.0, 0.0) for norm in norms]
         return norms[0], norms[1]
+
+    def check(self) -> None:
+        """Raises NonFiniteError where no scale of the loss has kept the gradients finite."""
+        if self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE:
+            raise NonFiniteError(
+                "the gradients were NaN or infinite in float16 whatever the loss was scaled by: "
+                "use --gin_param \"precision = 'bfloat16'\" or 'float32'"
+            )

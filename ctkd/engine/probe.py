@@ -16,14 +16,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ctkd.engine.distiller import Distiller
+from ctkd.engine.distiller import Distiller, weigh
 from ctkd.engine.settings import Instrument
-from ctkd.engine.task import Batch, Task, TeacherFunction
+from ctkd.engine.task import Batch, Rows, Task, TeacherFunction
+from ctkd.seeds import seed_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 GOLDEN = (math.sqrt(5) - 1) / 2
 REFINEMENTS = 30  # golden sections: the bracket of two grid steps shrinks by 1e6
+# Of the teacher's probabilities at T = 1, the largest and that of the target.
+ROW_TEACHER = ("teacher_confidence", "teacher_target")
+ROW_COLUMNS = ("group", "target", "temperature", "student_ce", *ROW_TEACHER)
 PROBE_STEP = 1e-3  # length of a trial step of the policy's parameters
 ROUNDING = 1e-6  # a policy's T is float32, so smaller relative changes of the loss say nothing
 GRADIENT_TOLERANCE = 0.05  # finite differences of a float64 loss agree far better than this
@@ -44,7 +49,7 @@ class Probe:
         """L over the grid, T*, the policy's T and the regret; see `landscape.jsonl` in README.
 
         The `warnings` say what the policy's gradient betrays: one that does not climb L, or that
-        is not L's derivative.
+        is not L's derivative. The `rows` are those of `rows.csv`, none for one common T.
         """
         with _undisturbed(student, distiller):
             return self._measure(student, distiller)
@@ -53,7 +58,8 @@ class Probe:
         with torch.no_grad():
             rows = self._task.rows(student, self._teacher, self._batch)
         assert rows.teacher is not None
-        game = _Game(distiller, rows.student.double(), rows.teacher.double(), rows.targets)
+        logits = rows.student.double(), rows.teacher.double()
+        game = _Game(distiller, *logits, rows.targets, rows.weights)
         losses = [game.loss(temperature) for temperature in self._grid]
         best = max(range(len(losses)), key=losses.__getitem__)
         t_star, loss_star = self._refine(game, best, losses[best])
@@ -74,8 +80,26 @@ class Probe:
             "quantiles": quantiles,
             "regret": 1 - own / loss_star if loss_star > 0 else 0.0,
             "bounds": list(bounds) if bounds else None,
+            "rows": self._told_apart(rows, temperatures) if len(temperatures) > 1 else [],
             "warnings": game.faults(),
         }
+
+    def _told_apart(self, rows: Rows, temperatures: Tensor) -> list[tuple[str | float, ...]]:
+        """A row each: `ROW_COLUMNS`."""
+        assert rows.teacher is not None
+        confidences = rows.teacher.double().softmax(dim=1)
+        numbers = (
+            temperatures.double(),
+            F.cross_entropy(rows.student.double(), rows.targets, reduction="none"),
+            confidences.amax(dim=1),
+            confidences.gather(1, rows.targets[:, None]).squeeze(1),
+        )
+        names: dict[int, str] = getattr(self._task, "class_names", {})
+        targets = [names.get(number, str(number)) for number in rows.targets.tolist()]
+        groups = ["all"] * len(targets)
+        if rows.groups is not None:
+            groups = [rows.group_names[place] for place in rows.groups.tolist()]
+        return list(zip(groups, targets, *(values.tolist() for values in numbers), strict=True))
 
     def _refine(self, game: "_Game", best: int, loss: float) -> tuple[float, float]:
         """Golden-section search between the best grid point's neighbours, in log T."""
@@ -98,10 +122,15 @@ class _Game:
     """The distiller on fixed logits [N, C] (float64, no gradient)."""
 
     def __init__(
-        self, distiller: Distiller, student: Tensor, teacher: Tensor, targets: Tensor
+        self,
+        distiller: Distiller,
+        student: Tensor,
+        teacher: Tensor,
+        targets: Tensor,
+        weights: Tensor | None = None,
     ) -> None:
         self._distiller = distiller
-        self._rows = (student, teacher, targets)
+        self._rows, self._weights = (student, teacher, targets), weights
         # A term that T has no part in (cross-entropy) would only lift the landscape.
         temperature = self._tensor(4.0).requires_grad_()
         with torch.enable_grad():
@@ -113,7 +142,12 @@ class _Game:
 
     def _loss_at(self, temperature: Tensor) -> Tensor:
         terms, _ = self._distiller.terms(*self._rows, temperature=temperature)
-        return self._distiller.weighted({name: terms[name] for name in self._names})
+        return self._weighted(terms)
+
+    def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
+        """The part of the loss that feels T."""
+        felt = {name: terms[name] for name in self._names}
+        return self._distiller.weighted(weigh(felt, self._weights))
 
     def loss(self, temperature: float) -> float:
         """L at a common temperature."""
@@ -182,15 +216,16 @@ class _Game:
     def _own_loss(self) -> Tensor:
         """L at the policy's own temperatures."""
         terms, _ = self._distiller.terms(*self._rows)
-        return self._distiller.weighted({name: terms[name] for name in self._names})
+        return self._weighted(terms)
 
 
 @contextlib.contextmanager
 def _undisturbed(*modules: nn.Module) -> Iterator[None]:
-    """Train mode inside; afterwards modes, buffers and random state are as they were."""
+    """Train mode and always the same random numbers inside; afterwards all is as it was."""
     modes = [(module, module.training) for module in modules]
     buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
     with torch.random.fork_rng():
+        torch.manual_seed(seed_of("instrument"))  # a detector draws its proposals
         try:
             for module in modules:
                 module.train()

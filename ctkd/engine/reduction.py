@@ -10,31 +10,47 @@ from ctkd.engine.distributed import World
 
 
 def sum_over_ranks(
-    world: World, parameters: Iterable[Tensor], outcome: Outcome, rows: int
+    world: World, parameters: Iterable[Tensor], outcome: Outcome, rows: int | None
 ) -> Outcome:
     """Sums the gradients in place, and gives the whole step's outcome, in one all-reduce.
 
     Args:
         parameters: with the gradients of this rank's rows; those without any are left alone.
-        outcome: of this rank's rows, already divided by `rows`, the whole step's.
+        outcome: of this rank's rows, already divided by those of the whole step.
+        rows: of the whole step, shared as `world.share` does; None where ranks have what they have.
     """
     if world.size == 1:
         return outcome
     gradients = [p.grad for p in parameters if p.grad is not None]
     parts = [g.reshape(-1) for g in gradients]
-    parts.append(torch.stack([outcome.loss.detach(), *outcome.terms.values()]).to(parts[0]))
+    told = [outcome.loss.detach(), *outcome.terms.values(), *outcome.groups.values()]
+    parts.append(torch.stack(told).to(parts[0]))
     per_row = outcome.temperature is not None and outcome.temperature.dim() > 0
     if outcome.temperature is not None and per_row:
         # Every rank fills the places of its rows; zeros elsewhere, so that the sum is all rows.
-        places = torch.zeros(rows, dtype=parts[0].dtype, device=parts[0].device)
-        world.share(places).copy_(outcome.temperature.reshape(-1))
-        parts.append(places)
+        parts.append(_placed(world, outcome.temperature.reshape(-1).to(parts[0]), rows))
     sums = torch.split(world.sum(torch.cat(parts)), [part.numel() for part in parts])
     for gradient, total in zip(gradients, sums, strict=False):
         gradient.copy_(total.view_as(gradient))
-    loss, *terms = sums[len(gradients)].unbind()
+    loss, *rest = sums[len(gradients)].unbind()
+    terms = dict(zip(outcome.terms, rest, strict=False))
+    groups = dict(zip(outcome.groups, rest[len(terms) :], strict=True))
     temperature = sums[-1].reshape(-1, 1) if per_row else outcome.temperature
-    return Outcome(loss, dict(zip(outcome.terms, terms, strict=True)), temperature)
+    return Outcome(loss, terms, temperature, groups)
+
+
+def _placed(world: World, mine: Tensor, rows: int | None) -> Tensor:
+    """A rank's values among zeros, at the places of its rows."""
+    if rows is not None:
+        places = mine.new_zeros(rows)
+        world.share(places).copy_(mine)
+        return places
+    counts = torch.zeros(world.size, dtype=torch.int64)  # on the host: nothing waits for a device
+    counts[world.rank] = len(mine)
+    before = world.sum(counts)[: world.rank].sum()
+    places = mine.new_zeros(int(counts.sum()))
+    places[int(before) :][: len(mine)] = mine
+    return places
 
 
 def synchronise_batch_norm(network: nn.Module, world: World) -> None:
@@ -50,6 +66,24 @@ def synchronise_batch_norm(network: nn.Module, world: World) -> None:
             setattr(network, name, SyncedBatchNorm.of(child, world))
         else:
             synchronise_batch_norm(child, world)
+
+
+def average_statistics(network: nn.Module, world: World) -> None:
+    """Makes the running statistics of batch normalisations the mean of all ranks', in place.
+
+    Where each rank has its own, a network is judged and saved with these.
+    """
+    if world.size == 1:
+        return
+    own = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    own = [m for m in own if not isinstance(m, SyncedBatchNorm)]
+    statistics = [s for m in own for s in (m.running_mean, m.running_var) if s is not None]
+    if not statistics:
+        return
+    flat = world.sum(torch.cat([s.reshape(-1) for s in statistics])) / world.size
+    means = torch.split(flat, [s.numel() for s in statistics])
+    for statistic, mean in zip(statistics, means, strict=True):
+        statistic.copy_(mean)
 
 
 class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,9 @@ from torch import nn
 from ctkd.engine.build import Run
 from ctkd.engine.checkpoint import write_tensors, write_text
 from ctkd.engine.metrics import Meter, Trace
+from ctkd.engine.probe import ROW_COLUMNS
 from ctkd.engine.state import Progress
-from ctkd.engine.task import Task
+from ctkd.engine.task import Reads, Task
 from ctkd.engine.workdir import Workdir
 from ctkd.errors import WorkdirError
 
@@ -34,11 +35,22 @@ def epoch_record(
     record = {"epoch": epoch, "step": progress.steps, "lr": rate, "lambda": lambda_}
     record |= {name: measured.pop(name, None) for name in ("temperature",)}
     for name, value in measured.items():
-        kept = name.startswith(("temperature", "gradient", "policy_gradient"))
+        kept = name.startswith(("temperature", "gradient", "policy_gradient", "share_"))
         record[name if kept else f"train_{name}"] = value
     seconds = progress.train_seconds
     record["images_per_s"] = progress.timed_images / seconds if seconds else None
+    record["data_wait"] = progress.wait_seconds / seconds if seconds else None
     return record
+
+
+def reading_record(task: Task, warn: Callable[[str], None]) -> Record:
+    """How many files of a task that reads some were bad, each named to the user; a collective."""
+    if not isinstance(task, Reads):
+        return {}
+    problems = task.bad_samples()
+    for problem in problems:
+        warn(f"an image cannot be read, and is replaced or left out: {problem}")
+    return {"bad_images": len(problems)}
 
 
 def landscape_record(measured: dict[str, Any]) -> Record:
@@ -66,7 +78,11 @@ def keep_best(
         progress.best |= {"best": record[primary], "best_epoch": record["epoch"]}
         if workdir is not None:
             write_weights(workdir, "student_best.pt", student)
-    if chosen_by in record and record[chosen_by] > progress.best.get("validation", -1.0):
+    if (
+        chosen_by != primary
+        and chosen_by in record
+        and record[chosen_by] > progress.best.get("validation", -1.0)
+    ):
         progress.best |= {
             "validation": record[chosen_by],
             "chosen": record[primary],
@@ -77,6 +93,8 @@ def keep_best(
 def write_records(workdir: Workdir, progress: Progress, trace: Trace, task: Task) -> None:
     """Rewrites the record files from what the checkpoint holds, so that they always agree."""
     workdir.write_rows("metrics.jsonl", progress.history)
+    for name, text in getattr(task, "files", {}).items():
+        write_text(workdir.path / name, text)
     if not progress.landscape:
         return
     workdir.write_rows("landscape.jsonl", progress.landscape)
@@ -84,6 +102,12 @@ def write_records(workdir: Workdir, progress: Progress, trace: Trace, task: Task
     for step, *values in trace.rows(progress.steps, task.steps_per_epoch):
         lines.append(",".join([str(step), *(f"{value:.8g}" for value in values)]))
     write_text(workdir.path / "temperature.csv", "\n".join(lines) + "\n")
+    if progress.rows:
+        lines = [",".join(ROW_COLUMNS)]
+        for group, target, *values in progress.rows:
+            words = [str(word).replace(",", ";") for word in (group, target)]
+            lines.append(",".join([*words, *(f"{value:.6g}" for value in values)]))
+        write_text(workdir.path / "rows.csv", "\n".join(lines) + "\n")
 
 
 def summarize(run: Run, task: Task, progress: Progress) -> Summary:
@@ -190,7 +214,7 @@ class Board:
 
     def add_figures(self, workdir: Workdir, epoch: int) -> None:
         """The figures of the work directory."""
-        from ctkd.results.figures import draw_curves, draw_landscape
+        from ctkd.results.figures import draw_curves, draw_landscape, draw_rows
         from ctkd.results.runs import read_run
 
         with _explained(self._workdir):
@@ -200,3 +224,5 @@ class Board:
                 writer.add_figure("curves", draw_curves(record), epoch)
                 if record.landscape:
                     writer.add_figure("landscape", draw_landscape(record), epoch)
+                if record.rows:
+                    writer.add_figure("rows", draw_rows(record), epoch)

@@ -12,7 +12,7 @@ from ctkd.checks import expect, finite
 from ctkd.registry import Registry
 
 Factory = Callable[..., Any]
-PARTS = Registry("engine part", "recipe")
+PARTS = Registry("engine part", "recipe", {"Proposals": "ctkd.engine.proposals"})
 
 
 @PARTS.register(settings="method")
@@ -49,6 +49,9 @@ class Recipe:
         batch_size: of a whole step, all ranks and accumulated parts together.
         steps_per_epoch: a cut for trying things out; None for the whole data set.
         eval_every: in epochs; the last epoch is always evaluated.
+        sync_batch_norm: whether batch normalisations take the statistics of all ranks' rows, so
+            that a run does not depend on how many share it. Published recipes for several GPUs
+            take each rank's own, which is faster.
     """
 
     dataset: Factory | None = None
@@ -58,6 +61,7 @@ class Recipe:
     batch_size: int = 64
     steps_per_epoch: int | None = None
     eval_every: int = 1
+    sync_batch_norm: bool = True
 
     def __post_init__(self) -> None:
         expect(self.dataset is not None, "Recipe", "dataset", None, "a data set, such as @digits")
@@ -124,7 +128,8 @@ class Runtime:
     Attributes:
         name: the method's label in tables; by default the first Gin file's.
         device: "auto" takes a GPU where there is one.
-        precision: of the networks; the losses are always in float32.
+        precision: of the networks; the losses are always in float32. With float16 the loss is
+            scaled for its gradients' sake, and a step whose gradients overflow is passed over.
         compile: whether the networks are compiled by torch.compile; "auto" compiles the teacher,
             and on a GPU the student too, in runs long enough for it to pay.
         cuda_graph: whether a GPU captures the whole step once and then replays it.
@@ -142,7 +147,7 @@ class Runtime:
 
     name: str | None = None
     device: str = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool | Literal["auto"] = False
     cuda_graph: bool = False
     threads: int | None = None

@@ -1,5 +1,7 @@
 """What moves while a run trains, and how a checkpoint holds it."""
 
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 from ctkd.engine.distiller import Distiller
 from ctkd.engine.metrics import Meter, Trace
 from ctkd.engine.optim import Optimizer
+from ctkd.engine.task import Batch
 
 
 @dataclass
@@ -18,21 +21,42 @@ class Progress:
         steps: done since the beginning.
         history: the records of the finished epochs, as `metrics.jsonl` holds them.
         landscape: the instrument's measurements, as `landscape.jsonl` holds them.
+        rows: the last measurement's rows, as `rows.csv` holds them.
         best: the best value of the primary metric, and its epoch.
         teacher: the teacher's metrics, measured before the first step.
         train_seconds, timed_images: of this epoch's training steps alone, the first step of a
             process (which compiles and warms up) left out.
+        wait_seconds: of `train_seconds`, how long steps waited for their samples.
         seconds: of everything, over all the processes that the run has had.
     """
 
     steps: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     landscape: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
     best: dict[str, float] = field(default_factory=dict)
     teacher: dict[str, float] = field(default_factory=dict)
     train_seconds: float = 0.0
+    wait_seconds: float = 0.0
     timed_images: int = 0
     seconds: float = 0.0
+
+    def waited(self, batches: Iterator[Batch], counts: Callable[[], bool]) -> Iterator[Batch]:
+        """The batches; what the loop waits for each is added up, while that `counts`."""
+        while True:
+            started = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            if counts():
+                waited = time.perf_counter() - started
+                self.wait_seconds += waited
+                self.train_seconds += waited
+            yield batch
+
+    def restart_clock(self) -> None:
+        """Begins a new epoch."""
+        self.train_seconds, self.wait_seconds, self.timed_images = 0.0, 0.0, 0
 
 
 @dataclass(frozen=True)
@@ -52,6 +76,7 @@ class Moving:
             "student": self.student.state_dict(),
             "distiller": self.distiller.state_dict(),
             "optimizer": self.optimizer.torch.state_dict(),
+            "scaler": self.optimizer.scaler.state_dict(),  # empty where nothing is scaled
             "meter": self.meter.state(),
             "trace": self.trace.values,
         }
@@ -61,6 +86,8 @@ class Moving:
         self.student.load_state_dict(state["student"])
         self.distiller.load_state_dict(state["distiller"])
         self.optimizer.torch.load_state_dict(state["optimizer"])
+        if state.get("scaler") and self.optimizer.scaler.is_enabled():
+            self.optimizer.scaler.load_state_dict(state["scaler"])
         self.meter.load(state["meter"])
         trace: Tensor = state["trace"]
         self.trace.values.copy_(trace)

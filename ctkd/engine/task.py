@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -13,7 +13,7 @@ class Batch:
     """A step's samples on this rank, or a part of them.
 
     Attributes:
-        inputs: what the networks take.
+        inputs: what the networks take: [B, C, H, W] for a classifier.
         targets: [B] for a classifier.
         indices, views: [B], each sample's place in the data set and its discrete view, on the
             host, so that looking rows up does not wait for a device.
@@ -21,8 +21,8 @@ class Batch:
         coming: the indices and views of the epoch's later batches, or None where there are none.
     """
 
-    inputs: Tensor
-    targets: Tensor
+    inputs: Any
+    targets: Any
     indices: Tensor
     views: Tensor
     samples: int
@@ -81,8 +81,9 @@ class Rows:
         student: logits [N, C] with gradient.
         teacher: logits [N, C] without, or None in a run that has no teacher.
         targets: classes [N].
-        groups: [N] what each row is reported under (background, foreground), or None.
+        groups: [N] what each row is reported under, places in `group_names`; None for no groups.
         other_losses: scalars that ride along with weight 1 (box regression, say).
+        weights: [N] what each row counts for in the loss; None for 1. Reported means are plain.
         total: rows of the whole step, where that is not the number of its samples.
     """
 
@@ -92,9 +93,11 @@ class Rows:
     groups: Tensor | None = None
     other_losses: dict[str, Tensor] = field(default_factory=dict)
     total: int | None = None
+    group_names: tuple[str, ...] = ()
+    weights: Tensor | None = None
 
 
-StudentFunction = Callable[[Tensor], Tensor]
+StudentFunction = Callable[..., Any]
 TeacherFunction = Callable[[Batch], Tensor]  # takes the batch whole, to look its rows up or compute
 
 
@@ -120,6 +123,14 @@ class Task(Protocol):
 
     def probe(self, size: int) -> Batch:
         """A fixed batch of training samples, for the instrument."""
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """What a task offers besides if it reads its samples from files as it goes."""
+
+    def bad_samples(self) -> list[str]:
+        """What is wrong with each file that could not be read so far; a collective."""
 
 
 @runtime_checkable

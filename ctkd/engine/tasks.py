@@ -15,7 +15,11 @@ from ctkd.errors import ConfigError
 if TYPE_CHECKING:
     from ctkd.engine.build import Run
 
-MODULES = {"resident": "ctkd.engine.classification"}
+MODULES = {
+    "resident": "ctkd.engine.classification",
+    "streamed": "ctkd.engine.streaming",
+    "detection": "ctkd.engine.detection",
+}
 
 
 class Kind(Protocol):

@@ -1,7 +1,7 @@
 """The frozen teacher: called with whole batches, which it computes or remembers, and judged."""
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ class FrozenTeacher:
         """Logits [B, C], float32, of a batch."""
         return self.compute(batch.inputs) if self.cache is None else self.cache.rows(batch)
 
-    def compute(self, inputs: Tensor) -> Tensor:
+    def compute(self, inputs: Any) -> Tensor:
         """Logits [B, C], float32, in calls of `batch_size`.
 
         A convolution or a matrix product may add up in another order for another batch size, but
@@ -96,7 +96,8 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     """The context in which a network computes at the given precision."""
     if precision == "float32":
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float16
+    return torch.autocast(device.type, dtype=dtype)
 
 
 def judge(teacher: FrozenTeacher, settings: Teacher, task: Task) -> dict[str, float]:

@@ -30,8 +30,14 @@ def load_teacher(run: Run, device: torch.device, world: World, console: Console)
     """
     assert run.teacher_network is not None
     assert run.teacher.weights is not None
-    info = load_weights(run.teacher_network, run.teacher.weights)
-    assert isinstance(run.dataset, ImageDataset)
+    name = run.settings["recipe"]["Teacher.network"].removeprefix("@")
+    info = load_weights(run.teacher_network, run.teacher.weights, network=name)
+    if not isinstance(run.dataset, ImageDataset):
+        from ctkd.engine.detection import FrozenDetector
+
+        half, precision = run.teacher.rows == "float16", run.runtime.precision
+        network = run.teacher_network
+        return FrozenDetector(network, device, precision, info.fingerprint, half_rows=half)
     example = torch.randn(2, *run.dataset.shape, generator=generator("folding"))
     network, reason = fold(run.teacher_network.eval(), example)
     if reason is not None:

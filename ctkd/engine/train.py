@@ -17,7 +17,7 @@ from ctkd.engine.interrupt import StopRequests
 from ctkd.engine.metrics import Meter, Trace
 from ctkd.engine.optim import Optimizer
 from ctkd.engine.probe import Probe
-from ctkd.engine.reduction import sum_over_ranks, synchronise_batch_norm
+from ctkd.engine.reduction import average_statistics, sum_over_ranks, synchronise_batch_norm
 from ctkd.engine.state import Moving, Progress
 from ctkd.engine.task import Batch, Task, TeacherFunction
 from ctkd.engine.teacher import FrozenTeacher, autocast, judge
@@ -45,7 +45,8 @@ def train(
     with StopRequests() as stop, console.live(run, task), report.Board(run, workdir) as board:
         trainer.prepare()
         while trainer.epoch <= run.recipe.epochs:
-            for batch in task.batches(trainer.epoch, skip=trainer.steps_into_epoch):
+            batches = task.batches(trainer.epoch, skip=trainer.steps_into_epoch)
+            for batch in trainer.progress.waited(batches, lambda: trainer.warm):
                 trainer.step(batch)
                 if trainer.steps_into_epoch == 0:
                     record = trainer.finish_epoch()
@@ -76,12 +77,13 @@ class Trainer:
         """Moves the networks to the device; nothing is read or written yet."""
         self.run, self.task, self.teacher = run, task, teacher
         self.workdir, self.console, self.world = workdir, console, world
-        synchronise_batch_norm(run.student, world)
+        synchronise_batch_norm(run.student, world if run.recipe.sync_batch_norm else World())
         synchronise_batch_norm(run.distiller, world)
         device = device_of(run)
         self.student = to_device(run.student, device)
         self.distiller = run.distiller.to(device)
-        self.optimizer = Optimizer(run.optimizer, self.student, self.distiller.policy)
+        scaled, policy = run.runtime.precision == "float16", self.distiller.policy
+        self.optimizer = Optimizer(run.optimizer, self.student, policy, scaled=scaled)
         self.meter = Meter(device)
         traced = min(run.instrument.trace_epochs, run.recipe.epochs) * task.steps_per_epoch
         self.trace = Trace(traced if teacher else 0, device)
@@ -169,7 +171,8 @@ class Trainer:
         """Moves student and temperature; nothing here waits for the device."""
         parts = [self.backward(part, teacher) for part in batch.parts(self.run.runtime.accumulate)]
         moved = [*self.optimizer.student, *self.optimizer.policy]
-        outcome = sum_over_ranks(self.world, moved, merge(parts), batch.samples)
+        rows = None if parts[0].groups else batch.samples  # a detector's ranks differ in rows
+        outcome = sum_over_ranks(self.world, moved, merge(parts), rows)
         return outcome, self.optimizer.step()
 
     def backward(self, part: Batch, teacher: TeacherFunction | None) -> Outcome:
@@ -182,8 +185,11 @@ class Trainer:
             rows.targets,
             total_rows=rows.total or part.samples,
             other_losses=rows.other_losses,
+            groups=rows.groups,
+            group_names=rows.group_names,
+            row_weights=rows.weights,
         )
-        outcome.loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.backward(outcome.loss)
         return outcome
 
     def finish_epoch(self) -> report.Record:
@@ -199,16 +205,19 @@ class Trainer:
             record |= self.measure_landscape(epoch)
             place = self.workdir if self.world.is_main else None
             report.keep_best(record, self.task.primary, self.student, self.progress, place)
+        record |= report.reading_record(self.task, self.console.warn)
         for fault in faults_of_epoch(self.distiller, self.meter):
             self.console.warn(fault)
         self.progress.history.append(record)
         self.meter.reset()
-        self.progress.train_seconds, self.progress.timed_images = 0.0, 0
+        self.progress.restart_clock()
         self.console.epoch(record, recipe.epochs)
         return record
 
     def check(self) -> None:
         """Raises NonFiniteError if anything has become NaN or infinite; the one read-back."""
+        average_statistics(self.student, self.world)  # it is judged or saved next
+        self.optimizer.check()
         self.meter.check(self.task.steps_per_epoch)
         for whose, module in (("student", self.student), ("temperature policy", self.distiller)):
             finite = [tensor.isfinite().all() for tensor in module.state_dict().values()]
@@ -225,6 +234,7 @@ class Trainer:
         measured = self.probe.measure(self.student, self.distiller)
         for fault in measured.pop("warnings"):
             self.console.warn(fault)
+        self.progress.rows = measured.pop("rows")
         self.progress.landscape.append({"epoch": epoch, **measured})
         return report.landscape_record(measured)
 

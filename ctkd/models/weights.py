@@ -20,6 +20,8 @@ from ctkd.models.weight_files import fetch
 from ctkd.registry import MODELS, SMALL_NETWORKS
 
 WRAPPERS = re.compile(r"(?:module|_orig_mod|model|net|network|student|teacher)\.")
+# Further classifiers of GoogLeNet and Inception v3, which serve training only.
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 COUNTER = ".num_batches_tracked"  # came with PyTorch 0.4.1; nothing is computed from it
 NAMED_KEYS = 3  # of each kind, in a message
 
@@ -44,21 +46,26 @@ class WeightsInfo:
 
 
 def load_weights(
-    model: nn.Module, source: str | os.PathLike[str], sha256: str | None = None
+    model: nn.Module,
+    source: str | os.PathLike[str],
+    sha256: str | None = None,
+    network: str | None = None,
 ) -> WeightsInfo:
     """Loads a file's weights into `model`, all of them or none.
 
     Args:
         model: the network; it keeps its device and its dtype.
         source: a path, or a file, http or https URL, with `#sha256=…` after it if wanted. What is
-            downloaded is kept; see `weight_files.locate`.
+            downloaded is kept; see `weight_files.locate`. With `network` also torchvision's name
+            of published weights, such as IMAGENET1K_V1.
         sha256: the checksum that the file must have.
+        network: the name that the network is registered as.
 
     Raises:
         DataError: the file is missing, damaged, not the one of the checksum, unsafe to read, or
             holds nothing that fits the network.
     """
-    found = _candidates(fetch(source, sha256))
+    found = _candidates(_payload(source, sha256, network))
     own = model.state_dict()
     fitting = _fitting(found, own)
     if fitting is None:
@@ -66,6 +73,15 @@ def load_weights(
     container, state = fitting
     model.load_state_dict(state)
     return WeightsInfo(os.fspath(source), fingerprint(state), container)
+
+
+def _payload(source: str | os.PathLike[str], sha256: str | None, network: str | None) -> object:
+    from ctkd.models.imagenet import WEIGHTS_NAME, published_state
+
+    name = os.fspath(source)
+    if network is not None and WEIGHTS_NAME.fullmatch(name) and not os.path.exists(name):
+        return published_state(network, name)
+    return fetch(source, sha256)
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:
@@ -117,7 +133,11 @@ def _fitting(found: Mapping[str, State], own: State) -> tuple[str, State] | None
     """The first container that holds the network's keys and shapes; absent counters become 0."""
     counters = {key: torch.tensor(0) for key in own if key.endswith(COUNTER)}
     for container, state in found.items():
-        whole = {**counters, **state}
+        # Auxiliary heads are for training alone; a frozen normalisation counts no batches: what a
+        # file has of either, and the network has not, is nobody's.
+        spare = (key for key in state if key.startswith(AUXILIARY) or key.endswith(COUNTER))
+        left_out = {key for key in spare if key not in own}
+        whole = counters | {k: v for k, v in state.items() if k not in left_out}
         if whole.keys() == own.keys() and _shapes(whole) == _shapes(own):
             return container, whole
     return None

@@ -6,7 +6,7 @@ from ctkd.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ctkd.results.comparison import Standings, compare
-    from ctkd.results.figures import draw_curves, draw_landscape, save_figures
+    from ctkd.results.figures import draw_curves, draw_landscape, draw_rows, save_figures
     from ctkd.results.published import Published, lookup
     from ctkd.results.runs import RunRecord, find_runs, read_run
     from ctkd.results.statistics import Comparison, mean_std, paired_difference
@@ -22,6 +22,7 @@ __all__ = [
     "compare",
     "draw_curves",
     "draw_landscape",
+    "draw_rows",
     "find_runs",
     "lookup",
     "mean_std",
@@ -31,7 +32,7 @@ __all__ = [
 ]
 _ORIGINS = {
     "comparison": ("Standings", "compare"),
-    "figures": ("draw_curves", "draw_landscape", "save_figures"),
+    "figures": ("draw_curves", "draw_landscape", "draw_rows", "save_figures"),
     "published": ("Published", "lookup"),
     "runs": ("RunRecord", "find_runs", "read_run"),
     "statistics": ("Comparison", "mean_std", "paired_difference"),

@@ -63,7 +63,8 @@ def _draw_accuracy(axes: "Axes", record: RunRecord, rows: int) -> None:
 def _draw_losses(axes: "Axes", record: RunRecord, rows: int) -> None:
     """The training loss, its terms before weighting, and the test loss."""
     keys = dict.fromkeys(key for row in record.metrics for key in row if key.startswith("train_"))
-    terms = [key for key in keys if key != "train_loss"]
+    groups = [key[len("share") :] for row in record.metrics for key in row if key[:6] == "share_"]
+    terms = [key for key in keys if key != "train_loss" and not key.endswith(tuple(groups))]
     dots: dict[str, Any] = {"marker": "o", "markersize": 2.6}
     style.line(axes, *record.series("train_loss"), "training", color=style.BLACK, **dots)
     for index, key in enumerate(terms if len(terms) > 1 else ()):  # one term is the loss itself

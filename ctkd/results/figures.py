@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING
 
 from ctkd.results.curves import draw_curves
 from ctkd.results.landscape import draw_landscape
+from ctkd.results.rows import draw_rows
 from ctkd.results.runs import RunRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_curves", "draw_landscape", "save_figure", "save_figures"]
+__all__ = ["draw_curves", "draw_landscape", "draw_rows", "save_figure", "save_figures"]
 
 DPI = 200
 _TRUETYPE = threading.Lock()
 
 
 def save_figures(record: RunRecord, folder: str | os.PathLike[str]) -> list[Path]:
-    """Writes curves.{png,pdf}, and landscape.{png,pdf} where the run recorded one.
+    """Writes curves.{png,pdf}, and landscape.{png,pdf} and rows.{png,pdf} of what was recorded.
 
     A run that has not finished its first epoch has no curves yet. Each file is replaced as a
     whole, so that a viewer never meets half of one.
@@ -27,6 +28,8 @@ def save_figures(record: RunRecord, folder: str | os.PathLike[str]) -> list[Path
     written = []
     if record.landscape:
         written += save_figure(draw_landscape(record), folder, "landscape")
+    if record.rows:
+        written += save_figure(draw_rows(record), folder, "rows")
     if record.metrics:
         written += save_figure(draw_curves(record), folder, "curves")
     return written

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+ROW_TEXTS, ROW_NUMBERS = ("group", "target"), ("temperature", "student_ce", "teacher_confidence")
 TRACE_COLUMNS = ("step", "epoch", "temperature", "low", "high", "lambda")
 
 
@@ -105,6 +106,26 @@ def read_trace(path: Path) -> dict[str, "Floats"]:
         steps[row["step"]] = [row[name] for name in TRACE_COLUMNS]
     table = np.array([steps[step] for step in sorted(steps)]).reshape(-1, len(TRACE_COLUMNS))
     return {name: table[:, index] for index, name in enumerate(TRACE_COLUMNS)}
+
+
+def read_columns(path: Path) -> dict[str, Any]:
+    """The columns of rows.csv, "group" and "target" as texts; none where there is no file."""
+    import numpy as np
+
+    if not path.is_file():
+        return {}
+    header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+    names = header.split(",")
+    if not {*ROW_TEXTS, *ROW_NUMBERS}.issubset(names):
+        raise DataError(f"{path}, line 1: expected the columns {','.join(ROW_TEXTS + ROW_NUMBERS)}")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for number, line in enumerate(lines, 2):
+        try:
+            for name, word in zip(names, line.split(","), strict=True):
+                columns[name].append(word if name in ROW_TEXTS else float(word))
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: expected {header}") from error
+    return {name: np.array(values) for name, values in columns.items()} if lines else {}
 
 
 def is_number(value: object) -> bool:

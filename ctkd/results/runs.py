@@ -3,12 +3,19 @@
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctkd.errors import DataError
-from ctkd.results.files import is_number, read_landscape, read_object, read_rows, read_trace
+from ctkd.results.files import (
+    is_number,
+    read_columns,
+    read_landscape,
+    read_object,
+    read_rows,
+    read_trace,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +44,8 @@ class RunRecord:
         trace: the temperature at every step of the first epochs, an array each of step, epoch,
             temperature, low, high and lambda, nan where a field is empty. {} if none was written.
         summary: what the finished run says of itself; None before.
+        rows: of a policy with one T per row, the rows of the last probe: columns by name, texts
+            ("group", "target") or numbers. {} if none was written.
     """
 
     path: Path
@@ -46,6 +55,7 @@ class RunRecord:
     landscape: list[dict[str, Any]]
     trace: dict[str, "Floats"]
     summary: dict[str, Any] | None
+    rows: dict[str, Any] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -136,6 +146,7 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
         landscape=read_landscape(folder / "landscape.jsonl"),
         trace=read_trace(folder / "temperature.csv"),
         summary=read_object(summary_file) if summary_file.is_file() else None,
+        rows=read_columns(folder / "rows.csv"),
     )
 
 

@@ -107,7 +107,7 @@ def test_the_shared_macros_have_an_effect_in_every_run(path):
 
 
 @pytest.mark.parametrize("method", "vanilla kd annealed ctkd ctkd_instance dkd dkd_ctkd".split())
-@pytest.mark.parametrize("folder", ["digits", "cifar100"])
+@pytest.mark.parametrize("folder", ["digits", "cifar100", "imagenet"])
 def test_the_methods_of_the_frame_are_there(folder, method):
     assert pathlib.Path("gin", folder, f"{method}.gin") in RUNS
 
@@ -123,7 +123,7 @@ def test_methods_of_one_folder_differ_in_method_alone():
         assert all(recipe == recipes[0] for recipe in recipes)
 
 
-@pytest.mark.parametrize("folder", ["digits", "cifar100"])
+@pytest.mark.parametrize("folder", ["digits", "cifar100", "imagenet"])
 def test_a_teacher_has_a_seed_that_is_no_students(folder):
     seed = job_of(pathlib.Path("gin", folder, "teacher.gin")).build(meta=True).seed
     assert seed > 1000

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ctkd.registry import MODELS
 
-FIGURES = ["landscape.png", "landscape.pdf", "curves.png", "curves.pdf"]
+FIGURES = [f"{stem}.{kind}" for stem in ("landscape", "curves", "rows") for kind in ("png", "pdf")]
 EVERY_EPOCH = {"epoch", "train_loss", "lr", "lambda", "temperature", "test_top1", "images_per_s"}
 
 
@@ -44,6 +44,7 @@ def test_the_work_directory_holds_what_design_and_readme_list(whole):
         "metrics.jsonl",
         "landscape.jsonl",
         "temperature.csv",
+        "rows.csv",  # the policy has one T per row
         "summary.json",
         "checkpoints",
         "tensorboard",

@@ -84,4 +84,7 @@ def test_imagenet():
     assert [number.value for number in lookup_all(*pair, "dkd", "imagenet")] == [71.13, 71.70]
     assert lookup(*pair, "kd", "imagenet").epochs == 120
     assert lookup("resnet50", "resnet18", "kd", "imagenet") is None
+    assert lookup("resnet50", "MobileNetV1", "dkd", "imagenet").value == 72.05
+    assert lookup("resnet50", "MobileNetV1", "ctkd", "imagenet") is None
+    assert lookup(None, "MobileNetV1", "vanilla", "imagenet").value == 68.87
     assert lookup(None, "resnet18", "vanilla", "imagenet").value == 70.26

@@ -87,7 +87,17 @@ def test_a_quick_run_measures_everything(environment, tmp_path):
     assert found["machine"]["threads"] == 1
     assert found["machine"]["torch"] == torch.__version__
     sections = {section["name"]: section["rows"] for section in found["sections"]}
-    assert list(sections) == ["step", "stages", "policies", "losses", "loader", "startup"]
+    assert list(sections) == [
+        "step",
+        "stages",
+        "policies",
+        "losses",
+        "loader",
+        "pipeline",
+        "startup",
+    ]
+    assert all(row["difference_mean"] < 1.0 for row in sections["pipeline"])
+    assert {row["images"] for row in sections["pipeline"]} == {"made up, 256 × 224", "500 × 375"}
     assert {row["case"] for row in sections["step"]} >= {"plain loop", "ours, warm cache"}
     assert all(len(row["seconds"]) == 2 for row in sections["step"])
     for row in sections["losses"]:

@@ -1,0 +1,181 @@
+"""ImageNet (ILSVRC 2012): 1.28 million training and 50,000 validation images of 1,000 classes.
+
+In `data_dir`, or where the environment variable CTKD_DATA says:
+
+    train/WNID/*.JPEG, val/WNID/*.JPEG        class folders, numbered by their names' order
+
+or by lists, one line `path class` to an image, paths relative to `data_dir`; so for the flat
+folder of validation images that ILSVRC itself distributes. Its 50,000 "val" images are what papers
+report on, and stand for the test images here.
+"""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+from ctkd.checks import expect, finite
+from ctkd.data.decoding import CentreCrop, RandomCrop
+from ctkd.data.streamed import FileSplits, ImageFiles, StreamedDataset, set_aside
+from ctkd.errors import DataError
+from ctkd.registry import DATASETS
+
+ENVIRONMENT = "CTKD_DATA"
+ENDINGS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
+LAYOUT = "train/WNID/*.JPEG and val/WNID/*.JPEG"
+
+
+@DATASETS.register("imagenet", runtime=("data_dir", "max_bad"))
+class ImageNet(StreamedDataset):
+    """ImageNet, or any other set of images in its layout.
+
+    Args:
+        data_dir: where the images are; None asks the environment variable CTKD_DATA.
+        train_list, val_list: files of lines `path class` in place of the folders; a relative name
+            is looked for in `data_dir`.
+        num_classes: 1000, or the number of folders of another set.
+        size: side of the square that the networks see, in pixels.
+        resize: the shorter side of a test image before its centre is cut out.
+        scale, ratio: of the random crop: its share of the area, its width over its height.
+        flip: whether half the views are mirrored.
+        validation: training images set aside to choose an epoch by, the same for every seed.
+        max_bad: so many files that cannot be read are named, counted and replaced (in training,
+            each by the next image of the list) or left out (in a test); one more ends the run.
+        mean, std: per colour, of pixels in [0, 1].
+    """
+
+    def __init__(
+        self,
+        data_dir: str | None = None,
+        train_list: str | None = None,
+        val_list: str | None = None,
+        num_classes: int = 1000,
+        size: int = 224,
+        resize: int = 256,
+        scale: Sequence[float] = (0.08, 1.0),
+        ratio: Sequence[float] = (3 / 4, 4 / 3),
+        flip: bool = True,
+        validation: int = 0,
+        max_bad: int = 10,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+    ) -> None:
+        """Takes the settings; nothing is read. Raises ConfigError for a value out of range."""
+        for name, value, least in (
+            ("num_classes", num_classes, 2),
+            ("size", size, 1),
+            ("validation", validation, 0),
+            ("max_bad", max_bad, 0),
+        ):
+            expect(value >= least, "imagenet", name, value, f"a number of {least} or more")
+        expect(resize >= size, "imagenet", "resize", resize, f"at least imagenet.size = {size}")
+        fine = len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1
+        expect(fine, "imagenet", "scale", scale, "two rising shares of the area, above 0, up to 1")
+        fine = len(ratio) == 2 and 0 < ratio[0] <= ratio[1] and finite(ratio[1])
+        expect(fine, "imagenet", "ratio", ratio, "two rising numbers above 0")
+        expect(len(mean) == 3, "imagenet", "mean", mean, "three numbers, one per colour")
+        fine = len(std) == 3 and all(value > 0 for value in std)
+        expect(fine, "imagenet", "std", std, "three numbers above 0, one per colour")
+        self.num_classes, self.shape, self.mean, self.std = num_classes, (3, size, size), mean, std
+        self.augmentation = RandomCrop(size, (scale[0], scale[1]), (ratio[0], ratio[1]), flip)
+        self.presentation = CentreCrop(size, resize)
+        self.max_bad = max_bad
+        self._given, self._lists = data_dir, {"train": train_list, "val": val_list}
+        self._validation = validation
+
+    @property
+    def folder(self) -> pathlib.Path | None:
+        """See `Dataset`."""
+        place = self._given or os.environ.get(ENVIRONMENT)
+        return None if place is None else pathlib.Path(os.path.expanduser(place))
+
+    def load(self) -> FileSplits:
+        """See `StreamedDataset`."""
+        root = self.folder
+        if root is None:
+            raise DataError(self._advice("no place was given for the images"))
+        if not root.is_dir():
+            raise DataError(
+                self._advice(f"{root} {'is no folder' if root.exists() else 'does not exist'}")
+            )
+        parts = {name: self._part(root, name) for name in ("train", "val")}
+        if self._validation >= len(parts["train"]):
+            raise DataError(
+                f"imagenet.validation = {self._validation}: {root} has {len(parts['train'])} "
+                "training images"
+            )
+        train, validation = set_aside(parts["train"], self._validation)
+        return FileSplits(train, parts["val"], validation)
+
+    def _part(self, root: pathlib.Path, name: str) -> ImageFiles:
+        listed = self._lists[name]
+        if listed is not None:
+            return self._from_list(root, root / os.path.expanduser(listed))
+        folder = root / name
+        if not folder.is_dir():
+            raise DataError(self._advice(f"{root} has no folder {name}/"))
+        classes = _folders(folder)
+        if len(classes) != self.num_classes:
+            flat = "; images lie in it that are in no class folder" if not classes else ""
+            raise DataError(
+                self._advice(
+                    f"{folder} holds {len(classes)} class folders{flat}, imagenet.num_classes is "
+                    f"{self.num_classes}"
+                )
+            )
+        if name == "val" and self._lists["train"] is None:
+            only = sorted(set(classes) ^ set(_folders(root / "train")))
+            if only:
+                raise DataError(f"{root}: train/ and val/ differ in the classes {only[:10]}")
+        return _from_folders(folder, classes)
+
+    def _from_list(self, root: pathlib.Path, path: pathlib.Path) -> ImageFiles:
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"the list {path} cannot be read: {error}") from error
+        names, targets = [], []
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            name, _, label = line.strip().rpartition(" ")
+            if not (name and label.isdecimal() and int(label) < self.num_classes):
+                raise DataError(
+                    f"{path}, line {number}: {line!r}: expected a path, a space and a class from "
+                    f"0 to {self.num_classes - 1}"
+                )
+            names.append(name.strip())
+            targets.append(int(label))
+        if not names:
+            raise DataError(f"the list {path} is empty")
+        if not (root / names[0]).is_file():
+            raise DataError(
+                f"{path} lists {names[0]}, which is not in {root}: paths are relative to it"
+            )
+        return ImageFiles.of(str(root), names, targets)
+
+    def _advice(self, problem: str) -> str:
+        return (
+            f'imagenet: {problem}. Say where the images are, with --gin_param "data_dir = '
+            f"'/path'\" or the environment variable {ENVIRONMENT}: a folder that holds {LAYOUT} "
+            f"({self.num_classes} class folders in each), or give lists of lines `path class`: "
+            "imagenet.train_list, imagenet.val_list"
+        )
+
+
+def _folders(folder: pathlib.Path) -> list[str]:
+    """The names of the folders inside, sorted."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir())
+
+
+def _from_folders(folder: pathlib.Path, classes: Sequence[str]) -> ImageFiles:
+    names: list[str] = []
+    targets: list[int] = []
+    for number, name in enumerate(classes):
+        with os.scandir(folder / name) as entries:
+            found = sorted(e.name for e in entries if e.name.lower().endswith(ENDINGS))
+        if not found:
+            raise DataError(f"{folder / name} holds no images ({', '.join(ENDINGS)})")
+        names += [f"{name}/{file}" for file in found]
+        targets += [number] * len(found)
+    return ImageFiles.of(str(folder), names, targets)

@@ -1,0 +1,149 @@
+"""Image data sets that are too large to be held: lists of files, read while a run trains."""
+
+import abc
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ctkd.data.dataset import ImageDataset
+from ctkd.data.decoding import BadImageError, CentreCrop, RandomCrop, decode
+from ctkd.seeds import generator
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The files of a split below `root`, and their classes.
+
+    A million Python strings would be copied into every worker, page by page, as their reference
+    counts are touched; so the names lie in one piece of bytes, ending at `ends`.
+    """
+
+    root: str
+    names: bytes
+    ends: npt.NDArray[np.int64]
+    targets: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, root: str, names: Sequence[str], targets: Sequence[int]) -> "ImageFiles":
+        """Packs the names, which are relative to `root`."""
+        encoded = [os.fsencode(name) for name in names]
+        ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
+        return cls(root, b"".join(encoded), ends, np.asarray(targets, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def path(self, index: int) -> str:
+        """Where the image of that index lies."""
+        start = self.ends[index - 1] if index else 0
+        return os.path.join(self.root, os.fsdecode(self.names[start : self.ends[index]]))
+
+    def take(self, indices: Tensor) -> "ImageFiles":
+        """Those of the indices, in that order."""
+        chosen = indices.tolist()
+        start = [int(self.ends[i - 1]) if i else 0 for i in chosen]
+        names = [self.names[s : self.ends[i]] for s, i in zip(start, chosen, strict=True)]
+        ends = np.cumsum([len(name) for name in names], dtype=np.int64)
+        return ImageFiles(self.root, b"".join(names), ends, self.targets[indices.numpy()])
+
+
+@dataclass(frozen=True)
+class FileSplits:
+    """A data set's parts; `validation` was taken out of the training images, if it is there."""
+
+    train: ImageFiles
+    test: ImageFiles
+    validation: ImageFiles | None = None
+
+
+def set_aside(train: ImageFiles, count: int) -> tuple[ImageFiles, ImageFiles | None]:
+    """Takes `count` training images to choose an epoch by, the same for every seed."""
+    if count == 0:
+        return train, None
+    order = torch.randperm(len(train), generator=generator("validation"))
+    return train.take(order[count:].sort().values), train.take(order[:count].sort().values)
+
+
+class StreamedDataset(ImageDataset):
+    """A data set of image files.
+
+    Attributes:
+        augmentation: of the training images; a view is an integer that decides crop and flip.
+        presentation: of the images that a network is judged on.
+        max_bad: how many files a run puts up with that cannot be read.
+    """
+
+    kind = "streamed"
+    augmentation: RandomCrop
+    presentation: CentreCrop
+    max_bad: int
+
+    @abc.abstractmethod
+    def load(self) -> FileSplits:
+        """Lists the files. Raises DataError where they are missing."""
+
+
+class Sample(NamedTuple):
+    """What a worker makes of an item.
+
+    Attributes:
+        pixels: [3, S, S], bytes.
+        target: its class; -1 where no image could be read.
+        bad: what is wrong with each file that was tried in vain.
+    """
+
+    pixels: Tensor
+    target: int
+    bad: tuple[str, ...] = ()
+
+
+class Samples(NamedTuple):
+    """A batch of them: [B, 3, S, S] in channels-last order, [B], and all that was bad."""
+
+    pixels: Tensor
+    targets: Tensor
+    bad: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Makes a sample of an index and a view, in whatever process.
+
+    For a file that cannot be read the next one's image takes its place, in the same view and with
+    its own class, so that a step keeps its size and what replaces it does not depend on workers.
+
+    Attributes:
+        tries: how many files are tried; 1 replaces nothing.
+    """
+
+    files: ImageFiles
+    transform: RandomCrop | CentreCrop
+    tries: int = 1
+
+    def __call__(self, index: int, view: int) -> Sample:
+        """The sample, its pixels cut and resized."""
+        bad: list[str] = []
+        for offset in range(min(self.tries, len(self.files))):
+            place = (index + offset) % len(self.files)
+            try:
+                pixels = self.transform(decode(self.files.path(place)), view)
+            except BadImageError as error:
+                bad.append(str(error))
+            else:
+                return Sample(pixels, int(self.files.targets[place]), tuple(bad))
+        size = self.transform.size
+        return Sample(torch.zeros(3, size, size, dtype=torch.uint8), -1, tuple(bad))
+
+
+def collate(samples: Sequence[Sample]) -> Samples:
+    """A batch; its pixels lie as convolutions want them, channels last."""
+    pixels = torch.stack([sample.pixels.permute(1, 2, 0) for sample in samples])
+    targets = torch.tensor([sample.target for sample in samples])
+    bad = tuple(problem for sample in samples for problem in sample.bad)
+    return Samples(pixels.permute(0, 3, 1, 2), targets, bad)

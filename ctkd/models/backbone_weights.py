@@ -1,0 +1,44 @@
+"""Weights of classifiers, pretrained on ImageNet, for the backbones of other networks."""
+
+import re
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torchvision.models import get_model_weights
+
+from ctkd.checks import suggest
+from ctkd.errors import ConfigError, DataError
+from ctkd.models.weights import load_weights
+
+
+def load_backbone(classifier: nn.Module, build: Callable[..., nn.Module], weights: str) -> None:
+    """Loads pretrained weights into torchvision's `build(…)`; on the meta device nothing is read.
+
+    Args:
+        weights: a file, a URL, or the name of torchvision's, such as IMAGENET1K_V1.
+
+    Raises:
+        ConfigError: torchvision knows no weights of that name.
+        DataError: they cannot be had, or do not fit.
+    """
+    named = re.fullmatch(r"[A-Z][A-Z0-9_]*", weights)
+    if named:
+        known = get_model_weights(build).__members__
+        if weights not in known:
+            raise ConfigError(
+                f"torchvision has no weights {weights!r} of {build.__name__}"
+                f"{suggest(weights, known)} ({', '.join(known)})"
+            )
+    if torch.get_default_device().type == "meta":
+        return
+    if not named:
+        load_weights(classifier, weights)
+        return
+    try:
+        state = known[weights].get_state_dict(progress=False, check_hash=True)
+    except OSError as error:
+        raise DataError(
+            f"the weights {weights} of {build.__name__} cannot be downloaded: {error}; give a file"
+        ) from error
+    classifier.load_state_dict(state)

@@ -1,0 +1,164 @@
+"""Networks for ImageNet: torchvision's by their own names, timm's as timm_NAME, and MobileNetV1.
+
+torchvision is imported when a network is built, not when its name is registered. Four of its names
+(vgg11, vgg13, vgg16, vgg19) are taken by the CIFAR networks: those are torchvision_vgg11 and so on,
+a spelling that every torchvision network has besides.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ctkd.checks import suggest
+from ctkd.errors import ConfigError, DataError
+from ctkd.models.blocks import classifier, conv, conv_bn, pool
+from ctkd.registry import MODELS, TORCHVISION_NETWORKS
+
+TORCHVISION, TIMM = "torchvision_", "timm_"
+WEIGHTS_NAME = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")  # IMAGENET1K_V1, DEFAULT
+# Inception's networks have further classifiers for training, and were trained on inputs in [-1, 1].
+OPTIONS: dict[str, dict[str, bool]] = {
+    "googlenet": {"aux_logits": False, "transform_input": True, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "transform_input": True, "init_weights": True},
+}
+# Output channels and stride of the blocks after the stem (Howard et al. 2017, table 1).
+MOBILENET_V1 = (
+    *((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)),
+    *((512, 1),) * 5,
+    *((1024, 2), (1024, 1)),
+)
+
+
+class MobileNet(nn.Module):
+    """MobileNetV1 of width 1 (Howard et al. 2017, arXiv 1704.04861), with mdistiller's keys."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        blocks = [nn.Sequential(*conv_bn(3, 32, 3, 2), nn.ReLU(inplace=True))]
+        inputs = 32
+        for outputs, stride in MOBILENET_V1:
+            blocks.append(
+                nn.Sequential(
+                    conv(inputs, inputs, 3, stride, groups=inputs),
+                    nn.BatchNorm2d(inputs),
+                    nn.ReLU(inplace=True),
+                    *conv_bn(inputs, outputs, 1),
+                    nn.ReLU(inplace=True),
+                )
+            )
+            inputs = outputs
+        self.model = nn.Sequential(*blocks)
+        self.fc = classifier(inputs, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [N, K] of images [N, 3, H, W], H and W from 32 on."""
+        logits: Tensor = self.fc(pool(self.model(images)))
+        return logits
+
+
+@MODELS.register
+def MobileNetV1(num_classes: int = 1000) -> nn.Module:  # noqa: N802  (the published tables' spelling)
+    """MobileNetV1 for images of 224 pixels, 4.2 million parameters."""
+    return MobileNet(num_classes)
+
+
+def provide(name: str) -> None:
+    """Registers `torchvision_NAME` or `timm_NAME`; whether there is one shows when it is built."""
+    prefix = TIMM if name.startswith(TIMM) else TORCHVISION
+    make = _timm if prefix == TIMM else _torchvision
+    _register(name, functools.partial(make, name.removeprefix(prefix)))
+
+
+def _register(name: str, make: Callable[[int], nn.Module]) -> None:
+    def build(num_classes: int = 1000) -> nn.Module:
+        return make(num_classes)
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = f"{name}, for images of 224 pixels unless its authors say otherwise."
+    MODELS.register(name)(build)
+
+
+def _torchvision(name: str, num_classes: int) -> nn.Module:
+    """A network of torchvision's, its weights random.
+
+    Raises:
+        ConfigError: there is none of that name that classifies images.
+    """
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ConfigError(f"torchvision has no network named {name!r}{suggest(name, known)}")
+    make = functools.partial(models.get_model, name, weights=None, num_classes=num_classes)
+    return _built(functools.partial(make, **OPTIONS.get(name, {})))
+
+
+def _timm(name: str, num_classes: int) -> nn.Module:
+    """A network of timm's, its weights random.
+
+    Raises:
+        ConfigError: timm is not installed, or has none of that name.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise ConfigError(f"{TIMM}{name} needs timm: pip install timm") from error
+    if not timm.is_model(name):
+        raise ConfigError(f"timm has no network named {name!r}{suggest(name, timm.list_models())}")
+    return _built(
+        functools.partial(timm.create_model, name, pretrained=False, num_classes=num_classes)
+    )
+
+
+def _built(make: Callable[[], nn.Module]) -> nn.Module:
+    """What `make` builds; on the CPU first where a constructor cannot do without numbers."""
+    try:
+        return make()
+    except (NotImplementedError, RuntimeError):
+        if torch.get_default_device().type != "meta":
+            raise
+    with torch.device("cpu"):
+        return make().to("meta")
+
+
+def published_state(network: str, weights: str) -> Mapping[str, Any]:
+    """The tensors of torchvision's published weights, downloaded where need be.
+
+    Args:
+        network: as it is registered.
+        weights: such as IMAGENET1K_V1; DEFAULT is the newest.
+
+    Raises:
+        DataError: the network has none of that name, or they cannot be had.
+    """
+    from torchvision import models
+
+    name = network.removeprefix(TORCHVISION)
+    if name not in models.list_models(module=models):
+        raise DataError(
+            f"weights {weights!r}: {network} is not torchvision's, which alone names its weights: "
+            "give a file or a URL"
+        )
+    offered = models.get_model_weights(name)
+    if weights not in offered.__members__:
+        listed = ", ".join(offered.__members__)
+        raise DataError(f"torchvision's {name} has no weights {weights!r}: expected {listed}")
+    chosen = offered[weights]
+    try:
+        # By torchvision's own builder, which knows how to read its older files.
+        state: Mapping[str, Any] = models.get_model(name, weights=chosen).state_dict()
+    except (OSError, RuntimeError) as error:
+        folder = f"{torch.hub.get_dir()}/checkpoints"
+        raise DataError(
+            f"{chosen.url} could not be downloaded to {folder} ({error}): fetch the file by other "
+            "means and put it there, or give its path as teacher_weights"
+        ) from error
+    return state
+
+
+for _name in TORCHVISION_NETWORKS:
+    _register(_name, functools.partial(_torchvision, _name))
