@@ -29,6 +29,7 @@ CARDS = sorted((ROOT / "gin").rglob("*.gin"))
 STANDS_FOR = {
     "METHOD": "kd",
     "NAME": "vgg13_vgg8",
+    "PAIR": "resnet56_resnet20",
     "DIR": "/data",
     "FILE": "/weights/teacher.pth",
     "WORKDIR": "runs/digits/kd",
@@ -63,7 +64,9 @@ def commands_of(path):
 
 
 def replaced(command):
-    command = re.sub(r" …$", "", command.strip()).replace("=…", "=runs/x")
+    command, cut, _ = command.strip().replace("=…", "=runs/x").partition(" …")
+    if cut and command.endswith("ctkd.main"):
+        command += " --gin_file=gin/digits/ctkd.gin"
     for name, value in STANDS_FOR.items():
         command = re.sub(rf"\b{name}\b", value, command)
     return command
@@ -95,17 +98,13 @@ def check_main(words):
         assert main.FLAGS.mode == "evaluate"
 
 
-@functools.cache
-def check_sweep(path, files, params, own):
-    return check(read_study(path, files, params, own), supplies=False)
-
-
 def check_launcher(words):
     launcher.parse_flags(words)
     flags = launcher.FLAGS
     if flags.sweep:
         files, params = tuple(flags.gin_file), tuple(flags.gin_param)
-        assert check_sweep(flags.sweep, files, params, tuple(launcher._own_bindings()))
+        study = read_study(flags.sweep, files, params, launcher._own_bindings())
+        assert check(study, supplies=False)
 
 
 def check_tool(name, words):
@@ -132,7 +131,7 @@ def check_python(words):
     elif words[1] == "ctkd.sweeps":
         check_launcher(words[2:])
     else:
-        assert words[1] in ("venv", "pytest", "sphinx", "build")
+        assert words[1] in ("venv", "pytest", "sphinx", "build", "mypy", "ruff")
         for word in words[2:]:
             if word.startswith(("tests/", "docs/")):
                 assert (ROOT / word).exists()
@@ -179,12 +178,11 @@ def test_the_commands_are_found():
         "python -m ctkd.main --gin_file=gin/digits/ctkd.gin",
         ".venv/bin/python -m ctkd.main --gin_file=gin/digits/ctkd.gin",
         ".venv/bin/pip install -q -e .[dev]",
+        "torchrun --nproc_per_node=4 -m ctkd.main --gin_file=gin/digits/ctkd.gin",
         "python launchers/slurm.py --sweep gin/sweeps/digits.gin --wait",
         "python tools/report.py runs/sweeps/digits",
     ):
         assert said in [" ".join(shlex.split(command)) for command in found]
-    programs = ("-m ctkd.main", "launchers/slurm.py", "tools/", "torchrun", "pip install")
-    assert all(any(program in command for command in found) for program in programs)
     for path in CARDS:
         assert path.name == "base.gin" or path in [source for source, _ in COMMANDS]
 
@@ -196,7 +194,7 @@ def test_a_command_that_is_wrong_is_noticed():
         "python launchers/slurm.py --sweep gin/sweeps/digits.gin --wiat",
         "python tools/compare.py runs/digits --baselnie kd",
         "python tools/no_such_tool.py",
-        "torchrun --nproc_per_nod=4 -m ctkd.main --gin_file=gin/digits/ctkd.gin",
+        "torchrun --processes=4 -m ctkd.main --gin_file=gin/digits/ctkd.gin",
         "pip install .[devel]",
     ):
         with pytest.raises((AssertionError, ConfigError, SystemExit)):
@@ -216,32 +214,36 @@ def flags_known():
 def test_flags_that_are_named_alone_exist_and_their_bindings_have_an_effect(path):
     """As in "`--gin_param 'epochs = 24'` shortens it", or a card's "commonly overridden"."""
     said = text_of(path) if path.suffix == ".gin" else "\n".join(spans_of(path))
-    lines = [line for line in said.splitlines() if not re.match(rf"\s*({PROGRAM})", line)]
+    said = re.sub(rf"`(?:{PROGRAM})[^`]+`", "", said)
+    lines = [line for line in said.splitlines() if not re.match(rf"\s*(?:{PROGRAM})", line)]
     told = "\n".join(replaced(line) for line in lines)
     named = set(re.findall(r"(?<![\w-])--([a-z_]+)", told))
     assert sorted(named - flags_known()) == []
-    own = [shlex.split(said)[2:] for said in commands_of(path) if " -m ctkd.main --gin_f" in said]
-    for quote, binding in re.findall(r"--gin_param[= ]('|\")(.+?)\1", told):
-        assert quote
-        assert any(builds(files, binding) for files in [*files_of(own), *USUAL]), binding
+    bindings = [binding for _, binding in re.findall(r"--gin_param[= ]('|\")(.+?)\1", told)]
+    for binding in bindings:
+        files = [*files_of(path), *USUAL]
+        assert any(builds(f, (binding,)) or builds(f, tuple(bindings)) for f in files), binding
     for _, binding in re.findall(r"--sweep_param[= ]('|\")(.+?)\1", told):
         sweep = path if path.parent.name == "sweeps" else ROOT / "gin/sweeps/digits.gin"
         assert read_study(str(sweep), own=(binding,)).cells
 
 
-USUAL = [("gin/digits/ctkd.gin",), ("gin/cifar100/ctkd.gin",), ("gin/cifar100/kd.gin",)]
+USUAL = [(f"gin/{name}.gin",) for name in ("digits/ctkd", "cifar100/ctkd", "cifar100/kd")]
+USUAL += [("gin/imagenet/ctkd.gin",), ("gin/coco/ctkd.gin",)]
 
 
-def files_of(commands):
-    """The Gin files of each command."""
-    for words in commands:
-        read_flags(main.FLAGS, "ctkd.main", words[1:], stray="?")
-        yield tuple(main.FLAGS.gin_file)
+def files_of(path):
+    """The Gin files of each command that trains."""
+    for command in commands_of(path):
+        if "-m ctkd.main --gin_file" in command:
+            words = shlex.split(command.partition("-m ctkd.main ")[2])
+            read_flags(main.FLAGS, "ctkd.main", words, stray="?")
+            yield tuple(main.FLAGS.gin_file)
 
 
-def builds(files, binding):
+def builds(files, bindings):
     try:
-        build(files, (binding,))
+        build(files, bindings)
     except ConfigError:
         return False
     return True
