@@ -3,7 +3,7 @@
 import ctypes
 
 # mallopt's parameters, from glibc's malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 
 
 def keep_freed_memory() -> None:
@@ -19,3 +19,4 @@ def keep_freed_memory() -> None:
         return
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(M_MMAP_THRESHOLD, 2**25)  # the largest that glibc accepts
+    mallopt(M_MMAP_MAX, 0)  # and what is larger, such as 64 images of 224 pixels, is kept as well

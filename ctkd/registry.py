@@ -135,8 +135,8 @@ class Registry:
         if name not in self._names and (family := self._family(name)):
             importlib.import_module(self._families[family]).provide(name)
         if name not in self._names:
-            known = ", ".join(self)
-            raise ConfigError(f"no {self.kind} is named {name!r}{suggest(name, self)} ({known})")
+            hint = suggest(name, self)
+            raise ConfigError(f"no {self.kind} is named {name!r}{hint} ({self.listed()})")
         return COMPONENTS[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -146,11 +146,18 @@ class Registry:
         listed = name in self._names or name in self._modules
         return listed or (isinstance(name, str) and self._family(name) is not None)
 
+    def listed(self) -> str:
+        """The names for a message; of very many only the first ones."""
+        names = list(self)
+        more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+        return ", ".join(names[:LISTED]) + more
+
     def _family(self, name: str) -> str | None:
         return next((p for p in self._families if name.startswith(p) and name != p), None)
 
 
 REGISTRIES: list[Registry] = []
+LISTED = 40  # names in a message
 
 
 def import_mentioned(text: str) -> None:

@@ -62,7 +62,9 @@ def detectors(folder: pathlib.Path, weights: str | None) -> tuple[Run, dict[str,
     }
     ready: dict[str, Detector] = {}
     for role, (network, source) in found.items():
-        if network is not None and source is not None:
+        if network is not None and source is None:
+            print(f"detect: the {role}'s weights are not there: it is left out", file=sys.stderr)
+        elif network is not None and source is not None:
             load_weights(network, source)
             assert isinstance(network, Detector)
             ready[f"{role} {_name(run, role)}"] = network.eval().to(device_of(run))

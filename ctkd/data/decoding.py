@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 TRIES = 10  # random crops that may fail to fit before the centre is taken, as in Inception's code
 NUMBERS = 4 * TRIES + 1
@@ -136,8 +137,10 @@ class CentreCrop:
 
 
 def resize(pixels: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear with antialiasing, on bytes; PIL's filter but for the rounding."""
-    from torchvision.transforms.v2 import functional
+    """Bilinear with antialiasing, on bytes; PIL's filter but for the rounding.
 
-    resized: Tensor = functional.resize(pixels, [height, width], antialias=True)
-    return resized
+    What torchvision's v2 resize calls in the end. In channels-last order, in and out: so the kernel
+    for bytes takes half the time, and batches are put together without transposing.
+    """
+    batch = pixels[None].contiguous(memory_format=torch.channels_last)
+    return F.interpolate(batch, (height, width), mode="bilinear", antialias=True)[0]

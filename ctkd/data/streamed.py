@@ -141,6 +141,25 @@ class Reader:
         return Sample(torch.zeros(3, size, size, dtype=torch.uint8), -1, tuple(bad))
 
 
+class Normalisation:
+    """(x/255 - mean)/std of bytes, as one multiplication and one addition, a batch at a time."""
+
+    def __init__(self, dataset: ImageDataset, device: torch.device) -> None:
+        """Computes both once, for images of the data set's width."""
+        std = torch.tensor(dataset.std, device=device)
+        mean = torch.tensor(dataset.mean, device=device)
+        # For a whole row of pixels: colours lie innermost, and three numbers are no vector.
+        width = dataset.shape[2]
+        self._scale, self._shift = (1 / (255 * std)).repeat(width), (-mean / std).repeat(width)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Bytes [B, 3, H, W], channels last -> float32 of the same shape and order."""
+        batch, colours, height, width = pixels.shape
+        rows = pixels.permute(0, 2, 3, 1).reshape(batch, height, width * colours)
+        normal = rows.float().mul_(self._scale).add_(self._shift)
+        return normal.view(batch, height, width, colours).permute(0, 3, 1, 2)
+
+
 def collate(samples: Sequence[Sample]) -> Samples:
     """A batch; its pixels lie as convolutions want them, channels last."""
     pixels = torch.stack([sample.pixels.permute(1, 2, 0) for sample in samples])

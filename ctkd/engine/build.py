@@ -165,7 +165,7 @@ class _Builder:
         name = getattr(reference, "__name__", "")
         fine = callable(reference) and name in registry
         owner, parameter = role.split(".")
-        expected = f"a {registry.kind}: {', '.join(registry)}"
+        expected = f"a {registry.kind}: {registry.listed()}"
         expect(fine, owner, parameter, spell(reference), expected)
         registry.component(name)
         call = functools.partial(self._call, name, offers, reference)

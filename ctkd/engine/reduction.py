@@ -1,4 +1,4 @@
-"""What the ranks of a run add up in a step: gradients, losses, the temperatures of all rows."""
+"""What the parts and the ranks of a step add up to: gradients, losses, all rows' temperatures."""
 
 from collections.abc import Iterable
 
@@ -7,6 +7,18 @@ from torch import Tensor, nn
 
 from ctkd.engine.distiller import Outcome
 from ctkd.engine.distributed import World
+
+
+def merge(parts: list[Outcome]) -> Outcome:
+    """The outcome of a whole step from those of its accumulated parts."""
+    if len(parts) == 1:
+        return parts[0]
+    terms = {name: torch.stack([p.terms[name] for p in parts]).sum() for name in parts[0].terms}
+    temperatures = [p.temperature.reshape(-1, 1) for p in parts if p.temperature is not None]
+    loss = torch.stack([part.loss.detach() for part in parts]).sum()
+    names = parts[0].groups
+    groups = {name: torch.stack([p.groups[name] for p in parts]).sum() for name in names}
+    return Outcome(loss, terms, torch.cat(temperatures) if temperatures else None, groups)
 
 
 def sum_over_ranks(

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctkd.data.stream import Item, stream
-from ctkd.data.streamed import FileSplits, ImageFiles, Reader, Samples, StreamedDataset, collate
+from ctkd.data.streamed import (
+    FileSplits,
+    ImageFiles,
+    Normalisation,
+    Reader,
+    Samples,
+    StreamedDataset,
+    collate,
+)
 from ctkd.engine.distributed import World
 from ctkd.engine.fit import check_network as check_network
 from ctkd.engine.task import Batch, DeferredBatch, Rows, StudentFunction, TeacherFunction
@@ -81,10 +89,7 @@ class StreamedTask:
         self.steps_per_epoch = min(whole, steps_per_epoch or whole)
         rest = len(self._train) - batch_size * (self.steps_per_epoch - 1)
         self.smallest_batch = min(batch_size, rest)
-        # (x/255 - mean)/std as one multiplication and one addition per byte
-        std = torch.tensor(dataset.std, device=device).view(1, -1, 1, 1)
-        mean = torch.tensor(dataset.mean, device=device).view(1, -1, 1, 1)
-        self._scale, self._shift = 1 / (255 * std), -mean / std
+        self._normalise = Normalisation(dataset, device)
         self._bad: dict[str, None] = {}  # a set that keeps its order
         self._coming: Iterator[Batch] = iter(())
         self._next: tuple[int, int] | None = None  # the epoch and step of what is coming
@@ -139,9 +144,8 @@ class StreamedTask:
 
     def _on_device(self, read: Samples) -> tuple[Tensor, Tensor]:
         """Normalised images [B, 3, S, S], float32, channels last, and their classes."""
-        pixels = read.pixels.to(self.device, non_blocking=True).float()
-        targets = read.targets.to(self.device, non_blocking=True)
-        return pixels.mul_(self._scale).add_(self._shift), targets
+        pixels = self._normalise(read.pixels.to(self.device, non_blocking=True))
+        return pixels, read.targets.to(self.device, non_blocking=True)
 
     def probe(self, size: int) -> Batch:
         """See `Task`: training images and views that the seed alone determines."""

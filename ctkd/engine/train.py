@@ -17,7 +17,12 @@ from ctkd.engine.interrupt import StopRequests
 from ctkd.engine.metrics import Meter, Trace
 from ctkd.engine.optim import Optimizer
 from ctkd.engine.probe import Probe
-from ctkd.engine.reduction import average_statistics, sum_over_ranks, synchronise_batch_norm
+from ctkd.engine.reduction import (
+    average_statistics,
+    merge,
+    sum_over_ranks,
+    synchronise_batch_norm,
+)
 from ctkd.engine.state import Moving, Progress
 from ctkd.engine.task import Batch, Task, TeacherFunction
 from ctkd.engine.teacher import FrozenTeacher, autocast, judge
@@ -260,16 +265,6 @@ class Trainer:
         if self.steps_into_epoch == 0:
             report.write_weights(self.workdir, "student_last.pt", self.student)
         report.write_records(self.workdir, self.progress, self.trace, self.task)
-
-
-def merge(parts: list[Outcome]) -> Outcome:
-    """The outcome of a whole step from those of its accumulated parts."""
-    if len(parts) == 1:
-        return parts[0]
-    terms = {name: torch.stack([p.terms[name] for p in parts]).sum() for name in parts[0].terms}
-    temperatures = [p.temperature.reshape(-1, 1) for p in parts if p.temperature is not None]
-    loss = torch.stack([part.loss.detach() for part in parts]).sum()
-    return Outcome(loss, terms, torch.cat(temperatures) if temperatures else None)
 
 
 def device_of(run: Run) -> torch.device:

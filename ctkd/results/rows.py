@@ -89,10 +89,10 @@ def _draw_difficulty(axes: "Axes", rows: dict[str, Any], name: str) -> None:
     import numpy as np
 
     x, t = rows[name], rows["temperature"]
-    for place, group in enumerate(dict.fromkeys(sorted(rows["group"].tolist()))):
+    for number, group in enumerate(dict.fromkeys(sorted(rows["group"].tolist()))):
         chosen = rows["group"] == group
         dots: dict[str, Any] = {"linestyle": "none", "marker": ".", "markersize": 3.0, "alpha": 0.5}
-        axes.plot(x[chosen], t[chosen], color=COLORS[place % 4], label=group, **dots)
+        axes.plot(x[chosen], t[chosen], color=COLORS[number % 4], label=group, **dots)
     order = np.argsort(x, kind="stable")
     parts = [part for part in np.array_split(order, BINS) if len(part)]
     middle = [(np.median(x[part]), np.median(t[part])) for part in parts]
@@ -100,7 +100,8 @@ def _draw_difficulty(axes: "Axes", rows: dict[str, Any], name: str) -> None:
     axes.plot(*zip(*middle, strict=True), linewidth=style.LINE, label="median of a bin", **look)
     told = rank_correlation(x, t)
     if np.isfinite(told):
-        place_of: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top"}
-        axes.text(0.98, 0.98, rf"$\rho$ = {told:+.2f}", fontsize=style.SMALL, **place_of)
+        place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "bottom"}
+        place["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.8}
+        axes.text(0.97, 0.03, rf"$\rho$ = {told:+.2f}", fontsize=style.SMALL, **place)
     if name == "student_ce" and x.min() > 0 and x.max() > 100 * x.min():
         axes.set_xscale("log")

@@ -15,6 +15,7 @@ from ctkd.engine.distiller import Distiller
 from ctkd.engine.distributed import World
 from ctkd.engine.metrics import Meter
 from ctkd.engine.probe import Probe
+from ctkd.engine.reduction import merge
 from ctkd.engine.settings import Instrument
 from ctkd.errors import ConfigError, DataError
 from ctkd.losses.objectives import DKD, KD
@@ -209,6 +210,23 @@ def test_groups_are_reported_apart(task):
     assert told["temperature"] == pytest.approx(t.mean().item(), rel=1e-5)
     assert not any("@" in name for name in told)
     assert sorted(meter.losses) == ["ce", "kd", "loss"]
+
+
+def test_parts_of_a_step_are_merged_with_their_groups(task):
+    rows = task.rows(network().train(), frozen(network(1)), next(task.batches(1, 0)))
+    distiller = Distiller(ConstantTemperature(2.0), None, KD(1.0, 1.0))
+    distiller.at(0.0)
+
+    def outcome(cut):
+        given = (rows.student[cut], rows.teacher[cut], rows.targets[cut])
+        named = {"groups": rows.groups[cut], "group_names": rows.group_names}
+        return distiller(*given, total_rows=rows.total, **named)
+
+    whole, merged = outcome(slice(None)), merge([outcome(slice(0, 11)), outcome(slice(11, None))])
+    assert whole.groups.keys() == merged.groups.keys()
+    for name, value in whole.groups.items():
+        torch.testing.assert_close(merged.groups[name], value)
+    torch.testing.assert_close(merged.loss, whole.loss.detach())
 
 
 def test_background_rows_may_count_for_less(coco_folder):

@@ -234,4 +234,4 @@ def test_a_small_student_overfits_eight_real_pictures(command, coco128, tmp_path
     run = folder(tmp_path / "run")
     losses = run.column("train_loss")
     assert losses[-1] < losses[0] / 2.5
-    assert run.summary["last_ap50"] > 25
+    assert run.metrics[-1]["ap50"] > 25

@@ -21,7 +21,7 @@ from torchvision.transforms import functional
 from ctkd.data.decoding import RandomCrop
 from ctkd.data.imagenet import ImageNet
 from ctkd.data.stream import stream
-from ctkd.data.streamed import ImageFiles, Reader, Samples, collate
+from ctkd.data.streamed import ImageFiles, Normalisation, Reader, Samples, collate
 from ctkd.results.tables import Column, Table
 from tools.benchmarks.timing import Section, Work, in_turns, quartiles, ratios, spelled
 
@@ -135,11 +135,10 @@ def _ordinary(files: ImageFiles, workers: int, device: torch.device, count: int)
 def _ours(files: ImageFiles, workers: int, device: torch.device, count: int) -> None:
     items = _items(files, count)
     batches = [items[start : start + BATCH] for start in range(0, count, BATCH)]
-    std = torch.tensor(STD, device=device).view(1, -1, 1, 1)
-    scale, shift = 1 / (255 * std), -torch.tensor(MEAN, device=device).view(1, -1, 1, 1) / std
+    normalise = Normalisation(ImageNet(), device)
     read: Samples
     for read in stream(Reader(files, CROP), batches, workers, collate):
-        read.pixels.to(device).float().mul_(scale).add_(shift)
+        normalise(read.pixels.to(device))
 
 
 def _difference(files: ImageFiles, count: int = 100) -> tuple[float, int]:
