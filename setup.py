@@ -73,7 +73,8 @@ setup(
             "mypy",
             "ruff",
             "import-linter>=2.1",
-            "setuptools>=68",  # the tests build the wheel without a download
+            "setuptools>=70.1",  # the tests build the wheel without a download
+            "build",
             "sphinx>=7.4",
             "furo",
         ]

@@ -207,7 +207,7 @@ def flags_known():
     for path in (ROOT / "tools").glob("*.py"):
         if path.stem not in ("__init__", "check"):
             known |= {option[2:] for option in tool(path.stem)._option_string_actions}
-    return known | {"fast", "mean"}
+    return known | {"fast"}
 
 
 @pytest.mark.parametrize("path", [*PAGES, *CARDS], ids=lambda path: str(path.relative_to(ROOT)))

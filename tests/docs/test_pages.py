@@ -98,3 +98,14 @@ def test_environment_variables_that_are_named_are_read(path):
 @NAMES
 def test_every_block_is_closed(path):
     assert path.read_text(encoding="utf-8").count("\n```") % 2 == 0
+
+
+@NAMES
+def test_every_table_is_whole(path):
+    """A blank line would end a table in its midst; its rows have the columns of its head."""
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for block in re.split(r"\n\s*\n", text):
+        rows = [line for line in block.splitlines() if line.startswith("|")]
+        if rows:
+            assert re.fullmatch(r"[|:\- ]+", rows[1]), rows[0]
+            assert {row.count("|") for row in rows} == {rows[0].count("|")}, rows[0]
