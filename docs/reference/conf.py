@@ -163,10 +163,10 @@ def _as_written(
 
 
 def _escaped(line: str) -> str:
-    """Stars, bars and final underscores mean themselves, outside of backticks."""
+    """Stars, bars, final underscores and name@group mean themselves, outside of backticks."""
     parts = _PROTECTED.split(line)
     for number in range(0, len(parts), 2):
-        parts[number] = re.sub(r"([*|])", r"\\\1", parts[number])
+        parts[number] = re.sub(r"([*|]|(?<=\w)@(?=\w))", r"\\\1", parts[number])
         parts[number] = re.sub(r"(\w)_(?=[\s.,;)]|$)", r"\1\\_", parts[number])
         if number:  # `Unit`s: an end of backticks may be followed by a letter
             parts[number] = re.sub(r"^(?=\w)", r"\\ ", parts[number])

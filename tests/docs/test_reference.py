@@ -110,6 +110,10 @@ def test_each_docstring_is_shown_as_it_stands(shown):
     assert missing == []
 
 
+def test_a_name_with_an_at_is_no_address(pages):
+    assert not [page for page in pages.glob("*.html") if "mailto:" in page.read_text("utf-8")]
+
+
 def test_equations_set_off_keep_their_lines(pages):
     blocks = re.findall(r"<pre>(.*?)</pre>", (pages / "losses.html").read_text(), re.DOTALL)
     text = "\n".join(html.unescape(re.sub(r"<[^>]+>", "", block)) for block in blocks)
