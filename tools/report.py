@@ -1,4 +1,4 @@
-"""Makes the report of a sweep again, finished or not: report.html and report.csv.
+"""Makes the report of a sweep again, finished or not: report.html, report.csv and runs.csv.
 
     python tools/report.py SWEEP_DIR
 

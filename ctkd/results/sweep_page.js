@@ -16,6 +16,8 @@ const columns = [
   { title: "state", kind: "wide", text: (c) => c.state, key: (c) => c.state },
   { title: "n", number: true, kind: "wide", text: (c) => String(c.n), key: (c) => c.n },
   { title: "last %", number: true, text: (c) => spread(c.last), key: (c) => c.last?.[0] ?? null },
+  { title: "chosen %", number: true, kind: "wide", text: (c) => spread(c.chosen), key: (c) => c.chosen?.[0] ?? null,
+    hint: "at the epoch that is best on images set aside for choosing it" },
   { title: "best %", number: true, kind: "wide", text: (c) => spread(c.best), key: (c) => c.best?.[0] ?? null },
   { title: "Δ baseline", number: true, key: (c) => c.difference,
     text: (c) => c.baseline === c.name ? "baseline" : c.difference === null ? "–" : signed(c.difference) },
@@ -26,7 +28,8 @@ const columns = [
   { title: "published", number: true, key: (c) => c.published?.[0] ?? null,
     text: (c) => c.published ? fixed(c.published[0]) : "–",
     hint: (c) => c.published ? `${c.published[1]}, ${c.published[2] ? c.published[2] + " epoch" : "epoch not told"}` : "" },
-].filter((column) => column.title !== "published" || D.cells.some((c) => c.published))
+].filter((column) => column.title !== "chosen %" || D.cells.some((c) => c.chosen))
+  .filter((column) => column.title !== "published" || D.cells.some((c) => c.published))
   .filter((column) => !(["Δ baseline", "95 % interval", "p"].includes(column.title) && !D.cells.some((c) => c.baseline)));
 
 const state = { sort: null, down: false, search: "", picks: {}, open: new Set() };

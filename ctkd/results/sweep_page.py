@@ -58,6 +58,7 @@ def _cell(cell: SweepCell, folder: Path) -> dict[str, Any]:
         "state": cell.state,
         "n": len(cell.values("last")),
         "last": _spread(cell.summary("last")),
+        "chosen": _spread(cell.summary("chosen")),
         "best": _spread(cell.summary("best")),
         "T": _spread(cell.temperature),
         "baseline": cell.baseline,

@@ -12,6 +12,9 @@ from ctkd.results.runs import SETTINGS_FILE, RunRecord, read_run
 from ctkd.results.statistics import Comparison, MeanStd, mean_std, paired_difference
 from ctkd.results.tables import Cell, Column, Table
 
+SAID = ("finished", "name", "seed")  # of a summary, what the row tells already
+Kind = Literal["last", "chosen", "best"]  # epoch: the last, by validation images, by test images
+
 
 @dataclass(frozen=True)
 class SweepRun:
@@ -54,12 +57,12 @@ class SweepCell:
     against: Comparison | None = None
     recipe_differs: Sequence[str] = field(default_factory=tuple)
 
-    def values(self, kind: Literal["last", "best"]) -> dict[int, float]:
+    def values(self, kind: Kind) -> dict[int, float]:
         """The finished runs' accuracy in percent, by seed."""
         told = {s: r.told(f"{kind}_{r.measure}") for s, r in self.records.items() if r.finished}
         return {seed: value for seed, value in told.items() if value is not None}
 
-    def summary(self, kind: Literal["last", "best"]) -> MeanStd | None:
+    def summary(self, kind: Kind) -> MeanStd | None:
         """Mean ± std of the finished runs' accuracy; None while none is finished."""
         values = list(self.values(kind).values())
         return mean_std(values) if values else None
@@ -160,7 +163,10 @@ def sweep_table(cells: Sequence[SweepCell], axes: Sequence[str]) -> Table:
     """A row for each cell: its value on each axis, accuracies, the difference, T at the end."""
     shown = [Column(axis) for axis in axes] or [Column("cell")]
     columns = [*shown, Column("state"), Column("n", "count")]
-    columns += [Column("last", "spread"), Column("best", "spread")]
+    kinds: list[Kind] = ["last", "chosen", "best"]
+    if not any(cell.summary("chosen") for cell in cells):
+        kinds.remove("chosen")  # no images were set aside to choose by
+    columns += [Column(kind, "spread") for kind in kinds]
     columns += [Column("baseline"), Column("difference", "change")]
     columns += [Column("95 % interval", "interval"), Column("p", "p")]
     columns += [Column("shared seeds", "count", data_only=True), Column("temperature", "spread")]
@@ -169,7 +175,7 @@ def sweep_table(cells: Sequence[SweepCell], axes: Sequence[str]) -> Table:
     for cell in cells:
         against = cell.against
         row: list[Cell] = [cell.labels.get(axis) for axis in axes] or [cell.name]
-        row += [cell.state, len(cell.values("last")), cell.summary("last"), cell.summary("best")]
+        row += [cell.state, len(cell.values("last")), *(cell.summary(kind) for kind in kinds)]
         row.append(cell.baseline if cell.baseline != cell.name else None)
         row += (
             [against.difference, against.interval, against.p_value, against.n]
@@ -182,11 +188,26 @@ def sweep_table(cells: Sequence[SweepCell], axes: Sequence[str]) -> Table:
     return Table(columns, rows, notes(cells))
 
 
+def runs_table(cells: Sequence[SweepCell], axes: Sequence[str]) -> Table:
+    """A row for each run, with what its summary tells."""
+    told = [record.summary or {} for cell in cells for record in cell.records.values()]
+    keys = [key for key in dict.fromkeys(k for summary in told for k in summary) if key not in SAID]
+    columns = [Column(title) for title in ("cell", *axes, "seed", "state", *keys)]
+    rows: list[list[Cell]] = []
+    for cell in cells:
+        for run in cell.runs:
+            record = cell.records.get(run.seed)
+            summary = (record.summary if record else None) or {}
+            labels = [run.labels.get(axis) for axis in axes]
+            rows.append([cell.name, *labels, run.seed, run.state, *(summary.get(k) for k in keys)])
+    return Table(columns, rows)
+
+
 def notes(cells: Sequence[SweepCell]) -> list[str]:
     """What a reader must know of the numbers."""
     told = [
         "Accuracy: test, percent, of the last epoch; mean ± standard deviation over seeds. The "
-        "best epoch's is chosen on the test set."
+        "best epoch's is chosen on the test set, the chosen one's on images set aside for it."
     ]
     if any(cell.against for cell in cells):
         told.append(

@@ -5,7 +5,7 @@ sent.jsonl              what was sent and when
 jobs/                   submitit's files: what was sent, and the logs
 notes/                  how each task says it fares
 runs/                   the work directories, and the teachers they share
-report.html, report.csv
+report.html, report.csv, runs.csv
 """
 
 import contextlib

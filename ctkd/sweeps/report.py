@@ -1,11 +1,11 @@
-"""The report of a sweep, finished or not: a page and the same table as CSV."""
+"""The report of a sweep, finished or not: a page, its table as CSV, and every run's numbers."""
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from ctkd.results.sweep_page import sweep_page
-from ctkd.results.sweep_table import SweepRun, sweep_cells, sweep_table
+from ctkd.results.sweep_table import SweepRun, runs_table, sweep_cells, sweep_table
 from ctkd.results.tables import to_csv
 from ctkd.sweeps.files import write_whole
 from ctkd.sweeps.folder import SweepFolder
@@ -14,7 +14,7 @@ from ctkd.sweeps.state import Status, statuses
 
 
 def write_report(folder: SweepFolder, found: Sequence[Status] | None = None) -> list[Path]:
-    """Writes report.html and report.csv into the sweep's directory; their paths.
+    """Writes report.html, report.csv and runs.csv into the sweep's directory; their paths.
 
     Args:
         found: how the cells fare; None to look.
@@ -45,7 +45,8 @@ def write_report(folder: SweepFolder, found: Sequence[Status] | None = None) -> 
         for status in found
     ]
     cells = sweep_cells(runs, sweep.baseline)
-    page, table = folder.path / "report.html", folder.path / "report.csv"
+    page, table, each = (folder.path / n for n in ("report.html", "report.csv", "runs.csv"))
     write_whole(page, sweep_page(sweep.name, sweep.axes, cells, folder.path, time.time()))
     write_whole(table, to_csv(sweep_table(cells, sweep.axes)))
-    return [page, table]
+    write_whole(each, to_csv(runs_table(cells, sweep.axes)))
+    return [page, table, each]

@@ -102,6 +102,7 @@ def made(sweep_dir, capsys):
     assert capsys.readouterr().out.split() == [
         str(sweep_dir / "report.html"),
         str(sweep_dir / "report.csv"),
+        str(sweep_dir / "runs.csv"),
     ]
     return sweep_dir
 
@@ -119,6 +120,16 @@ def test_the_csv_has_mean_std_and_the_paired_difference(made):
     assert best["baseline"] == "kd"
     assert rows[0]["baseline"] == rows[0]["difference"] == ""
     assert rows[3]["state"] == "1 finished, 1 failed, 1 not sent"
+
+
+def test_each_runs_summary_is_a_row_and_a_run_without_one_too(made):
+    rows = list(csv.DictReader((made / "runs.csv").open()))
+    assert len(rows) == 12
+    finished = [row for row in rows if row["state"] == "finished"]
+    assert len(finished) == 10
+    assert all(float(row["last_top1"]) > 60 for row in finished)
+    assert {row["seed"] for row in rows if row["cell"] == "kd"} == {"0", "1", "2"}
+    assert {row["last_top1"] for row in rows if row["state"] != "finished"} == {""}
 
 
 def test_the_page_needs_no_network_and_survives_what_runs_say(made):
