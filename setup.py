@@ -9,6 +9,7 @@ from setuptools.command.build_py import build_py
 
 HERE = pathlib.Path(__file__).parent
 INIT = (HERE / "ctkd" / "__init__.py").read_text(encoding="utf-8")
+VERSION = re.search(r'__version__ = "(.+)"', INIT)[1]  # it is written there, and nowhere else
 
 
 class BuildWithGinFiles(build_py):
@@ -24,8 +25,23 @@ class BuildWithGinFiles(build_py):
 
 setup(
     name="ctkd",
-    version=re.search(r'__version__ = "(.+)"', INIT)[1],
+    version=VERSION,
     description="Knowledge distillation with a learned temperature",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="ctkd contributors",
+    license="MIT",
+    license_files=["LICENSE"],
+    project_urls={"Paper": "https://arxiv.org/abs/2211.16231"},
+    keywords="knowledge distillation, temperature, curriculum, pytorch, gin",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
     python_requires=">=3.10",
     packages=find_packages(include=["ctkd", "ctkd.*"]),
     package_data={"ctkd.results": ["*.html", "*.css", "*.js"]},
@@ -43,6 +59,7 @@ setup(
         "scipy",
         "numpy",
         "matplotlib>=3.7",
+        "pillow",
         "rich",
     ],
     extras_require={
@@ -56,6 +73,10 @@ setup(
             "mypy",
             "ruff",
             "import-linter>=2.1",
+            "setuptools>=70.1",  # the tests build the wheel without a download
+            "build",
+            "sphinx>=7.4",
+            "furo",
         ]
     },
 )

@@ -1,11 +1,16 @@
 """What the project's commands have in common: how their flags are read, and their help shown."""
 
+import pathlib
 from collections.abc import Mapping, Sequence
 
 from absl import flags
 
 from ctkd.checks import suggest
 from ctkd.errors import ConfigError
+
+PACKAGE = pathlib.Path(__file__).parent
+# In a clone the Gin files stand beside the package, in an installed wheel inside it.
+ROOT = PACKAGE.parent if (PACKAGE.parent / "gin" / "base.gin").is_file() else PACKAGE
 
 
 def read_flags(

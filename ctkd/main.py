@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from ctkd.command_line import help_text, read_flags
+from ctkd.command_line import ROOT, help_text, read_flags
 from ctkd.engine.interrupt import EarlyInterrupts
 from ctkd.errors import ConfigError, Interrupted, NonFiniteError, UserError
 from ctkd.memory import keep_freed_memory
@@ -40,6 +40,7 @@ def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
     read_flags(FLAGS, "ctkd.main", arguments, stray="Gin files are given as --gin_file")
     if FLAGS.help:
         print(help_text(__doc__, HELP))
+        print(f"\nThe Gin files that come along lie in {ROOT / 'gin'}")
         return
     files = list(FLAGS.gin_file)
     if not files and FLAGS.mode == "evaluate":

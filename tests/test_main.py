@@ -1,5 +1,6 @@
 """The command: what its flags do, what it says, and the status it ends with."""
 
+import pathlib
 import re
 import sys
 
@@ -61,6 +62,8 @@ def test_help_names_every_flag_and_says_what_the_command_is(command):
     described = set(re.findall(r"^  --(\w+) ", result.out, re.MULTILINE))
     assert described == set(HELP) == set(FLAGS)
     assert "130 interrupted" in result.out
+    folder = re.search(r"The Gin files that come along lie in (.*)", result.out)[1]
+    assert (pathlib.Path(folder) / "digits" / "ctkd.gin").is_file()
 
 
 def test_help_imports_neither_torch_nor_gin_nor_anything_heavy(python):

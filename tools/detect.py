@@ -161,18 +161,22 @@ def run(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status."""
+    try:
+        run(_parser().parse_args(arguments))
+    except (UserError, OSError) as error:
+        print(f"detect: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Draws what a run's networks detect in pictures.")
     parser.add_argument("pictures", nargs="+", type=pathlib.Path, metavar="PICTURE")
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="of the run")
     parser.add_argument("--weights", help="the student's; by default WORKDIR/student_last.pt")
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score, 0.5 by default")
     parser.add_argument("--out", type=pathlib.Path, help="by default WORKDIR/detected")
-    try:
-        run(parser.parse_args(arguments))
-    except (UserError, OSError) as error:
-        print(f"detect: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return parser
 
 
 if __name__ == "__main__":

@@ -21,9 +21,7 @@ from ctkd.sweeps.report import write_report
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the report into the sweep's directory; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Makes the report of a sweep again.")
-    parser.add_argument("sweep_dir", type=Path, metavar="SWEEP_DIR", help="runs/sweeps/NAME, say")
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
         for path in write_report(SweepFolder(options.sweep_dir)):
             print(path)
@@ -31,6 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"report: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Makes the report of a sweep again.")
+    parser.add_argument("sweep_dir", type=Path, metavar="SWEEP_DIR", help="runs/sweeps/NAME, say")
+    return parser
 
 
 if __name__ == "__main__":

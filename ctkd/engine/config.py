@@ -8,14 +8,11 @@ import tokenize
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import ctkd
 from ctkd.checks import suggest
+from ctkd.command_line import ROOT
 from ctkd.errors import ConfigError
 from ctkd.registry import COMPONENTS, GIN_INSTALLED, REGISTRIES, gin, import_mentioned
 
-PACKAGE = pathlib.Path(ctkd.__file__).parent
-# In a clone the Gin files stand beside the package, in an installed wheel inside it.
-ROOT = PACKAGE.parent if (PACKAGE.parent / "gin" / "base.gin").is_file() else PACKAGE
 _INCLUDE = re.compile(r"""^\s*include\s+(['"])(?P<name>.+?)\1""", re.MULTILINE)
 
 

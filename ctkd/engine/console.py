@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ctkd.engine.task import Task
     from ctkd.engine.workdir import Workdir
 
-WAIT_SHOWN = 0.01  # share of the training time
+WAIT_SHOWN = 0.05  # share of the training time; less is no news
 REFRESH = 0.5  # seconds between two looks at the device's accumulators
 
 

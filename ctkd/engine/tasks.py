@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Protocol, cast
 import torch
 from torch import nn
 
+from ctkd.checks import suggest
 from ctkd.data.dataset import Dataset
 from ctkd.engine.distributed import World
 from ctkd.engine.task import Task
+from ctkd.errors import ConfigError
 
 if TYPE_CHECKING:
     from ctkd.engine.build import Run
@@ -35,8 +37,27 @@ class Kind(Protocol):
         """Raises ConfigError where a network does not fit the data set's samples and classes."""
 
 
+def register_kind(kind: str, module: str) -> None:
+    """Says which module makes the tasks of data sets of this `kind`: for kinds from outside.
+
+    Raises:
+        ConfigError: another module does.
+    """
+    if MODULES.setdefault(kind, module) != module:
+        raise ConfigError(f"tasks of the kind {kind!r} are made by {MODULES[kind]} already")
+
+
 def kind_of(dataset: Dataset) -> Kind:
-    """The module that makes tasks of such data sets, imported when it is asked for."""
+    """The module that makes tasks of such data sets, imported when it is asked for.
+
+    Raises:
+        ConfigError: no module does.
+    """
+    if dataset.kind not in MODULES:
+        raise ConfigError(
+            f"no task is known for data sets of the kind {dataset.kind!r}"
+            f"{suggest(dataset.kind, MODULES)}; see ctkd.engine.tasks.register_kind"
+        )
     return cast("Kind", importlib.import_module(MODULES[dataset.kind]))
 
 

@@ -86,18 +86,34 @@ def _is_open(setting: str, value: object, run: RunRecord) -> bool:
 
 
 def _labelled(runs: Sequence[RunRecord]) -> Iterable[tuple[str, RunRecord]]:
-    """Each run with its method's label: its name, and what tells it from others of that name."""
+    """Each run with its method's label: its name, and what tells it from others of that name.
+
+    A component's settings tell apart the runs that have it; that a run has another one is told by
+    the setting which names it (Method.policy, say).
+    """
     by_name: dict[str, list[RunRecord]] = {}
     for run in runs:
         by_name.setdefault(run.name, []).append(run)
     for name, namesakes in sorted(by_name.items()):
         methods = [run.settings["method"] for run in namesakes]
-        keys = sorted({key for method in methods for key in method})
-        values = {key: [_text(method.get(key, ABSENT)) for method in methods] for key in keys}
-        differing = [key for key in keys if len(set(values[key])) > 1]
-        for index, run in enumerate(namesakes):
-            told = ", ".join(f"{key} = {values[key][index]}" for key in differing)
+        values: dict[str, set[str]] = {}
+        for key in {key for method in methods for key in method}:
+            having = [method for method in methods if _component(key) in map(_component, method)]
+            values[key] = {_text(method.get(key, ABSENT)) for method in having}
+        differing = sorted(key for key, found in values.items() if len(found) > 1)
+        for run, method in zip(namesakes, methods, strict=True):
+            owners = set(map(_component, method))
+            told = ", ".join(
+                f"{key} = {_text(method.get(key, ABSENT))}"
+                for key in differing
+                if _component(key) in owners
+            )
             yield (f"{name} ({told})" if told else name), run
+
+
+def _component(setting: str) -> str:
+    """The component that a setting belongs to."""
+    return setting.partition(".")[0]
 
 
 def _add(group: Group, label: str, record: RunRecord) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ctkd.engine.config import PACKAGE
+from ctkd.command_line import PACKAGE
 from ctkd.errors import ConfigError
 from ctkd.sweeps.files import is_locked
 from ctkd.sweeps.jobs import JobState

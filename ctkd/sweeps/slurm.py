@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ctkd.engine.config import PACKAGE
+from ctkd.command_line import PACKAGE
 from ctkd.errors import ConfigError, UserError
 from ctkd.sweeps.jobs import JobState, Phase
 from ctkd.sweeps.settings import Resources

@@ -155,6 +155,19 @@ def test_a_sweep_under_one_name_becomes_methods_of_their_own(runs):
     assert named.standings[1].against.n == 3
 
 
+def test_of_another_component_its_name_is_told_and_not_its_settings(runs):
+    """As after --gin_param 'Method.policy = @InstanceTemperature' under the same run's name."""
+    one = {"Method.policy": "@One", "One.size": 1, "One.depth": 1}
+    two = {"Method.policy": "@Two", "Two.width": 3}
+    again = {"Method.policy": "@One", "One.size": 2, "One.depth": 1}
+    result = compare([run for method in (one, two, again) for run in runs(*CTKD, method=method)])
+    assert [each.method for each in result.standings] == [
+        'ctkd (Method.policy = "@One", One.size = 1)',
+        'ctkd (Method.policy = "@One", One.size = 2)',
+        'ctkd (Method.policy = "@Two")',
+    ]
+
+
 def test_unfinished_runs_are_left_out_and_said(runs):
     result = compare(runs(*KD) + runs(("kd", 7, 10.0), finished=False))
     assert row(result, "kd").seeds == (0, 1, 2)

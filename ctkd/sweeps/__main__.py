@@ -1,0 +1,8 @@
+"""`python -m ctkd.sweeps --sweep sweeps/digits.gin`: the launcher, where no clone is at hand."""
+
+import sys
+
+from ctkd.sweeps.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,249 @@
+"""Every command in README, BUILD.md, docs/ and the cards of gin/: its flags parse, its run builds.
+
+A page may say a command with a name in capitals for one's own (METHOD, DIR: `STANDS_FOR`), and with
+`…` at its end for flags that were said before. A run is built as `--dry_run` builds it, in this
+process; what is trained by other tests is not trained here.
+"""
+
+import functools
+import importlib.util
+import pathlib
+import re
+import shlex
+
+import pytest
+from torch.distributed.run import get_args_parser
+
+from ctkd import main
+from ctkd.command_line import read_flags
+from ctkd.engine.build import KnownNetworks
+from ctkd.engine.job import Job
+from ctkd.errors import ConfigError
+from ctkd.sweeps import command as launcher
+from ctkd.sweeps.check import check
+from ctkd.sweeps.study import read_study
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "BUILD.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CARDS = sorted((ROOT / "gin").rglob("*.gin"))
+STANDS_FOR = {
+    "METHOD": "kd",
+    "NAME": "vgg13_vgg8",
+    "PAIR": "resnet56_resnet20",
+    "DIR": "/data",
+    "FILE": "/weights/teacher.pth",
+    "WORKDIR": "runs/digits/kd",
+    "OTHER": "runs/other",
+}
+PROGRAM = r"(?:\w+=\S+ )*(?:\S*/)?(?:python3?|pip|torchrun) |(?:tools|launchers)/\w+\.py "
+KNOWN = KnownNetworks()
+
+
+def text_of(path):
+    """A page, or the comments of a Gin file, with lines that a backslash continues joined."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".gin":
+        marked = (line for line in text.splitlines() if line.startswith("#"))
+        text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in marked)
+    return re.sub(r"\\\n\s*", " ", text)
+
+
+def spans_of(path):
+    """What stands between single backticks, on one line."""
+    outside = re.sub(r"^```.*?^```", "", text_of(path), flags=re.DOTALL | re.MULTILINE)
+    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", outside)]
+
+
+def commands_of(path):
+    """The commands of a page or card, placeholders replaced."""
+    lines = re.findall(rf"^\s*((?:{PROGRAM}).*)$", text_of(path), re.MULTILINE)
+    spans = [span for span in spans_of(path) if re.match(PROGRAM, span)]
+    for line in [*lines, *spans]:
+        for said in line.split(" && "):
+            yield replaced(said)
+
+
+def replaced(command):
+    command, cut, _ = command.strip().replace("=…", "=runs/x").partition(" …")
+    if cut and command.endswith("ctkd.main"):
+        command += " --gin_file=gin/digits/ctkd.gin"
+    for name, value in STANDS_FOR.items():
+        command = re.sub(rf"\b{name}\b", value, command)
+    return command
+
+
+COMMANDS = [(path, command) for path in (*PAGES, *CARDS) for command in commands_of(path)]
+
+
+@functools.cache
+def tool(name):
+    """The parser of one of the tools."""
+    spec = importlib.util.spec_from_file_location(f"said_{name}", ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module._parser()
+
+
+@functools.cache
+def build(files, params):
+    """Builds a run without memory, data and weights."""
+    return Job(files, params).build(meta=True, known=KNOWN)
+
+
+def check_main(words):
+    read_flags(main.FLAGS, "ctkd.main", words, stray="?")
+    if main.FLAGS.gin_file:
+        build(tuple(main.FLAGS.gin_file), tuple(main.FLAGS.gin_param))
+    else:
+        assert main.FLAGS.mode == "evaluate"
+
+
+def check_launcher(words):
+    launcher.parse_flags(words)
+    flags = launcher.FLAGS
+    if flags.sweep:
+        files, params = tuple(flags.gin_file), tuple(flags.gin_param)
+        study = read_study(flags.sweep, files, params, launcher._own_bindings())
+        assert check(study, supplies=False)
+
+
+def check_tool(name, words):
+    if name == "check":
+        assert set(words) <= {"--fast"}
+        return
+    options = tool(name).parse_args(words)
+    if name == "fill_teacher_cache":
+        build(tuple(options.gin_file), tuple(options.gin_param))
+
+
+def check_python(words):
+    """The words behind `python`."""
+    if words[0] != "-m":
+        path = pathlib.Path(words[0])
+        assert (ROOT / path).is_file()
+        if path.parent.name == "tools":
+            check_tool(path.stem, words[1:])
+        else:
+            assert path == pathlib.Path("launchers/slurm.py")
+            check_launcher(words[1:])
+    elif words[1] == "ctkd.main":
+        check_main(words[2:])
+    elif words[1] == "ctkd.sweeps":
+        check_launcher(words[2:])
+    else:
+        assert words[1] in ("venv", "pytest", "sphinx", "build", "mypy", "ruff")
+        for word in words[2:]:
+            if word.startswith(("tests/", "docs/")):
+                assert (ROOT / word).exists()
+
+
+def check_pip(words):
+    assert words[0] == "install"
+    extras = re.search(r"extras_require=\{(.*)\}", (ROOT / "setup.py").read_text(), re.DOTALL)[1]
+    (what,) = (word for word in words[1:] if not word.startswith("-"))
+    wanted = re.fullmatch(r"\.(?:\[(\w+)\])?", what)
+    assert wanted, f"{what}: not this project"
+    assert wanted[1] is None or f'"{wanted[1]}": [' in extras
+
+
+def check_command(command):
+    words = shlex.split(command)
+    while re.match(r"[A-Z_]+=", words[0]):
+        words.pop(0)
+    program = pathlib.Path(words[0]).name
+    if program == "torchrun":
+        options = get_args_parser().parse_args(words[1:])
+        assert options.module
+        check_python(["-m", options.training_script, *options.training_script_args])
+    elif program == "pip":
+        check_pip(words[1:])
+    else:
+        check_python(words[1:] if program.startswith("python") else words)
+
+
+@pytest.mark.parametrize("path", [*PAGES, *CARDS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_parses_and_its_run_builds(path):
+    for command in commands_of(path):
+        try:
+            check_command(command)
+        except (AssertionError, ConfigError, SystemExit, ValueError) as error:
+            pytest.fail(f"{command}\n{type(error).__name__}: {error}")
+
+
+def test_the_commands_are_found():
+    """What the test above is given to check."""
+    found = [command for _, command in COMMANDS]
+    assert len(found) >= 60
+    for said in (
+        "python -m ctkd.main --gin_file=gin/digits/ctkd.gin",
+        ".venv/bin/python -m ctkd.main --gin_file=gin/digits/ctkd.gin",
+        ".venv/bin/pip install -q -e .[dev]",
+        "torchrun --nproc_per_node=4 -m ctkd.main --gin_file=gin/digits/ctkd.gin",
+        "python launchers/slurm.py --sweep gin/sweeps/digits.gin --wait",
+        "python tools/report.py runs/sweeps/digits",
+    ):
+        assert said in [" ".join(shlex.split(command)) for command in found]
+    for path in CARDS:
+        assert path.name == "base.gin" or path in [source for source, _ in COMMANDS]
+
+
+def test_a_command_that_is_wrong_is_noticed():
+    for command in (
+        "python -m ctkd.main --gin_fiel=gin/digits/ctkd.gin",
+        "python -m ctkd.main --gin_file=gin/digits/ctkd.gin --gin_param 'epohcs = 2'",
+        "python launchers/slurm.py --sweep gin/sweeps/digits.gin --wiat",
+        "python tools/compare.py runs/digits --baselnie kd",
+        "python tools/no_such_tool.py",
+        "torchrun --processes=4 -m ctkd.main --gin_file=gin/digits/ctkd.gin",
+        "pip install .[devel]",
+    ):
+        with pytest.raises((AssertionError, ConfigError, SystemExit)):
+            check_command(command)
+
+
+def flags_known():
+    """The flags of all commands."""
+    known = set(main.FLAGS) | set(launcher.FLAGS)
+    for path in (ROOT / "tools").glob("*.py"):
+        if path.stem not in ("__init__", "check"):
+            known |= {option[2:] for option in tool(path.stem)._option_string_actions}
+    return known | {"fast"}
+
+
+@pytest.mark.parametrize("path", [*PAGES, *CARDS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_flags_that_are_named_alone_exist_and_their_bindings_have_an_effect(path):
+    """As in "`--gin_param 'epochs = 24'` shortens it", or a card's "commonly overridden"."""
+    said = text_of(path) if path.suffix == ".gin" else "\n".join(spans_of(path))
+    said = re.sub(rf"`(?:{PROGRAM})[^`]+`", "", said)
+    lines = [line for line in said.splitlines() if not re.match(rf"\s*(?:{PROGRAM})", line)]
+    told = "\n".join(replaced(line) for line in lines)
+    named = set(re.findall(r"(?<![\w-])--([a-z_]+)", told))
+    assert sorted(named - flags_known()) == []
+    bindings = [binding for _, binding in re.findall(r"--gin_param[= ]('|\")(.+?)\1", told)]
+    for binding in bindings:
+        files = [*files_of(path), *USUAL]
+        assert any(builds(f, (binding,)) or builds(f, tuple(bindings)) for f in files), binding
+    for _, binding in re.findall(r"--sweep_param[= ]('|\")(.+?)\1", told):
+        sweep = path if path.parent.name == "sweeps" else ROOT / "gin/sweeps/digits.gin"
+        assert read_study(str(sweep), own=(binding,)).cells
+
+
+USUAL = [(f"gin/{name}.gin",) for name in ("digits/ctkd", "cifar100/ctkd", "cifar100/kd")]
+USUAL += [("gin/imagenet/ctkd.gin",), ("gin/coco/ctkd.gin",)]
+
+
+def files_of(path):
+    """The Gin files of each command that trains."""
+    for command in commands_of(path):
+        if "-m ctkd.main --gin_file" in command:
+            words = shlex.split(command.partition("-m ctkd.main ")[2])
+            read_flags(main.FLAGS, "ctkd.main", words, stray="?")
+            yield tuple(main.FLAGS.gin_file)
+
+
+def builds(files, bindings):
+    try:
+        build(files, bindings)
+    except ConfigError:
+        return False
+    return True
