@@ -123,7 +123,7 @@ BINDINGS = [
     ("batch_size = True", "Recipe.batch_size = True: expected a whole number"),
     ("seed = -1", "Seed.seed = -1: expected a whole number of 0 or more"),
     ("seed = 'x'", "Seed.seed = 'x': expected a whole number"),
-    ("precision = 'float16'", "expected one of 'float32', 'bfloat16'"),
+    ("precision = 'float8'", "expected one of 'float32', 'bfloat16', 'float16'"),
     ("compile = 'yes'", "Runtime.compile = 'yes': expected True or False"),
     ("Teacher.floor = 200.0", "Teacher.floor = 200.0: expected None or an accuracy in percent"),
     ("digits.padding = -1", "digits.padding = -1: expected a number of pixels"),

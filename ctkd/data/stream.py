@@ -1,10 +1,16 @@
 """Samples that are read while a run goes, by worker processes whose number changes nothing."""
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.context import BaseContext
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
+
+from ctkd.memory import keep_freed_memory
 
 Item = tuple[int, int]
 
@@ -34,7 +40,8 @@ def stream(
 
     Args:
         read: makes a sample of its index and an integer that decides its augmentation; plain data
-            and functions of modules only, since it is sent to the workers.
+            and functions of modules only, since it is sent to the workers. Where it has `modules`,
+            these are imported once for all workers.
         batches: the items (index, view) of each batch.
         workers: processes that read; 0 reads in this one.
         pin: whether to copy into memory that a GPU can fetch from by itself.
@@ -46,11 +53,40 @@ def stream(
         collate_fn=collate,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_leave_signals,
+        worker_init_fn=_prepare,
+        multiprocessing_context=_context(read) if workers else None,
     )
 
 
-def _leave_signals(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the run decides, and ends its workers."""
+def _context(read: object) -> BaseContext:
+    """How workers are started: never by a fork of this process.
+
+    It has threads by then (torch.distributed's, a loader's), and a fork that meets one of them
+    holding a lock hangs for ever. A server that has none forks the workers in its place.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, type(read).__module__, *getattr(read, "modules", ())])
+    return context
+
+
+def _prepare(worker: int) -> None:
+    """Sets a worker up: it ends with the run's process, however that ends, and not before.
+
+    Ctrl-C reaches every process of a terminal; the run decides, and ends its workers.
+    """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end_with_parent() -> None:
+    """A loader's own watch is for the process that forked the worker: here the server, which in
+    its turn lives as long as its workers do.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -4,7 +4,7 @@ import abc
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -122,6 +122,7 @@ class Reader:
         tries: how many files are tried; 1 replaces nothing.
     """
 
+    modules: ClassVar = ("torchvision.io", "torchvision.transforms.v2.functional")  # see `stream`
     files: ImageFiles
     transform: RandomCrop | CentreCrop
     tries: int = 1

@@ -203,7 +203,10 @@ def test_a_run_without_distillation_has_no_teacher():
 @pytest.mark.parametrize(
     ("bindings", "expected"),
     [
-        (["student = @KD"], "Recipe.student = '@KD': expected a network: MobileNetV2, "),
+        (
+            ["student = @KD"],
+            "Recipe.student = '@KD': expected a network: MobileNetV1, ",
+        ),
         (["Method.objective = @digits"], "Method.objective = '@digits': expected a objective|an"),
         (["Method.policy = 'GlobalTemperature'"], "Method.policy = 'GlobalTemperature': expected"),
         (["Method.objective = None"], "Method.objective = None: expected an objective"),
@@ -220,7 +223,7 @@ def test_a_run_without_distillation_has_no_teacher():
         (["Recipe.batch_size = '64'"], "Recipe.batch_size = '64': expected a whole number"),
         (["KD.kd_weight = -1.0"], "KD.kd_weight = -1.0: expected"),
         (["SGD.milestones = 0.6"], "SGD.milestones = 0.6: expected a list of a number"),
-        (["Runtime.precision = 'float16'"], "Runtime.precision = 'float16': expected one of"),
+        (["Runtime.precision = 'float8'"], "Runtime.precision = 'float8': expected one of"),
     ],
 )
 def test_what_does_not_fit_is_refused(bindings, expected):

@@ -47,7 +47,9 @@ def epochs_once(run, epochs):
 
 
 def untimed(rows):
-    return [{k: v for k, v in row.items() if k != "images_per_s"} for row in rows]
+    return [
+        {k: v for k, v in row.items() if k not in ("images_per_s", "data_wait")} for row in rows
+    ]
 
 
 def agree(run, reference, same):
@@ -135,8 +137,9 @@ def test_twenty_sigkills_at_random_moments_leave_a_bit_identical_student(
     settings = ["epochs = 30", "digits.train_images = 1000", "Runtime.checkpoint_steps = 1"]
     begun = time.monotonic()
     reference = train("ctkd", *settings, workdir="reference")
-    # Twenty waits add up to less than the undisturbed run takes, however fast the machine is.
-    longest = (time.monotonic() - begun) / 14
+    # Twenty waits add up to less than the undisturbed run takes, however fast the machine is, and
+    # also where it was busy while that one ran.
+    longest = (time.monotonic() - begun) / 25
     waits, kills, status = random.Random(0), 0, None
     while status is None:
         child = start(arguments("ctkd", *settings, workdir="run"))

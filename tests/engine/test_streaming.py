@@ -305,15 +305,14 @@ def test_without_weights_or_data_the_command_says_what_to_put_where(command, tmp
 
 @pytest.mark.slow
 def test_the_sample_learns_from_a_teacher_that_is_trained_for_it(command, tmp_path):
-    """The whole recipe on real images, smaller than sample.gin's own size."""
+    """The whole recipe on real images, with smaller ones and a smaller teacher than sample.gin."""
     if not SAMPLE.is_dir():
         pytest.skip(f"the sample of real images is not at {SAMPLE}")
-    small = (
-        "imagenet.size = 32",
-        "imagenet.resize = 36",
-        "epochs = 5",
-        "Runtime.tensorboard = False",
-    )
+    images = ("imagenet.size = 32", "imagenet.resize = 36")
+    teacher = ("include 'gin/imagenet/teacher_sample.gin'", "student = @resnet18", "epochs = 6")
+    (tmp_path / "teacher.gin").write_text("\n".join([*teacher, *images]))
+    networks = ("teacher = @resnet18", "Teacher.run = 'teacher.gin'")
+    small = (*images, *networks, "epochs = 5", "Runtime.tensorboard = False")
     given = [f"data_dir = '{SAMPLE}'", *small, "Instrument.points = 9", "workers = 2"]
     files = ("--gin_file=gin/imagenet/dkd_ctkd.gin", "--gin_file=gin/imagenet/sample.gin")
     done = command(*files, *(f"--gin_param={g}" for g in given), "--workdir=run")

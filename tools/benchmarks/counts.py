@@ -16,6 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from ctkd.errors import ConfigError
 from ctkd.registry import MODELS, SMALL_NETWORKS, TEMPERATURES
 
+POLICIES = (
+    "ConstantTemperature",
+    "AnnealedTemperature",
+    "GlobalTemperature",
+    "InstanceTemperature",
+)
 COUNTED = ("conv", "linear", "addmm", "matmul", "bmm")
 # A product in the forward pass is two in the backward one: by the weights and by the inputs.
 TRAINING = 3
@@ -80,7 +86,7 @@ def count_pair(name: str, teacher: str, student: str) -> PairCount:
         classes,
         _network(teacher, side, classes),
         _network(student, side, classes),
-        {policy: count_policy(policy, classes) for policy in TEMPERATURES},
+        {policy: count_policy(policy, classes) for policy in POLICIES},
     )
 
 

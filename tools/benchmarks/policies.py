@@ -9,6 +9,7 @@ from ctkd.adversary.grl import gradient_reversal
 from ctkd.engine.optim import Optimizer, SGDRecipe
 from ctkd.registry import TEMPERATURES
 from ctkd.results.tables import Column, Table
+from tools.benchmarks.counts import POLICIES
 from tools.benchmarks.timing import Section, in_turns, quartiles, spelled
 
 CLASSES = 100
@@ -16,7 +17,7 @@ CLASSES = 100
 
 def measure_policies(batch: int, step_seconds: float, device: torch.device, rounds: int) -> Section:
     """Each policy alone, on logits [batch, 100]; `step_seconds` is what a whole step takes."""
-    cases = {name: own_step(name, batch, device) for name in TEMPERATURES}
+    cases = {name: own_step(name, batch, device) for name in POLICIES}
     seconds = in_turns(cases, rounds, warm_up=3, repeat=20)
     constant = quartiles(seconds["ConstantTemperature"])[1]
     rows, data = [], []
