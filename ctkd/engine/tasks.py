@@ -1,7 +1,7 @@
 """Which task a data set calls for: one module to each kind of samples."""
 
 import importlib
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -12,9 +12,6 @@ from ctkd.engine.distributed import World
 from ctkd.engine.task import Task
 from ctkd.errors import ConfigError
 
-if TYPE_CHECKING:
-    from ctkd.engine.build import Run
-
 MODULES = {
     "resident": "ctkd.engine.classification",
     "streamed": "ctkd.engine.streaming",
@@ -23,9 +20,12 @@ MODULES = {
 
 
 class Kind(Protocol):
-    """What a module of `MODULES` offers."""
+    """What a module of `MODULES` offers.
 
-    def make_task(self, run: "Run", device: torch.device, world: World) -> Task:
+    `run` is a `ctkd.engine.build.Run`, which asks the kind about its networks while it is built.
+    """
+
+    def make_task(self, run: Any, device: torch.device, world: World) -> Task:
         """Reads the data.
 
         Raises:
@@ -61,6 +61,6 @@ def kind_of(dataset: Dataset) -> Kind:
     return cast("Kind", importlib.import_module(MODULES[dataset.kind]))
 
 
-def make_task(run: "Run", device: torch.device, world: World) -> Task:
+def make_task(run: Any, device: torch.device, world: World) -> Task:
     """The task of the run's data set, its data read; see `Kind`."""
     return kind_of(run.dataset).make_task(run, device, world)
