@@ -12,7 +12,7 @@ from ctkd.main import FLAGS, HELP, main
 
 
 def fails_with(error, monkeypatch):
-    def run(arguments):
+    def run(arguments, early):
         raise error
 
     monkeypatch.setattr(main_module, "run", run)
