@@ -50,16 +50,16 @@ def fault_of(
     annotation: Entry, images: dict[int, Entry], known: set[int], labels: dict[int, int]
 ) -> str | None:
     """What is wrong with an annotation, in the plural."""
+    if any(isinstance(annotation.get(name), (list, dict)) for name in ("image_id", "category_id")):
+        return "annotations with an id that is no number"
+    if annotation.get("iscrowd", 0) not in (0, 1) or not _finite(annotation.get("area", 0)):
+        return "annotations with an iscrowd that is not 0 or 1, or an area that is no number"
     if annotation.get("image_id") not in known:
         return "annotations of an image that is not listed"
     if annotation.get("category_id") not in labels:
         return "annotations of a category that is not listed"
     box = annotation.get("bbox")
-    if not (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(isinstance(number, (int, float)) and math.isfinite(number) for number in box)
-    ):
+    if not (isinstance(box, list) and len(box) == 4 and all(map(_finite, box))):
         return "annotations without a box of four numbers"
     image = images.get(annotation["image_id"])
     if image is None:
@@ -67,3 +67,11 @@ def fault_of(
     x, y, width, height = box
     over = max(-x, -y, x + width - image["width"], y + height - image["height"])
     return "boxes outside their picture" if over > ROUNDING else None
+
+
+def _finite(value: object) -> bool:
+    """Whether it is a number that a float can hold."""
+    try:
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    except OverflowError:
+        return False

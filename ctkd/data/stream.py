@@ -1,6 +1,9 @@
 """Samples that are read while a run goes, by worker processes whose number changes nothing."""
 
+import atexit
 import multiprocessing
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import signal
 import threading
@@ -58,6 +61,13 @@ def stream(
     )
 
 
+@atexit.register
+def _end_workers() -> None:
+    """Before multiprocessing asks those that are left to end, by a signal that they do not hear."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
+
+
 def _context(read: object) -> BaseContext:
     """How workers are started: never by a fork of this process.
 
@@ -68,6 +78,14 @@ def _context(read: object) -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, type(read).__module__, *getattr(read, "modules", ())])
+    # A cluster signals all processes of a job, a terminal or torchrun a whole group: the run saves
+    # and ends its workers then. What is blocked here stays so in the server and its workers.
+    multiprocessing.resource_tracker.ensure_running()  # now, since its start would unblock them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR2))
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
@@ -79,7 +97,6 @@ def _prepare(worker: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _end_with_parent() -> None:

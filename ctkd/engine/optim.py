@@ -122,6 +122,11 @@ class Optimizer:
             groups, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+        if scaled and recipe.momentum:
+            # Made by torch in the first step, even where that is passed over: then of whatever the
+            # memory held. From 0 a momentum begins as it does without.
+            for parameter in (*self.student, *self.policy):
+                self.torch.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     def set_learning_rate(self, rate: float) -> None:
         """Sets the student's rate, and the policy's in proportion."""

@@ -224,7 +224,8 @@ def _undisturbed(*modules: nn.Module) -> Iterator[None]:
     """Train mode and always the same random numbers inside; afterwards all is as it was."""
     modes = [(module, module.training) for module in modules]
     buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
-    with torch.random.fork_rng():
+    devices = {p.device for module in modules for p in module.parameters() if p.is_cuda}
+    with torch.random.fork_rng(list(devices)):  # by default of every GPU there is
         torch.manual_seed(seed_of("instrument"))  # a detector draws its proposals
         try:
             for module in modules:

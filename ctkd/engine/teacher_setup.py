@@ -5,6 +5,7 @@ import os
 import pathlib
 
 import torch
+from torch import nn
 
 from ctkd.data.dataset import ImageDataset
 from ctkd.engine.build import Run
@@ -13,6 +14,7 @@ from ctkd.engine.console import Console
 from ctkd.engine.distributed import World
 from ctkd.engine.folding import fold
 from ctkd.engine.task import Samples, Task
+from ctkd.engine.tasks import kind_of
 from ctkd.engine.teacher import FrozenTeacher
 from ctkd.engine.workdir import Workdir
 from ctkd.models.weights import load_weights
@@ -32,16 +34,16 @@ def load_teacher(run: Run, device: torch.device, world: World, console: Console)
     assert run.teacher.weights is not None
     name = run.settings["recipe"]["Teacher.network"].removeprefix("@")
     info = load_weights(run.teacher_network, run.teacher.weights, network=name)
-    if not isinstance(run.dataset, ImageDataset):
-        from ctkd.engine.detection import FrozenDetector
-
+    own: type[FrozenTeacher] | None = getattr(kind_of(run.dataset), "TEACHER", None)
+    if own is not None:
         half, precision = run.teacher.rows == "float16", run.runtime.precision
-        network = run.teacher_network
-        return FrozenDetector(network, device, precision, info.fingerprint, half_rows=half)
-    example = torch.randn(2, *run.dataset.shape, generator=generator("folding"))
-    network, reason = fold(run.teacher_network.eval(), example)
-    if reason is not None:
-        console.say(f"the teacher's batch normalisations stay as they are: {reason}")
+        return own(run.teacher_network, device, precision, info.fingerprint, half_rows=half)
+    network: nn.Module = run.teacher_network.eval()
+    if isinstance(run.dataset, ImageDataset):
+        example = torch.randn(2, *run.dataset.shape, generator=generator("folding"))
+        network, reason = fold(network, example)
+        if reason is not None:
+            console.say(f"the teacher's batch normalisations stay as they are: {reason}")
     share = -(-run.recipe.batch_size // world.size)
     return FrozenTeacher(
         network,

@@ -82,7 +82,10 @@ class Detector(FasterRCNN):  # type: ignore[misc]
         padded = self.transform.batch_images(normal, self.transform.size_divisible)
         padded = padded.contiguous(memory_format=torch.channels_last)
         features = self.backbone(padded)
-        proposed, rpn = self.rpn(ImageList(padded, sizes), features, targets)
+        # In whatever precision the features are, boxes are coordinates: half of it has no pixels.
+        with torch.autocast(padded.device.type, enabled=False):
+            exact = {name: level.float() for name, level in features.items()}
+            proposed, rpn = self.rpn(ImageList(padded, sizes), exact, targets)
         heads = self.roi_heads
         boxes, _, labels, offsets = heads.select_training_samples(proposed, targets)
         logits, moves = self._heads(features, boxes, sizes)

@@ -81,18 +81,23 @@ def test_a_box_over_the_edge_by_rounding_is_cut_there(coco_json):
     assert train.boxes[0].tolist() == [0, 3, 19.5, 13]
 
 
-FAULTS = {
-    "annotations of an image that is not listed": {"image_id": 77},
-    "annotations of a category that is not listed": {"category_id": 2},
-    "annotations without a box of four numbers": {"bbox": [1, 2, 3]},
-    "boxes outside their picture": {"bbox": [70, 5, 30, 10]},
-}
+ODD = "annotations with an iscrowd that is not 0 or 1, or an area that is no number"
+FAULTS = [
+    ("annotations of an image that is not listed", {"image_id": 77}),
+    ("annotations of a category that is not listed", {"category_id": 2}),
+    ("annotations with an id that is no number", {"category_id": [2]}),
+    ("annotations without a box of four numbers", {"bbox": [1, 2, 3]}),
+    ("annotations without a box of four numbers", {"bbox": [1, 2, 3, 10**400]}),
+    ("boxes outside their picture", {"bbox": [70, 5, 30, 10]}),
+    (ODD, {"iscrowd": None}),
+    (ODD, {"area": None}),
+]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_refused_by_name_or_left_out_and_counted(coco_json, fault):
+@pytest.mark.parametrize(("fault", "change"), FAULTS)
+def test_a_fault_is_refused_by_name_or_left_out_and_counted(coco_json, fault, change):
     before = len(make(coco_json(lambda content: None)).load().train.labels)
-    folder = coco_json(lambda content: first(content).update(FAULTS[fault]))
+    folder = coco_json(lambda content: first(content).update(change))
     with pytest.raises(DataError, match=f"instances_train2017.json: 1 {fault}: annotation 1") as e:
         make(folder).load()
     assert "coco.faults = 'skip'" in str(e.value)

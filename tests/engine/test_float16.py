@@ -42,6 +42,9 @@ def test_a_step_that_overflows_moves_nothing_and_halves_the_scale():
     assert optimizer.scaler.get_scale() == scale / 2
     after = [*student.parameters(), *policy.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    momenta = [state["momentum_buffer"] for state in optimizer.torch.state.values()]
+    assert len(momenta) == len(after)
+    assert not any(momentum.any() for momentum in momenta)
     optimizer.check()
     optimizer.backward(loss_of(student, policy))
     optimizer.step()
