@@ -207,8 +207,10 @@ def notes(cells: Sequence[SweepCell]) -> list[str]:
     """What a reader must know of the numbers."""
     told = [
         "Accuracy: test, percent, of the last epoch; mean ± standard deviation over seeds. The "
-        "best epoch's is chosen on the test set, the chosen one's on images set aside for it."
+        "best epoch's is chosen on the test set."
     ]
+    if any(cell.summary("chosen") for cell in cells):
+        told[0] += " The chosen epoch is the best one on images set aside for that."
     if any(cell.against for cell in cells):
         told.append(
             "Differences are of the last accuracy, paired over the seeds that both have, with the "
