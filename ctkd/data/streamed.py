@@ -157,8 +157,9 @@ class Normalisation:
         """Bytes [B, 3, H, W], channels last -> float32 of the same shape and order."""
         batch, colours, height, width = pixels.shape
         rows = pixels.permute(0, 2, 3, 1).reshape(batch, height, width * colours)
-        normal = rows.float()
-        torch.addcmul(self._shift, normal, self._scale, out=normal)  # one pass for both
+        # Not torch.addcmul: it rounds an element otherwise at the end of a piece of memory, so that
+        # pixels would depend on how a batch is cut.
+        normal = rows.float().mul_(self._scale).add_(self._shift)
         return normal.view(batch, height, width, colours).permute(0, 3, 1, 2)
 
 
