@@ -221,4 +221,6 @@ class FrozenDetector(FrozenTeacher):
         return copied
 
 
-TEACHER = FrozenDetector  # of runs on data sets of this kind
+def teacher_class() -> type[FrozenTeacher]:
+    """What teachers are in runs on data sets of this kind."""
+    return FrozenDetector

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -34,10 +35,12 @@ def load_teacher(run: Run, device: torch.device, world: World, console: Console)
     assert run.teacher.weights is not None
     name = run.settings["recipe"]["Teacher.network"].removeprefix("@")
     info = load_weights(run.teacher_network, run.teacher.weights, network=name)
-    own: type[FrozenTeacher] | None = getattr(kind_of(run.dataset), "TEACHER", None)
+    own: Callable[[], type[FrozenTeacher]] | None
+    own = getattr(kind_of(run.dataset), "teacher_class", None)
     if own is not None:
         half, precision = run.teacher.rows == "float16", run.runtime.precision
-        return own(run.teacher_network, device, precision, info.fingerprint, half_rows=half)
+        kind: type[FrozenTeacher] = own()
+        return kind(run.teacher_network, device, precision, info.fingerprint, half_rows=half)
     network: nn.Module = run.teacher_network.eval()
     if isinstance(run.dataset, ImageDataset):
         example = torch.randn(2, *run.dataset.shape, generator=generator("folding"))
