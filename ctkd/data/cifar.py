@@ -9,7 +9,6 @@ The images are looked for in `data_dir`, or where the environment variable CTKD_
 in this order (cifar10.npz and cifar-10-batches-py for CIFAR-10).
 """
 
-import os
 import pathlib
 import tarfile
 import zipfile
@@ -22,6 +21,7 @@ import torch
 
 from ctkd.checks import expect
 from ctkd.data.augment import CropFlip
+from ctkd.data.dataset import check_colours, place_of
 from ctkd.data.folders import read_folders
 from ctkd.data.resident import ResidentDataset, Split, Splits, take_validation
 from ctkd.errors import DataError
@@ -54,18 +54,15 @@ class CIFAR(ResidentDataset):
         expect(padding >= 0, self.name, "padding", padding, "a number of pixels, 0 or more")
         fine = 0 <= validation < TRAIN_IMAGES
         expect(fine, self.name, "validation", validation, f"a number from 0 to {TRAIN_IMAGES - 1}")
-        expect(len(mean) == 3, self.name, "mean", mean, "three numbers, one per colour")
-        fine = len(std) == 3 and all(value > 0 for value in std)
-        expect(fine, self.name, "std", std, "three numbers above 0, one per colour")
+        check_colours(self.name, mean, std)
         self.views = CropFlip(padding, flip)
         self.mean, self.std = mean, std
         self._given, self._download, self._validation = data_dir, download, validation
 
     def _place(self) -> pathlib.Path | None:
         """The folder, or the archive, that was given."""
-        place = self._given or os.environ.get(ENVIRONMENT) or ("data" if self._download else None)
-        # No shell sees a path inside Gin's quotes.
-        return None if place is None else pathlib.Path(os.path.expanduser(place))
+        place = place_of(self._given, ENVIRONMENT)
+        return pathlib.Path("data") if place is None and self._download else place
 
     @property
     def folder(self) -> pathlib.Path | None:

@@ -4,7 +4,6 @@ DATA_DIR/annotations/instances_train2017.json    DATA_DIR/train2017/*.jpg
 DATA_DIR/annotations/instances_val2017.json      DATA_DIR/val2017/*.jpg
 """
 
-import os
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from torch import Tensor
 from ctkd.checks import expect
 from ctkd.data.coco_faults import Faults
 from ctkd.data.coco_json import Annotated, read_annotations, read_names
-from ctkd.data.dataset import Dataset
+from ctkd.data.dataset import Dataset, place_of
 from ctkd.data.pictures import read_picture
 from ctkd.errors import DataError
 from ctkd.registry import DATASETS
@@ -158,8 +157,7 @@ class COCO(Dataset):
     @property
     def folder(self) -> pathlib.Path | None:
         """See `Dataset`."""
-        place = self._given or os.environ.get(ENVIRONMENT)
-        return None if place is None else pathlib.Path(os.path.expanduser(place))
+        return place_of(self._given, ENVIRONMENT)
 
     @property
     def offers(self) -> dict[str, object]:

@@ -1,9 +1,16 @@
 """What every data set tells before it is read."""
 
 import abc
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ctkd.checks import expect
+from ctkd.seeds import generator
 
 
 class Dataset(abc.ABC):
@@ -40,3 +47,22 @@ class ImageDataset(Dataset):
     shape: tuple[int, int, int]
     mean: Sequence[float]
     std: Sequence[float]
+
+
+def place_of(given: str | None, environment: str) -> pathlib.Path | None:
+    """The place that was given, or that an environment variable tells; no shell has seen either."""
+    place = given or os.environ.get(environment)
+    return None if not place else pathlib.Path(os.path.expanduser(place))
+
+
+def check_colours(owner: str, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raises ConfigError unless they can be the mean and the deviation of three colours."""
+    expect(len(mean) == 3, owner, "mean", mean, "three numbers, one per colour")
+    fine = len(std) == 3 and all(value > 0 for value in std)
+    expect(fine, owner, "std", std, "three numbers above 0, one per colour")
+
+
+def kept_and_aside(size: int, count: int) -> tuple[Tensor, Tensor]:
+    """The places of `size` images but `count`, and those, to choose an epoch by: for every seed."""
+    order = torch.randperm(size, generator=generator("validation"))
+    return order[count:].sort().values, order[:count].sort().values

@@ -14,6 +14,7 @@ import pathlib
 from collections.abc import Sequence
 
 from ctkd.checks import expect, finite
+from ctkd.data.dataset import check_colours, place_of
 from ctkd.data.decoding import CentreCrop, RandomCrop
 from ctkd.data.streamed import FileSplits, ImageFiles, StreamedDataset, set_aside
 from ctkd.errors import DataError
@@ -72,9 +73,7 @@ class ImageNet(StreamedDataset):
         expect(fine, "imagenet", "scale", scale, "two rising shares of the area, above 0, up to 1")
         fine = len(ratio) == 2 and 0 < ratio[0] <= ratio[1] and finite(ratio[1])
         expect(fine, "imagenet", "ratio", ratio, "two rising numbers above 0")
-        expect(len(mean) == 3, "imagenet", "mean", mean, "three numbers, one per colour")
-        fine = len(std) == 3 and all(value > 0 for value in std)
-        expect(fine, "imagenet", "std", std, "three numbers above 0, one per colour")
+        check_colours("imagenet", mean, std)
         self.num_classes, self.shape, self.mean, self.std = num_classes, (3, size, size), mean, std
         self.augmentation = RandomCrop(size, (scale[0], scale[1]), (ratio[0], ratio[1]), flip)
         self.presentation = CentreCrop(size, resize)
@@ -85,8 +84,7 @@ class ImageNet(StreamedDataset):
     @property
     def folder(self) -> pathlib.Path | None:
         """See `Dataset`."""
-        place = self._given or os.environ.get(ENVIRONMENT)
-        return None if place is None else pathlib.Path(os.path.expanduser(place))
+        return place_of(self._given, ENVIRONMENT)
 
     def load(self) -> FileSplits:
         """See `StreamedDataset`."""

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ctkd.data.augment import CropFlip
-from ctkd.data.dataset import ImageDataset
-from ctkd.seeds import generator
+from ctkd.data.dataset import ImageDataset, kept_and_aside
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,8 @@ def take_validation(train: Split, count: int) -> tuple[Split, Split | None]:
     """Sets `count` training images aside to choose an epoch by, the same for every seed."""
     if count == 0:
         return train, None
-    order = torch.randperm(len(train), generator=generator("validation"))
-    aside, kept = order[:count].sort().values, order[count:].sort().values
-    parts = [Split(train.images[rows], train.targets[rows]) for rows in (kept, aside)]
+    places = kept_and_aside(len(train), count)
+    parts = [Split(train.images[rows], train.targets[rows]) for rows in places]
     return parts[0], parts[1]
 
 

@@ -11,9 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ctkd.data.dataset import ImageDataset
+from ctkd.data.dataset import ImageDataset, kept_and_aside
 from ctkd.data.decoding import BadImageError, CentreCrop, RandomCrop, decode
-from ctkd.seeds import generator
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,9 @@ class ImageFiles:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def __str__(self) -> str:
+        return f"images in {self.root}"
 
     def path(self, index: int) -> str:
         """Where the image of that index lies."""
@@ -66,8 +68,8 @@ def set_aside(train: ImageFiles, count: int) -> tuple[ImageFiles, ImageFiles | N
     """Takes `count` training images to choose an epoch by, the same for every seed."""
     if count == 0:
         return train, None
-    order = torch.randperm(len(train), generator=generator("validation"))
-    return train.take(order[count:].sort().values), train.take(order[:count].sort().values)
+    kept, aside = kept_and_aside(len(train), count)
+    return train.take(kept), train.take(aside)
 
 
 class StreamedDataset(ImageDataset):

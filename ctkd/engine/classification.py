@@ -1,7 +1,8 @@
-"""The classification task on a resident data set."""
+"""Classification: what its tasks share, and the one on a resident data set."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import abc
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from ctkd.data.resident import ResidentDataset, ResidentImages, Splits
 from ctkd.engine.distributed import World
 from ctkd.engine.fit import check_network as check_network
 from ctkd.engine.task import Batch, DeferredBatch, Rows, StudentFunction, TeacherFunction
-from ctkd.errors import ConfigError
+from ctkd.errors import ConfigError, DataError
 from ctkd.seeds import generator
 
 if TYPE_CHECKING:
@@ -27,18 +28,81 @@ def make_task(run: "Run", device: torch.device, world: World) -> "Classification
     wanted = (run.seed, device, world, run.recipe.steps_per_epoch)
     task = ClassificationTask(run.dataset, splits, batch_size, *wanted)
     last = len(splits.train) - batch_size * (task.steps_per_epoch - 1)
-    if last < world.size:
-        raise ConfigError(
-            f"the last batch of an epoch has {last} images for {world.size} processes: choose "
-            f"another batch_size than {batch_size}, or fewer processes"
-        )
+    check_last_batch(min(batch_size, last), run, world)
     return task
 
 
-class ClassificationTask:
-    """Images, one row each; judged by top-1 on the test images."""
+def check_last_batch(images: int, run: "Run", world: World) -> None:
+    """Refuses a last batch in which a process would have fewer parts than the others.
+
+    The others would wait for it for ever where a part's forward asks all ranks.
+    """
+    parts = run.runtime.accumulate if world.size > 1 else 1
+    if images < world.size * parts:
+        each = f" with {parts} parts each" if parts > 1 else ""
+        raise ConfigError(
+            f"the last batch of an epoch has {images} images for {world.size} processes{each}: "
+            f"choose another batch_size than {run.recipe.batch_size}, or fewer processes"
+        )
+
+
+class ImageTask(abc.ABC):
+    """Images, one row each; judged by top-1 on the test images.
+
+    Attributes:
+        world, device: this rank's.
+        _judged: what a network is judged on, by its name ("test", "validation").
+    """
 
     primary = "test_top1"
+    world: World
+    device: torch.device
+    _judged: dict[str, Any]
+
+    @abc.abstractmethod
+    def shown(self, images: Any) -> Iterable[tuple[Tensor, Tensor]]:
+        """The rank's share of what is judged: inputs, and classes, -1 for what does not count."""
+
+    def rows(self, student: StudentFunction, teacher: TeacherFunction | None, batch: Batch) -> Rows:
+        """See `Task`: an image gives one row."""
+        teacher_logits = None if teacher is None else teacher(batch)
+        return Rows(student(batch.inputs), teacher_logits, batch.targets)
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """See `Task`: top-1, top-5 (percent) and cross-entropy, test and validation apart.
+
+        Each image counts once, however many ranks there are.
+
+        Raises:
+            DataError: there is none that counts.
+        """
+        was_training = model.training
+        model.eval()
+        metrics: dict[str, float] = {}
+        with torch.inference_mode():
+            for name, images in self._judged.items():
+                judged = self._judge(model, images)
+                metrics |= {f"{name}_{key}": value for key, value in judged.items()}
+        model.train(was_training)
+        return metrics
+
+    def _judge(self, model: nn.Module, images: Any) -> dict[str, float]:
+        totals = torch.zeros(4, dtype=torch.float64, device=self.device)
+        for inputs, targets in self.shown(images):
+            logits = model(inputs).float()
+            best = logits.topk(min(5, logits.shape[1]), dim=1).indices.eq(targets[:, None])
+            loss = F.cross_entropy(logits, targets, reduction="sum", ignore_index=-1)
+            counted = (targets >= 0).sum()
+            totals += torch.stack([best[:, 0].sum(), best.sum(), loss, counted]).double()
+        *sums, counted = self.world.sum(totals)
+        if not counted:
+            raise DataError(f"none of the {len(images)} {images} can be read")
+        top1, top5, loss = (torch.stack(sums) / counted).tolist()
+        return {"top1": 100 * top1, "top5": 100 * top5, "loss": loss}
+
+
+class ClassificationTask(ImageTask):
+    """The task on a resident data set."""
 
     def __init__(
         self,
@@ -103,31 +167,8 @@ class ClassificationTask:
             "views": [type(views).__name__, views.padding, views.count],
         }
 
-    def rows(self, student: StudentFunction, teacher: TeacherFunction | None, batch: Batch) -> Rows:
-        """See `Task`: an image gives one row."""
-        teacher_logits = None if teacher is None else teacher(batch)
-        return Rows(student(batch.inputs), teacher_logits, batch.targets)
-
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """See `Task`: top-1, top-5 (percent) and cross-entropy, test and validation apart."""
-        was_training = model.training
-        model.eval()
-        metrics: dict[str, float] = {}
-        with torch.inference_mode():
-            for name, images in self._judged.items():
-                judged = _judge(model, images, self.world)
-                metrics |= {f"{name}_{key}": value for key, value in judged.items()}
-        model.train(was_training)
-        return metrics
-
-
-def _judge(model: nn.Module, images: ResidentImages, world: World) -> dict[str, float]:
-    totals = torch.zeros(3, dtype=torch.float64, device=images.targets.device)
-    everything = torch.arange(len(images), device=images.targets.device)
-    for indices in torch.split(world.share(everything), EVALUATION_BATCH):
-        logits, targets = model(images.batch(indices)).float(), images.targets[indices]
-        best = logits.topk(min(5, logits.shape[1]), dim=1).indices.eq(targets[:, None])
-        loss = F.cross_entropy(logits, targets, reduction="sum")
-        totals += torch.stack([best[:, 0].sum(), best.sum(), loss]).double()
-    top1, top5, loss = (world.sum(totals) / len(images)).tolist()
-    return {"top1": 100 * top1, "top5": 100 * top5, "loss": loss}
+    def shown(self, images: ResidentImages) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `ImageTask`."""
+        everything = torch.arange(len(images), device=images.targets.device)
+        for indices in torch.split(self.world.share(everything), EVALUATION_BATCH):
+            yield images.batch(indices), images.targets[indices]

@@ -3,35 +3,44 @@
 Before the first step they end the process at once.
 """
 
+import abc
 import signal
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+H = TypeVar("H", bound="_Handling")
 
 
-class EarlyInterrupts:
-    """Inside, a signal raises KeyboardInterrupt, and is remembered.
-
-    A library that is just being imported may swallow the exception; `heed` then raises it again.
-    """
+class _Handling(abc.ABC):
+    """Inside, `_handle` is called for a signal; afterwards what was called before."""
 
     def __init__(self) -> None:
         self._signalled = False
         self._previous: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> "EarlyInterrupts":
+    def __enter__(self: H) -> H:
         if threading.current_thread() is threading.main_thread():  # only it may set handlers
             for number in SIGNALS:
-                self._previous[number] = signal.signal(number, self._interrupt)
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+    @abc.abstractmethod
+    def _handle(self, number: int, frame: FrameType | None) -> None: ...
+
+
+class EarlyInterrupts(_Handling):
+    """Inside, a signal raises KeyboardInterrupt, and is remembered.
+
+    A library that is just being imported may swallow the exception; `heed` then raises it again.
+    """
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True
         raise KeyboardInterrupt
 
@@ -41,27 +50,23 @@ class EarlyInterrupts:
             raise KeyboardInterrupt
 
 
-class StopRequests:
+class StopRequests(_Handling):
     """Inside, a signal only sets `requested`; a second one ends the process at once."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.requested = False
-        self._signalled = False
-        self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequests":
-        if threading.current_thread() is threading.main_thread():  # only it may set handlers
-            for number in SIGNALS:
-                self._previous[number] = signal.signal(number, self._request)
+        super().__enter__()
         _LISTENING.append(self)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         _LISTENING.remove(self)
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        super().__exit__(*exception)
 
-    def _request(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._signalled:
             raise KeyboardInterrupt
         self.requested = self._signalled = True

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from ctkd.data.stream import Item, stream
 from ctkd.data.streamed import (
@@ -18,10 +17,11 @@ from ctkd.data.streamed import (
     StreamedDataset,
     collate,
 )
+from ctkd.engine.classification import ImageTask, check_last_batch
 from ctkd.engine.distributed import World
 from ctkd.engine.fit import check_network as check_network
-from ctkd.engine.task import Batch, DeferredBatch, Rows, StudentFunction, TeacherFunction
-from ctkd.errors import ConfigError, DataError
+from ctkd.engine.task import Batch, DeferredBatch
+from ctkd.errors import DataError
 from ctkd.seeds import generator
 
 if TYPE_CHECKING:
@@ -46,21 +46,12 @@ def make_task(run: "Run", device: torch.device, world: World) -> "StreamedTask":
         steps_per_epoch=run.recipe.steps_per_epoch,
         workers=run.runtime.workers,
     )
-    # Each process computes as many parts as the others, or it would wait for them for ever.
-    needed = world.size * (run.runtime.accumulate if world.size > 1 else 1)
-    if task.smallest_batch < needed:
-        raise ConfigError(
-            f"the last batch of an epoch has {task.smallest_batch} images for {world.size} "
-            f"processes with {run.runtime.accumulate} parts each: choose another batch_size than "
-            f"{run.recipe.batch_size}, or fewer processes"
-        )
+    check_last_batch(task.smallest_batch, run, world)
     return task
 
 
-class StreamedTask:
-    """Images, one row each; judged by top-1 on the test images."""
-
-    primary = "test_top1"
+class StreamedTask(ImageTask):
+    """The task on image files; those that cannot be read do not count where a network is judged."""
 
     def __init__(
         self,
@@ -162,40 +153,12 @@ class StreamedTask:
         whole = Samples(pixels, torch.cat([part.targets for part in read]), ())
         return self._batch(whole, indices, views, len(indices))
 
-    def rows(self, student: StudentFunction, teacher: TeacherFunction | None, batch: Batch) -> Rows:
-        """See `Task`: an image gives one row."""
-        teacher_logits = None if teacher is None else teacher(batch)
-        return Rows(student(batch.inputs), teacher_logits, batch.targets)
-
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """See `Task`: top-1, top-5 (percent) and cross-entropy, test and validation apart.
-
-        Each image counts once, however many ranks there are; those that cannot be read, not at all.
-        """
-        was_training = model.training
-        model.eval()
-        metrics: dict[str, float] = {}
-        with torch.inference_mode():
-            for name, files in self._judged.items():
-                metrics |= {f"{name}_{key}": v for key, v in self._judge(model, files).items()}
-        model.train(was_training)
-        return metrics
-
-    def _judge(self, model: nn.Module, files: ImageFiles) -> dict[str, float]:
-        totals = torch.zeros(4, dtype=torch.float64, device=self.device)
-        parts = torch.split(self.world.share(torch.arange(len(files))), EVALUATION_BATCH)
+    def shown(self, images: ImageFiles) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `ImageTask`."""
+        parts = torch.split(self.world.share(torch.arange(len(images))), EVALUATION_BATCH)
         items = (_items(part, torch.zeros_like(part)) for part in parts if len(part))
-        for read in self._read(Reader(files, self._dataset.presentation), items):
-            inputs, targets = self._on_device(read)
-            logits = model(inputs).float()
-            best = logits.topk(min(5, logits.shape[1]), dim=1).indices.eq(targets[:, None])
-            loss = F.cross_entropy(logits, targets, reduction="sum", ignore_index=-1)
-            counted = (targets >= 0).sum()
-            totals += torch.stack([best[:, 0].sum(), best.sum(), loss, counted]).double()
-        top1, top5, loss, counted = self.world.sum(totals).tolist()
-        if not counted:
-            raise DataError(f"none of the {len(files)} images in {files.root} can be read")
-        return {"top1": 100 * top1 / counted, "top5": 100 * top5 / counted, "loss": loss / counted}
+        for read in self._read(Reader(images, self._dataset.presentation), items):
+            yield self._on_device(read)
 
     def bad_samples(self) -> list[str]:
         """What is wrong with the files that could not be read since the start, on any rank.

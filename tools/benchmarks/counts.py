@@ -90,10 +90,16 @@ def count_pair(name: str, teacher: str, student: str) -> PairCount:
     )
 
 
-def count_policy(name: str, classes: int) -> Count:
-    """A policy on one row of each network's logits."""
+def make_policy(name: str, classes: int) -> nn.Module:
+    """A policy as it is by default, for logits of so many classes."""
     kind = TEMPERATURES.get(name)
     policy: nn.Module = kind(classes) if name == "InstanceTemperature" else kind()
+    return policy
+
+
+def count_policy(name: str, classes: int) -> Count:
+    """A policy on one row of each network's logits."""
+    policy = make_policy(name, classes)
     logits = torch.zeros(1, classes)
     return count(_Traceable(policy), (logits, logits, torch.zeros(())))
 

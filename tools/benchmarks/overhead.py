@@ -41,7 +41,12 @@ def measure_costs(name: str, rounds: int) -> dict[str, Any]:
         own = in_turns(alone, 3 * rounds, warm_up=3, repeat=20)
     finally:
         pair.close()
-    step = statistics.median(whole["ConstantTemperature"])
+    constant = whole["ConstantTemperature"]
+    step = statistics.median(constant)
+    over = {
+        policy: [a / b for a, b in zip(seconds, constant, strict=True)]
+        for policy, seconds in whole.items()
+    }
     return {
         "pair": name,
         "device": str(device),
@@ -52,17 +57,7 @@ def measure_costs(name: str, rounds: int) -> dict[str, Any]:
                 "policy": policy,
                 "own_seconds": quartiles(own[policy])[1],
                 "own_percent": [100 * seconds / step for seconds in median_interval(own[policy])],
-                "step_percent_more": [
-                    100 * (ratio - 1)
-                    for ratio in median_interval(
-                        [
-                            a / b
-                            for a, b in zip(
-                                whole[policy], whole["ConstantTemperature"], strict=True
-                            )
-                        ]
-                    )
-                ],
+                "step_percent_more": [100 * (ratio - 1) for ratio in median_interval(over[policy])],
             }
             for policy in METHODS
         ],

@@ -3,13 +3,11 @@
 from collections.abc import Callable
 
 import torch
-from torch import nn
 
 from ctkd.adversary.grl import gradient_reversal
 from ctkd.engine.optim import Optimizer, SGDRecipe
-from ctkd.registry import TEMPERATURES
 from ctkd.results.tables import Column, Table
-from tools.benchmarks.counts import POLICIES
+from tools.benchmarks.counts import POLICIES, make_policy
 from tools.benchmarks.timing import Section, in_turns, quartiles, spelled
 
 CLASSES = 100
@@ -40,8 +38,7 @@ def measure_policies(batch: int, step_seconds: float, device: torch.device, roun
 
 def own_step(name: str, batch: int, device: torch.device) -> Callable[[], None]:
     """Forward, reversal, backward from a given dL/dT, and the optimizer's step, for one policy."""
-    kind = TEMPERATURES.get(name)
-    policy: nn.Module = (kind(CLASSES) if name == "InstanceTemperature" else kind()).to(device)
+    policy = make_policy(name, CLASSES).to(device)
     student, teacher = torch.randn(2, batch, CLASSES, device=device)
     lambda_, progress = torch.ones((), device=device), torch.zeros((), device=device)
     slope = torch.randn(batch, 1, device=device)
