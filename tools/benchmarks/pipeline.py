@@ -26,7 +26,7 @@ from ctkd.results.tables import Column, Table
 from tools.benchmarks.timing import Section, Work, in_turns, quartiles, ratios, spelled
 
 BATCH = 64
-COUNT = 640  # images in a pass
+COUNT = 1920  # images in a pass, so that to start workers, which a run does once, is little of it
 LARGE = (500, 375)  # ImageNet's typical picture, pixels
 ORDINARY, OURS = "PIL, floats", "ctkd, bytes"
 CROP = RandomCrop(224, (0.08, 1.0), (3 / 4, 4 / 3), True)
