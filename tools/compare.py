@@ -3,8 +3,9 @@
     python tools/compare.py WORKDIR... [--baseline kd] [--show last|best|chosen]
                             [--format terminal|markdown|csv|latex] [--output FILE]
 
-A WORKDIR may also be a folder that holds work directories at any depth. Exit status: 0, or 2 with
-a message on standard error where the runs cannot be compared.
+A WORKDIR may also be a folder that holds work directories at any depth; in their place, the
+runs.csv of a sweep's report, or of several. Exit status: 0, or 2 with a message on standard error
+where the runs cannot be compared.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from ctkd.errors import ConfigError, UserError
 from ctkd.results.comparison import Standings, compare
 from ctkd.results.runs import RunRecord, find_runs, read_run
 from ctkd.results.standings import notes, standings_table
+from ctkd.results.summaries import read_summaries
 from ctkd.results.tables import FORMATS, print_table
 
 SUFFIXES = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".txt": "terminal"}
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         kind = _format(options.format, options.output)
-        records = [read_run(path) for path in find_runs(options.workdirs)]
+        records = _records(options.workdirs)
         result = compare(records, options.show, _baseline(options.baseline, records))
         if options.output is None:
             _write(result, kind, sys.stdout)
@@ -47,11 +49,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _records(given: Sequence[str]) -> list[RunRecord]:
+    """The runs of work directories, or those of tables of summaries."""
+    tables = [path for path in given if path.endswith(".csv")]
+    if not tables:
+        return [read_run(path) for path in find_runs(given)]
+    if len(tables) < len(given):
+        folder = next(path for path in given if path not in tables)
+        raise ConfigError(
+            f"{tables[0]} and {folder}: a table has not the settings that runs are checked by; "
+            "compare work directories, or tables (tools/report.py makes that of a sweep)"
+        )
+    return [record for table in dict.fromkeys(tables) for record in read_summaries(table)]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Compares finished runs, method by method, over their seeds."
     )
-    parser.add_argument("workdirs", nargs="+", metavar="WORKDIR", help="work directories, or above")
+    parser.add_argument(
+        "workdirs", nargs="+", metavar="WORKDIR", help="work directories, or above; or runs.csv"
+    )
     parser.add_argument(
         "--baseline", help="the method to take differences to (default: kd, if any)"
     )

@@ -166,7 +166,7 @@ class Normalisation:
         # the last. Not torch.addcmul, which needs but one: it rounds an element otherwise at the
         # end of a piece, so that pixels would depend on how a batch is cut.
         piece = max(1, PIECE // rows.shape[1]) if rows.device.type == "cpu" else len(rows)
-        for read, written in zip(rows.split(piece), normal.split(piece), strict=True):
+        for read, written in zip(torch.split(rows, piece), torch.split(normal, piece), strict=True):
             written.copy_(read).mul_(self._scale).add_(self._shift)
         return normal.view(batch, height, width, colours).permute(0, 3, 1, 2)
 

@@ -18,9 +18,15 @@ BROWSER = next(
 )
 AXES = ["method", "CosineLambda.end"]
 
-_spec = importlib.util.spec_from_file_location("report", ROOT / "tools" / "report.py")
-report = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(report)
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+compare, report = load("compare"), load("report")
 
 
 def losses(peak):
@@ -152,6 +158,16 @@ def test_a_sweep_half_done_has_a_report_and_a_folder_of_something_else_has_none(
     assert capsys.readouterr().err == (
         f"report: {tmp_path} is no directory of a sweep: it holds no sweep.json\n"
     )
+
+
+def test_the_summaries_compare_as_the_work_directories_do(made, capsys):
+    def compared(place):
+        assert compare.main([str(place), "--baseline=kd", "--format=csv"]) == 0
+        return list(csv.DictReader(capsys.readouterr().out.splitlines()))
+
+    assert compared(made / "runs.csv") == compared(made / "runs")
+    assert compare.main([str(made / "runs.csv"), str(made / "runs")]) == 2
+    assert "compare work directories, or tables" in capsys.readouterr().err
 
 
 def test_it_runs_from_a_clone(made):
