@@ -2,6 +2,7 @@
 
     python tools/compare.py WORKDIR... [--baseline kd] [--show last|best|chosen]
                             [--format terminal|markdown|csv|latex] [--output FILE]
+                            [--figure FILE.png]
 
 A WORKDIR may also be a folder that holds work directories at any depth; in their place, the
 runs.csv of a sweep's report, or of several. Exit status: 0, or 2 with a message on standard error
@@ -22,6 +23,8 @@ if importlib.util.find_spec("ctkd") is None:  # in a clone that was not installe
 
 from ctkd.errors import ConfigError, UserError
 from ctkd.results.comparison import Standings, compare
+from ctkd.results.figures import save_figure
+from ctkd.results.forest import draw_differences
 from ctkd.results.runs import RunRecord, find_runs, read_run
 from ctkd.results.standings import notes, standings_table
 from ctkd.results.summaries import read_summaries
@@ -37,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kind = _format(options.format, options.output)
         records = _records(options.workdirs)
         result = compare(records, options.show, _baseline(options.baseline, records))
+        if options.figure is not None:
+            _draw(result, options.figure)
         if options.output is None:
             _write(result, kind, sys.stdout)
         else:
@@ -87,6 +92,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write there, not on the screen"
     )
+    parser.add_argument(
+        "--figure",
+        type=Path,
+        metavar="FILE.png",
+        help="draw the differences with their intervals there, and as .pdf beside it",
+    )
     return parser
 
 
@@ -106,6 +117,14 @@ def _baseline(told: str | None, records: Sequence[RunRecord]) -> str | None:
     if told is not None:
         return told
     return "kd" if any(run.finished and run.name == "kd" for run in records) else None
+
+
+def _draw(result: Standings, target: Path) -> None:
+    """Writes the figure as PNG and PDF, whichever of both was named."""
+    if target.suffix not in (".png", ".pdf"):
+        raise ConfigError(f"--figure {target}: expected a name that ends in .png or .pdf")
+    for path in save_figure(draw_differences(result), target.parent, target.stem):
+        print(f"written: {path}", file=sys.stderr)
 
 
 def _save(result: Standings, kind: str, output: Path) -> None:

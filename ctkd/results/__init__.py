@@ -7,9 +7,11 @@ from ctkd.lazy import lazy_names
 if TYPE_CHECKING:
     from ctkd.results.comparison import Standings, compare
     from ctkd.results.figures import draw_curves, draw_landscape, draw_rows, save_figures
+    from ctkd.results.forest import draw_differences
     from ctkd.results.published import Published, lookup
     from ctkd.results.runs import RunRecord, find_runs, read_run
     from ctkd.results.statistics import Comparison, mean_std, paired_difference
+    from ctkd.results.summaries import read_summaries
     from ctkd.results.tables import Column, Table
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "Table",
     "compare",
     "draw_curves",
+    "draw_differences",
     "draw_landscape",
     "draw_rows",
     "find_runs",
@@ -28,14 +31,17 @@ __all__ = [
     "mean_std",
     "paired_difference",
     "read_run",
+    "read_summaries",
     "save_figures",
 ]
 _ORIGINS = {
     "comparison": ("Standings", "compare"),
     "figures": ("draw_curves", "draw_landscape", "draw_rows", "save_figures"),
+    "forest": ("draw_differences",),
     "published": ("Published", "lookup"),
     "runs": ("RunRecord", "find_runs", "read_run"),
     "statistics": ("Comparison", "mean_std", "paired_difference"),
+    "summaries": ("read_summaries",),
     "tables": ("Column", "Table"),
 }
 __getattr__ = lazy_names(

@@ -31,6 +31,7 @@ class Comparison:
 
     Attributes:
         seeds: those that both have, ascending; `n` is their number.
+        differences: a − b of each of them.
         difference: mean of a − b over these seeds.
         interval: its 95 % t interval. None for n < 2, and where all differences are equal: a
             variance of zero says that there are too few values, not that they are certain.
@@ -45,6 +46,7 @@ class Comparison:
     """
 
     seeds: tuple[int, ...]
+    differences: tuple[float, ...]
     difference: float | None
     interval: Interval | None
     p_value: float | None
@@ -85,6 +87,7 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Compari
     welch_difference, welch_interval = _welch(list(a.values()), list(b.values()))
     return Comparison(
         seeds=seeds,
+        differences=tuple(differences),
         difference=difference,
         interval=interval,
         p_value=p_value,

@@ -57,6 +57,15 @@ def test_the_terminal_shows_table_and_notes(runs, capsys):
     assert "teacher (" not in told
 
 
+def test_the_differences_are_drawn_beside_the_table(runs, tmp_path, capsys):
+    figure = tmp_path / "new" / "differences.png"
+    assert compare.main([str(runs), f"--figure={figure}"]) == 0
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert figure.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+    assert "written" not in capsys.readouterr().out  # the table can be piped
+    assert "ends in .png or .pdf" in refused(capsys, runs, "--figure=differences.svg")
+
+
 def test_markdown_latex_and_csv_on_standard_output(runs, capsys):
     assert compare.main([str(runs), "--format", "markdown", "--show", "best"]) == 0
     told = capsys.readouterr().out
