@@ -1,5 +1,7 @@
 """What a run can know of its own mistakes, in a user's words; nothing here stops a run."""
 
+from typing import Any
+
 from ctkd.engine.build import Run
 from ctkd.engine.distiller import Distiller
 from ctkd.engine.metrics import Meter
@@ -36,4 +38,23 @@ def faults_of_epoch(distiller: Distiller, meter: Meter) -> list[str]:
         return [f"T stood at its lower bound {low:g} for the whole epoch: it is no longer learned"]
     if measured["temperature_low"] > high - near:
         return [f"T stood at its upper bound {high:g} for the whole epoch: it is no longer learned"]
+    return []
+
+
+def faults_of_probe(measured: dict[str, Any]) -> list[str]:
+    """What the instrument's rows give reason to say: temperatures of which 95 % are at a bound."""
+    if not measured["quantiles"] or not measured["bounds"]:
+        return []
+    (low, high), (lowest, *_, highest) = measured["bounds"], measured["quantiles"]
+    near = AT_BOUND * (high - low)
+    for name, bound, there in (
+        ("lower", low, highest < low + near),
+        ("upper", high, lowest > high - near),
+    ):
+        if there:
+            return [
+                f"T stands at its {name} bound {bound:g} for at least 95 % of the probe's rows: "
+                "hardly one per sample any more (try InstanceTemperature.inputs = 'probabilities', "
+                "or a lower SGD.policy_lr_scale)"
+            ]
     return []

@@ -12,7 +12,7 @@ from ctkd.engine.console import Console
 from ctkd.engine.distiller import Outcome
 from ctkd.engine.distributed import World
 from ctkd.engine.fast import fast_step, fast_student
-from ctkd.engine.faults import faults_of_epoch, faults_of_run
+from ctkd.engine.faults import faults_of_epoch, faults_of_probe, faults_of_run
 from ctkd.engine.interrupt import StopRequests
 from ctkd.engine.metrics import Meter, Trace
 from ctkd.engine.optim import Optimizer
@@ -237,7 +237,7 @@ class Trainer:
         if self.probe is None:
             return {}
         measured = self.probe.measure(self.student, self.distiller)
-        for fault in measured.pop("warnings"):
+        for fault in [*measured.pop("warnings"), *faults_of_probe(measured)]:
             self.console.warn(fault)
         self.progress.rows = measured.pop("rows")
         self.progress.landscape.append({"epoch": epoch, **measured})

@@ -136,6 +136,21 @@ def test_a_temperature_pinned_at_a_bound_is_told_after_an_epoch(train, method, b
     assert min(last["temperature"] - low, high - last["temperature"]) < 0.01 * (high - low)
 
 
+def test_rows_that_nearly_all_stand_at_a_bound_are_told_of(train):
+    """On raw logits T of the digits runs to 21."""
+    inputs = "InstanceTemperature.inputs = 'logits'"
+    run = train("ctkd_instance", "epochs = 8", "digits.train_images = 1024", *STRONG, inputs)
+    last = run.landscape[-1]
+    assert last["quantiles"][0] > 20.8
+    assert "T stands at its upper bound 21 for at least 95 % of the probe's rows" in run.result.err
+
+
+def test_rows_whose_temperatures_differ_are_not(train):
+    run = train("ctkd_instance", *EPOCH)
+    assert run.landscape[-1]["quantiles"]
+    assert "bound" not in run.result.err
+
+
 def test_a_temperature_that_only_touches_a_bound_is_not(train):
     """It begins there and leaves within the epoch."""
     away = ["GlobalTemperature.raw_init = -4.7", "SGD.policy_lr_scale = 40.0"]
