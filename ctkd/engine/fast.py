@@ -18,8 +18,12 @@ def fast_student(
     """The student as the loop calls it: compiled for whole batches, or as it is."""
     if not compiles_student(run, device):
         return student
-    share = -(-run.recipe.batch_size // world.size)
-    return WholeBatches(student, -(-share // run.runtime.accumulate))
+    parts = world.size * run.runtime.accumulate
+    if world.size > 1 and run.recipe.batch_size % parts:
+        # A rank with a smaller share would not run what is compiled, and nothing says that two
+        # normalisations' sums over ranks have one order in compiled code and the network's own.
+        return student
+    return WholeBatches(student, -(-run.recipe.batch_size // parts))
 
 
 def fast_step(

@@ -32,6 +32,8 @@ class GraphedStep:
         self._indices = torch.zeros(size, dtype=torch.int64, device=device)
         self._views = torch.zeros_like(self._indices)
         self._rows: Tensor | None = None  # the teacher's, where they are looked up
+        self._given_rows = 0  # of them, to the parts of the step that is being captured
+        self._side: torch.cuda.Stream | None = None
         self._warm = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._taken: tuple[Outcome, Norms] | None = None
@@ -56,23 +58,29 @@ class GraphedStep:
         return self._taken
 
     def _given(self, batch: Batch) -> Tensor:
-        """The teacher's rows that were looked up before the replay."""
+        """The teacher's rows, looked up before the replay, for the next part of the batch."""
         assert self._rows is not None
-        return self._rows
+        start, self._given_rows = self._given_rows, self._given_rows + len(batch.indices)
+        return self._rows[start : self._given_rows]
 
     def _as_usual(self, batch: Batch, teacher: TeacherFunction | None) -> tuple[Outcome, Norms]:
         """On a stream of its own, so that nothing of it is tied to the default stream."""
-        current, side = torch.cuda.current_stream(), torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        side.wait_stream(current)
-        with torch.cuda.stream(side):
+        if self._side is None:
+            self._side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        current = torch.cuda.current_stream()
+        self._side.wait_stream(current)
+        with torch.cuda.stream(self._side):
             taken = self._step(batch, teacher)
-        current.wait_stream(side)
+        current.wait_stream(self._side)
         return taken
 
     def _capture(self, teacher: TeacherFunction | None) -> None:
         """Records the step; nothing is computed by that."""
         graph = torch.cuda.CUDAGraph()
+        self._given_rows = 0
         with torch.cuda.graph(graph):
             batch = self._samples.batch_of(self._indices, self._views)
-            self._taken = self._step(batch, teacher)
+            outcome, norms = self._step(batch, teacher)
+        # Without what backward needs, which would tie later steps to the capture's stream.
+        self._taken = outcome._replace(loss=outcome.loss.detach()), norms
         self._graph = graph

@@ -120,11 +120,17 @@ def _begin(workdir: Workdir, run: Run, console: Console) -> Summary | None:
 
 
 def prepare_device(run: Run) -> None:
-    """Sets the threads, and refuses a device that is not there."""
+    """Sets the threads, makes the device the current one, and refuses one that is not there."""
     if run.runtime.threads is not None:
         torch.set_num_threads(run.runtime.threads)
+    device = device_of(run)
     try:
-        torch.zeros(1, device=device_of(run))
+        torch.zeros(1, device=device)
+        if device.type == "cuda":
+            if device.index is not None:
+                torch.cuda.set_device(device)  # streams and captures are the current device's
+            # Otherwise a gradient may be summed up in another order each time.
+            torch.backends.cudnn.deterministic = True
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise ConfigError(

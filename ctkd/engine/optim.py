@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -121,12 +122,26 @@ class Optimizer:
         self.torch = torch.optim.SGD(
             groups, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
         )
+        self._nothing = torch.zeros((), device=device)  # the norm of no gradients
         self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
         if scaled and recipe.momentum:
             # Made by torch in the first step, even where that is passed over: then of whatever the
             # memory held. From 0 a momentum begins as it does without.
             for parameter in (*self.student, *self.policy):
                 self.torch.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+    def state(self) -> dict[str, Any]:
+        """What `load` takes up."""
+        return self.torch.state_dict()
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Takes up the state of another optimizer of the same groups."""
+        rates = [group["lr"] for group in self.torch.param_groups]
+        self.torch.load_state_dict(state)
+        # torch has put the state's rates in their place, wherever those lay: a captured step would
+        # read one on the host when it is captured, and never again.
+        for group, rate in zip(self.torch.param_groups, rates, strict=True):
+            group["lr"] = rate.copy_(group["lr"])
 
     def set_learning_rate(self, rate: float) -> None:
         """Sets the student's rate, and the policy's in proportion."""
@@ -146,7 +161,7 @@ class Optimizer:
         self.scaler.unscale_(self.torch)
         limits = (self.recipe.clip_norm, self.recipe.policy_clip_norm)
         norms = [
-            nn.utils.clip_grad_norm_(parameters, limit or math.inf)
+            nn.utils.clip_grad_norm_(parameters, limit or math.inf) if parameters else self._nothing
             for parameters, limit in zip((self.student, self.policy), limits, strict=True)
         ]
         self.scaler.step(self.torch)

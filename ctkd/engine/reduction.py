@@ -135,10 +135,12 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         scale = (variance + self.eps).rsqrt()
         shift = -mean * scale
         shape = [1, -1] + [1] * (input.dim() - 2)
-        normal: Tensor = input * scale.to(input).view(shape) + shift.to(input).view(shape)
+        # In float32 at least, as torch does it: the two terms may be large, and nearly cancel.
+        exact = input.to(torch.promote_types(input.dtype, torch.float32))
+        normal = exact * scale.to(exact).view(shape) + shift.to(exact).view(shape)
         if self.affine:
             normal = normal * self.weight.view(shape) + self.bias.view(shape)
-        return normal
+        return normal.to(input.dtype)
 
     def _track(self, mean: Tensor, variance: Tensor, rows: Tensor) -> None:
         """Moves the running statistics, as torch does: by the unbiased variance."""

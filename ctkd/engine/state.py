@@ -75,7 +75,7 @@ class Moving:
             "progress": dict(vars(progress)),
             "student": self.student.state_dict(),
             "distiller": self.distiller.state_dict(),
-            "optimizer": self.optimizer.torch.state_dict(),
+            "optimizer": self.optimizer.state(),
             "scaler": self.optimizer.scaler.state_dict(),  # empty where nothing is scaled
             "meter": self.meter.state(),
             "trace": self.trace.values,
@@ -85,7 +85,7 @@ class Moving:
         """Takes up a checkpoint's state; the progress it was saved with."""
         self.student.load_state_dict(state["student"])
         self.distiller.load_state_dict(state["distiller"])
-        self.optimizer.torch.load_state_dict(state["optimizer"])
+        self.optimizer.load(state["optimizer"])
         if state.get("scaler") and self.optimizer.scaler.is_enabled():
             self.optimizer.scaler.load_state_dict(state["scaler"])
         self.meter.load(state["meter"])

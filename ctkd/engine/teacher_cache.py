@@ -55,7 +55,7 @@ def numerics(device: torch.device) -> Key:
         "torch": torch.__version__,
         "device": device.type,
         "processor": processor,
-        "threads": torch.get_num_threads(),
+        "threads": None if device.type == "cuda" else torch.get_num_threads(),
         "matmul": torch.get_float32_matmul_precision(),
         "flags": flags,
     }
@@ -69,16 +69,18 @@ class TeacherCache:
         store: RowStore,
         teacher: Compute,
         samples: Samples,
+        device: torch.device,
         table: Tensor | None = None,
     ) -> None:
         """See `open_cache`. A `table` on the device holds all rows: nothing is read from disk."""
+        self._device = device
         self.store, self._teacher, self._samples = store, teacher, samples
         self._table = table
         self._ready: dict[int, Array] = {}  # computed ahead, and not on the disk
         self.hits = self.misses = 0
 
     def rows(self, batch: Batch) -> Tensor:
-        """Logits [B, C] of a batch, float32, on its inputs' device."""
+        """Logits [B, C] of a batch, float32, on the device."""
         places = self._places(batch.indices, batch.views)
         if self._table is not None:
             self.hits += len(places)
@@ -87,7 +89,7 @@ class TeacherCache:
         self.hits, self.misses = self.hits + int(found.sum()), self.misses + int((~found).sum())
         if not found.all():
             rows[~found] = self._compute(batch, ~found, places)
-        return torch.from_numpy(rows).to(batch.targets.device, non_blocking=True)
+        return torch.from_numpy(rows).to(self._device, non_blocking=True)
 
     def _places(self, indices: Tensor, views: Tensor) -> Array:
         places: Array = (indices * self._samples.views + views).cpu().numpy()
@@ -198,7 +200,7 @@ def open_cache(
     share = store.share()
     if only_whole and share < 1.0:
         return None
-    cache = TeacherCache(store, teacher, samples)
+    cache = TeacherCache(store, teacher, samples, device)
     if not cache.agrees():
         warn(
             f"{folder} holds other rows than this teacher computes: it is not used; delete it if "
@@ -207,5 +209,5 @@ def open_cache(
         return None
     say(f"teacher rows are remembered in {folder} ({share:.1%} of {count:,} are there)")
     if share == 1.0 and device.type == "cuda" and (table := store.table()) is not None:
-        return TeacherCache(store, teacher, samples, table=torch.from_numpy(table).to(device))
+        return TeacherCache(store, teacher, samples, device, torch.from_numpy(table).to(device))
     return cache

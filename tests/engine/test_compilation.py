@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from ctkd.engine import compilation
+from ctkd.engine import compilation, fast
 from ctkd.engine.compilation import WholeBatches, compiles_student, compiles_teacher
+from ctkd.engine.distributed import World
+from ctkd.engine.fast import fast_student
 from ctkd.engine.job import Job
 from ctkd.errors import ConfigError
 
@@ -46,6 +48,37 @@ def test_without_a_compiler_auto_does_without_and_true_says_so(run, monkeypatch)
     assert not compiles_teacher(run(), CPU)
     with pytest.raises(ConfigError, match=r"Runtime.compile = True needs a C\+\+ compiler"):
         compiles_student(run("compile = True"), CPU)
+
+
+def test_on_a_gpu_triton_needs_a_c_compiler(run, monkeypatch):
+    monkeypatch.setattr(compilation.importlib.util, "find_spec", lambda name: "found")
+    found = {"gcc"}
+    monkeypatch.setattr(compilation.shutil, "which", lambda name: name if name in found else None)
+    monkeypatch.delenv("CC", raising=False)
+    assert compiles_student(run(), torch.device("cuda"))
+    monkeypatch.setenv("CC", "other")
+    assert not compiles_student(run(), torch.device("cuda"))
+    found.add("clang")
+    assert compiles_student(run(), torch.device("cuda"))
+    found.clear()
+    with pytest.raises(ConfigError, match="needs Triton and a C compiler"):
+        compiles_student(run("compile = True"), torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("ranks", "accumulate", "size"),
+    [(1, 1, 64), (1, 3, 22), (2, 1, 32), (2, 2, 16), (3, 1, None), (2, 3, None)],
+)
+def test_a_student_is_compiled_where_ranks_have_equal_shares(
+    run, monkeypatch, ranks, accumulate, size
+):
+    sizes = []
+    monkeypatch.setattr(fast, "WholeBatches", lambda student, size: sizes.append(size))
+    built = run("compile = True", f"Runtime.accumulate = {accumulate}")
+    student = nn.Identity()
+    made = fast_student(built, student, CPU, World(0, ranks))
+    assert sizes == ([] if size is None else [size])
+    assert (made is student) == (size is None)
 
 
 def test_only_whole_batches_meet_the_compiled_network(monkeypatch):

@@ -253,6 +253,19 @@ def test_the_normalisation_over_ranks_is_the_ordinary_one_for_a_single_rank(shap
     )
 
 
+@pytest.mark.parametrize("mean", [0.0, 3.0, 20.0])
+def test_the_normalisation_over_ranks_computes_in_float32_on_bfloat16(mean):
+    """A channel far from zero: scale and shift, rounded to 16 bits, would not cancel."""
+    torch.manual_seed(0)
+    ordinary = nn.BatchNorm2d(3)
+    synced = SyncedBatchNorm.of(nn.BatchNorm2d(3), World())
+    inputs = (torch.randn(64, 3, 8, 8) + mean).bfloat16()
+    ours, expected = synced(inputs), ordinary(inputs)
+    assert ours.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(ours, expected, rtol=0.01, atol=0.01)
+    assert ours.float().mean((0, 2, 3)).abs().max() < 0.002
+
+
 def test_a_network_keeps_its_parameters_and_their_names():
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(nn.BatchNorm2d(2), nn.ReLU()))
     before = dict(network.named_parameters())

@@ -1,6 +1,7 @@
 """Two groups in one optimizer, and the learning rate as a function of the place in the recipe."""
 
 import math
+import operator
 
 import pytest
 import torch
@@ -155,3 +156,19 @@ def test_frozen_parameters_are_left_out():
     student[0].requires_grad_(False)
     optimizer = Optimizer(SGDRecipe(), student, None)
     assert sum(p.numel() for p in optimizer.torch.param_groups[0]["params"]) == 3
+
+
+def test_a_loaded_state_leaves_the_rates_where_a_captured_step_reads_them():
+    student, policy = networks()
+    first = Optimizer(SGDRecipe(lr=0.1, policy_lr_scale=2.0), student, policy)
+    first.set_learning_rate(0.025)
+    first.step()
+    second = Optimizer(SGDRecipe(lr=0.1, policy_lr_scale=2.0), *networks())
+    rates = [group["lr"] for group in second.torch.param_groups]
+    second.load(first.state())
+    assert all(map(operator.is_, rates, (group["lr"] for group in second.torch.param_groups)))
+    assert torch.tensor(rates).tolist() == pytest.approx([0.025, 0.05])
+    second.set_learning_rate(0.5)
+    assert first.torch.param_groups[0]["lr"].item() == pytest.approx(0.025)
+    loaded = second.torch.state[second.student[0]]["momentum_buffer"]
+    assert torch.equal(loaded, first.torch.state[first.student[0]]["momentum_buffer"])

@@ -11,6 +11,7 @@ from ctkd.losses.dkd import dkd_terms, plain_dkd_rows
 from ctkd.losses.kd import kd_rows, plain_kd_rows
 
 SHAPES = ["scalar", "per row"]
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU to compute on")
 
 
 def rows(n=6, c=10, scale=3.0, seed=0, dtype=torch.float64):
@@ -41,18 +42,20 @@ def values_and_gradients(form, loss, student, teacher, targets, temperature):
     terms = form(loss, student, teacher, targets, temperature)
     # Uneven weights per row and term: a gradient that is scaled wrongly cannot hide in a mean.
     n = len(targets)
-    weights = [torch.linspace(0.5 + k, 2.0, n, dtype=terms[0].dtype) for k in range(len(terms))]
+    like = {"dtype": terms[0].dtype, "device": terms[0].device}
+    weights = [torch.linspace(0.5 + k, 2.0, n, **like) for k in range(len(terms))]
     total = sum((weight * term).sum() for weight, term in zip(weights, terms, strict=True))
     return [*terms, *torch.autograd.grad(total, (student, temperature))]
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("loss", ["kd", "dkd"])
 @pytest.mark.parametrize("value", [1.0, 4.0, 15.6212])
-def test_values_and_gradients_are_those_of_autograd(loss, shape, value):
-    student, teacher, targets = rows()
-    temperature = temperature_of(shape, 6, value)
-    arguments = (loss, student, teacher, targets, temperature)
+def test_values_and_gradients_are_those_of_autograd(loss, shape, value, device):
+    given = (*rows(), temperature_of(shape, 6, value))
+    leaves = [tensor.detach().to(device).requires_grad_(tensor.requires_grad) for tensor in given]
+    arguments = (loss, *leaves)
     for actual, expected in zip(
         values_and_gradients(closed, *arguments),
         values_and_gradients(plain, *arguments),
