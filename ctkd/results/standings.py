@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from ctkd.results.comparison import Accuracy, Standing, Standings
+from ctkd.results.published import Published
 from ctkd.results.tables import Cell, Column, Table
 
+NAMED = 3  # of the runs that are left out
 SHOWN: dict[Accuracy, str] = {
     "last": "the last epoch's test accuracy",
     "best": "the best test epoch's accuracy (chosen on the test set, as many papers do)",
@@ -26,19 +28,21 @@ def standings_table(result: Standings, pair: str | None = None) -> Table:
     columns += [Column(kind, "spread") for kind in shown_kinds]
     if result.baseline is not None:
         columns += _difference_columns(result.baseline)
-    columns += [
-        Column("published", "number"),
-        Column("reports"),
-        Column("source", data_only=True),
-    ]
+    known = any(row.published for row in rows)
+    if known:
+        columns += [
+            Column("published", "number"),
+            Column("reports"),
+            Column("source", data_only=True),
+        ]
     cells = []
     for row in rows:
         line: list[Cell] = [row.pair] if pair is None else []
         line += [row.method, len(row.seeds), *(row.accuracies.get(kind) for kind in shown_kinds)]
         if result.baseline is not None:
             line += _difference_cells(row)
-        published = row.published
-        line += [published.value, published.reports, published.source] if published else [None] * 3
+        if known:
+            line += _published_cells(row.published)
         cells.append(line)
     return Table(columns, cells, list(notes(result)))
 
@@ -74,6 +78,10 @@ def _difference_cells(row: Standing) -> list[Cell]:
     ]
 
 
+def _published_cells(found: Published | None) -> list[Cell]:
+    return [found.value, found.reports, found.source] if found else [None] * 3
+
+
 def notes(result: Standings) -> Iterator[str]:
     """What a reader must know: which accuracy, its selection, the test, the published numbers."""
     yield (
@@ -87,8 +95,10 @@ def notes(result: Standings) -> Iterator[str]:
     if result.baseline is not None:
         yield from _about_differences(result)
     yield from _about_published(result.standings)
-    for run in result.unfinished:
+    for run in result.unfinished[:NAMED]:
         yield f"Left out, not finished: {run.path} ({len(run.metrics)} epochs done)."
+    if len(result.unfinished) > NAMED:
+        yield f"Left out, not finished: {len(result.unfinished) - NAMED} more runs."
 
 
 def _about_differences(result: Standings) -> Iterator[str]:

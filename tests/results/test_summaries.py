@@ -2,6 +2,7 @@ import pytest
 
 from ctkd.errors import DataError
 from ctkd.results.comparison import compare
+from ctkd.results.standings import standings_table
 from ctkd.results.summaries import read_summaries
 
 HEADER = "cell,method,seed,state,dataset,student,teacher,epochs,primary,last_top1,best_top1,t_star"
@@ -40,6 +41,16 @@ def test_the_paired_difference_comes_out_of_the_table(table):
     assert result.standings[2].against.difference == pytest.approx(-0.5)
     assert [str(run.path) for run in result.unfinished] == [f"{path}:7"]
     assert result.selection == pytest.approx(1.0)
+
+
+def test_what_nobody_published_has_no_column_and_what_waits_is_counted(table):
+    waiting = [row("ctkd", seed, 0, state="queued") for seed in range(9)]
+    result = compare(read_summaries(table(row("kd", 0, 40.0), *waiting)))
+    told = standings_table(result)
+    assert not {"published", "reports", "source"} & {column.title for column in told.columns}
+    left = [note for note in told.notes if note.startswith("Left out")]
+    assert len(left) == 4
+    assert left[-1] == "Left out, not finished: 6 more runs."
 
 
 def test_numbers_are_numbers_and_what_is_not_finite_is_none(table):
