@@ -54,7 +54,7 @@ def faults_of_probe(measured: dict[str, Any]) -> list[str]:
         if there:
             return [
                 f"T stands at its {name} bound {bound:g} for at least 95 % of the probe's rows: "
-                "hardly one per sample any more (try InstanceTemperature.inputs = 'probabilities', "
-                "or a lower SGD.policy_lr_scale)"
+                "hardly one per sample any more (InstanceTemperature.inputs = 'probabilities' is "
+                "steadier than 'logits'; else lower SGD.policy_lr_scale)"
             ]
     return []

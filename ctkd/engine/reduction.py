@@ -1,6 +1,6 @@
 """What the parts and the ranks of a step add up to: gradients, losses, all rows' temperatures."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from ctkd.engine.distiller import Outcome
 from ctkd.engine.distributed import World
 
 
-def merge(parts: list[Outcome]) -> Outcome:
+def merge(parts: Sequence[Outcome]) -> Outcome:
     """The outcome of a whole step from those of its accumulated parts."""
     if len(parts) == 1:
         return parts[0]

@@ -174,14 +174,16 @@ class Trainer:
         self, batch: Batch, teacher: TeacherFunction | None
     ) -> tuple[Outcome, tuple[Tensor, Tensor]]:
         """Moves student and temperature; nothing here waits for the device."""
-        parts = [self.backward(part, teacher) for part in batch.parts(self.run.runtime.accumulate)]
+        cut = batch.parts(self.run.runtime.accumulate)
+        parts, totals = zip(*(self.backward(part, teacher) for part in cut), strict=True)
         moved = [*self.optimizer.student, *self.optimizer.policy]
-        rows = None if parts[0].groups else batch.samples  # a detector's ranks differ in rows
+        # Where samples are not rows, each rank has as many as it has (a detector's proposals).
+        rows = batch.samples if totals[0] is None else None
         outcome = sum_over_ranks(self.world, moved, merge(parts), rows)
         return outcome, self.optimizer.step()
 
-    def backward(self, part: Batch, teacher: TeacherFunction | None) -> Outcome:
-        """Adds a part's share of the step's gradients."""
+    def backward(self, part: Batch, teacher: TeacherFunction | None) -> tuple[Outcome, int | None]:
+        """Adds a part's share of the step's gradients; its outcome, and `Rows.total`."""
         with self.autocast:
             rows = self.task.rows(self.network, teacher, part)
         outcome: Outcome = self.distiller(
@@ -195,7 +197,7 @@ class Trainer:
             row_weights=rows.weights,
         )
         self.optimizer.backward(outcome.loss)
-        return outcome
+        return outcome, rows.total
 
     def finish_epoch(self) -> report.Record:
         """Evaluates, measures the landscape, and keeps the record; the caller saves."""

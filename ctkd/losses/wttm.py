@@ -12,8 +12,9 @@ def wttm_rows(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> 
     """U(p) · KL(p^γ / U(p) ‖ q) of each row, γ = 1/T, p and q the softmaxes at T = 1.
 
     The power transform p^γ / Σ p^γ is softmax(z_t / T), so only its normalisation, U(p) = Σ p^γ,
-    needs p itself. U lies between 1, for a teacher that is sure (or γ = 1), and C^(1 − γ), for a
-    uniform one, so that uncertain teachers weigh more. Taken in logarithms, all stays finite.
+    needs p itself. For T ≥ 1, U lies between 1, for a teacher that is sure (or γ = 1), and
+    C^(1 − γ), for a uniform one, so that uncertain teachers weigh more. Taken in logarithms, all
+    stays finite.
 
     Args:
         student, teacher: [N, C], as `prepare_rows` gives them.

@@ -3,6 +3,8 @@
 import json
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -91,6 +93,26 @@ def test_every_example_trains_as_it_stands(package, python, environment, teacher
     assert summary["teacher_top1"] > 90
     assert summary["steps"] == 2 * 12  # 718 pictures, 64 in a step
     assert summary["last_top1"] > 25
+
+
+@pytest.mark.slow
+def test_the_tasks_example_runs_in_two_processes_with_a_temperature_per_row(
+    package, environment, tmp_path
+):
+    """Twice as many rows as samples, and a policy that tells each row's T."""
+    environment["PYTHONPATH"] = f"{environment['PYTHONPATH']}:{package}"
+    quick = ["epochs = 1", "steps_per_epoch = 3", "batch_size = 33", "Runtime.tensorboard = False"]
+    quick += ["Method.policy = @InstanceTemperature", "Teacher.floor = 0.0"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m"]
+    ended = subprocess.run(
+        [*launcher, "ctkd.main", "--gin_file=pairs.gin", f"--workdir={tmp_path / 'shared'}"]
+        + [f"--gin_param={binding}" for binding in quick],
+        cwd=package, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    record = json.loads((tmp_path / "shared" / "metrics.jsonl").read_text())
+    assert record["step"] == 3
+    assert record["temperature_low"] < record["temperature"] < record["temperature_high"]
 
 
 @pytest.mark.slow
