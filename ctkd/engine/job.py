@@ -123,8 +123,8 @@ def prepare_device(run: Run) -> None:
     """Sets the threads, makes the device the current one, and refuses one that is not there."""
     if run.runtime.threads is not None:
         torch.set_num_threads(run.runtime.threads)
-    device = device_of(run)
     try:
+        device = device_of(run)
         torch.zeros(1, device=device)
         if device.type == "cuda":
             if device.index is not None:
