@@ -51,18 +51,24 @@ def test_without_a_compiler_auto_does_without_and_true_says_so(run, monkeypatch)
 
 
 def test_on_a_gpu_triton_needs_a_c_compiler(run, monkeypatch):
-    monkeypatch.setattr(compilation.importlib.util, "find_spec", lambda name: "found")
+    auto, asked, gpu = run(), run("compile = True"), torch.device("cuda")  # which import things
+    original = compilation.importlib.util.find_spec
+
+    def find_spec(name, package=None):
+        return "found" if name == "triton" else original(name, package)
+
+    monkeypatch.setattr(compilation.importlib.util, "find_spec", find_spec)
     found = {"gcc"}
     monkeypatch.setattr(compilation.shutil, "which", lambda name: name if name in found else None)
     monkeypatch.delenv("CC", raising=False)
-    assert compiles_student(run(), torch.device("cuda"))
+    assert compiles_student(auto, gpu)
     monkeypatch.setenv("CC", "other")
-    assert not compiles_student(run(), torch.device("cuda"))
+    assert not compiles_student(auto, gpu)
     found.add("clang")
-    assert compiles_student(run(), torch.device("cuda"))
+    assert compiles_student(auto, gpu)
     found.clear()
     with pytest.raises(ConfigError, match="needs Triton and a C compiler"):
-        compiles_student(run("compile = True"), torch.device("cuda"))
+        compiles_student(asked, gpu)
 
 
 @pytest.mark.parametrize(
