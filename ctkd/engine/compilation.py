@@ -47,8 +47,8 @@ def _wanted(run: Run, device: torch.device, on_cpu: bool) -> bool:
         long = cut is None or cut * epochs >= WORTH_STEPS
         return long and (on_cpu or device.type == "cuda") and has_compiler(device)
     if wish and not has_compiler(device):
-        host = "a C++ compiler (g++, or what CXX names)"
-        needed = "Triton and a C compiler" if device.type == "cuda" else host
+        on_host = "a C++ compiler (g++, or what CXX names)"
+        needed = "Triton and a C compiler" if device.type == "cuda" else on_host
         raise ConfigError(f"Runtime.compile = True needs {needed}: install it, or set 'auto'")
     return wish
 
@@ -57,8 +57,8 @@ def has_compiler(device: torch.device) -> bool:
     """Whether torch.compile finds what it builds with."""
     if device.type == "cuda":
         # Triton builds its driver with a C compiler, whatever it is asked for.
-        own = any(map(shutil.which, (os.environ.get("CC", "gcc"), "clang")))
-        return own and importlib.util.find_spec("triton") is not None
+        compiler = any(map(shutil.which, (os.environ.get("CC", "gcc"), "clang")))
+        return compiler and importlib.util.find_spec("triton") is not None
     return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 

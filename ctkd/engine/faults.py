@@ -1,5 +1,6 @@
 """What a run can know of its own mistakes, in a user's words; nothing here stops a run."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ctkd.engine.build import Run
@@ -29,32 +30,32 @@ def faults_of_run(run: Run) -> list[str]:
 
 def faults_of_epoch(distiller: Distiller, meter: Meter) -> list[str]:
     """What an epoch gave reason to say: a temperature that stood at a bound throughout."""
-    bounds, measured = distiller.bounds, meter.read()
-    if bounds is None or "temperature_low" not in measured:
+    measured = meter.read()
+    if distiller.bounds is None or "temperature_low" not in measured:
         return []
-    low, high = bounds
-    near = AT_BOUND * (high - low)
-    if measured["temperature_high"] < low + near:
-        return [f"T stood at its lower bound {low:g} for the whole epoch: it is no longer learned"]
-    if measured["temperature_low"] > high - near:
-        return [f"T stood at its upper bound {high:g} for the whole epoch: it is no longer learned"]
-    return []
+    bound = _bound_held(distiller.bounds, measured["temperature_low"], measured["temperature_high"])
+    return [f"T stood at its {bound} for the whole epoch: it is no longer learned"] if bound else []
 
 
 def faults_of_probe(measured: dict[str, Any]) -> list[str]:
     """What the instrument's rows give reason to say: temperatures of which 95 % are at a bound."""
     if not measured["quantiles"] or not measured["bounds"]:
         return []
-    (low, high), (lowest, *_, highest) = measured["bounds"], measured["quantiles"]
+    lowest, *_, highest = measured["quantiles"]
+    bound = _bound_held(measured["bounds"], lowest, highest)
+    if bound is None:
+        return []
+    return [
+        f"T stands at its {bound} for at least 95 % of the probe's rows: hardly one per sample any "
+        "more (InstanceTemperature.inputs = 'probabilities' is steadier than 'logits'; else lower "
+        "SGD.policy_lr_scale)"
+    ]
+
+
+def _bound_held(bounds: Sequence[float], lowest: float, highest: float) -> str | None:
+    """The bound, in words, that temperatures from `lowest` to `highest` all stand at."""
+    low, high = bounds
     near = AT_BOUND * (high - low)
-    for name, bound, there in (
-        ("lower", low, highest < low + near),
-        ("upper", high, lowest > high - near),
-    ):
-        if there:
-            return [
-                f"T stands at its {name} bound {bound:g} for at least 95 % of the probe's rows: "
-                "hardly one per sample any more (InstanceTemperature.inputs = 'probabilities' is "
-                "steadier than 'logits'; else lower SGD.policy_lr_scale)"
-            ]
-    return []
+    if highest < low + near:
+        return f"lower bound {low:g}"
+    return f"upper bound {high:g}" if lowest > high - near else None

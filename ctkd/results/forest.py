@@ -1,10 +1,10 @@
 """The figure of a comparison: every method's difference to the baseline, with its interval."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctkd.errors import ConfigError
 from ctkd.results import style
-from ctkd.results.comparison import Standing, Standings
+from ctkd.results.comparison import Standings
 from ctkd.results.standings import SHOWN
 from ctkd.results.statistics import Comparison, Interval
 
@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 ROW = 0.21  # inches for a method
 SEED = 0.16  # of a row: how far seeds' dots lie above the interval
-FEW = 2  # seeds whose interval, 13 standard errors wide, would leave no room for anything else
+FEW = 2  # seeds whose interval, 13 standard errors to each side, would leave room for nothing else
+
+
+class _Row(NamedTuple):
+    method: str
+    difference: float
+    against: Comparison
 
 
 def draw_differences(result: Standings) -> "Figure":
@@ -27,22 +33,25 @@ def draw_differences(result: Standings) -> "Figure":
     Raises:
         ConfigError: the comparison has no baseline, or no method shares a seed with it.
     """
-    pairs: dict[str, list[Standing]] = {}
-    for row in result.standings:
-        if row.against is not None and row.against.difference is not None:
-            pairs.setdefault(row.pair, []).append(row)
+    if result.baseline is None:
+        raise ConfigError("no differences to draw: no baseline was given")
+    pairs: dict[str, list[_Row]] = {}
+    for standing in result.standings:
+        against = standing.against
+        if against is not None and against.difference is not None:
+            row = _Row(standing.method, against.difference, against)
+            pairs.setdefault(standing.pair, []).append(row)
     if not pairs:
         raise ConfigError(
-            "no differences to draw: " + ("no method shares a seed with the baseline "
-            f"{result.baseline}" if result.baseline else "no baseline was given")
-        )  # fmt: skip
+            f"no differences to draw: no method shares a seed with the baseline {result.baseline}"
+        )
     sizes = [len(rows) for rows in pairs.values()]
     figure = style.new_figure(height=ROW * sum(sizes) + 0.75 * len(sizes) + 0.2)
     panels = figure.subplots(len(sizes), 1, sharex=True, squeeze=False, height_ratios=sizes)[:, 0]
-    limits = _limits([row.against for rows in pairs.values() for row in rows if row.against])
+    limits = _limits([row.against for rows in pairs.values() for row in rows])
     panels[0].set_xlim(limits)
     for axes, (pair, rows) in zip(panels, pairs.items(), strict=True):
-        _draw_pair(axes, sorted(rows, key=_difference), limits)
+        _draw_pair(axes, sorted(rows, key=lambda row: row.difference), limits)
         style.dress(axes, "", "")
         axes.grid(False, axis="y")
         axes.set_title(pair, fontsize=style.NORMAL, loc="left")
@@ -54,12 +63,6 @@ def draw_differences(result: Standings) -> "Figure":
     panels[0].get_legend().set_loc("lower right")
     panels[0].get_legend().set_bbox_to_anchor((1.0, 1.0), transform=panels[0].transAxes)
     return figure
-
-
-def _difference(row: Standing) -> float:
-    assert row.against is not None
-    assert row.against.difference is not None
-    return row.against.difference
 
 
 def _limits(compared: list[Comparison]) -> Interval:
@@ -74,25 +77,22 @@ def _limits(compared: list[Comparison]) -> Interval:
     return low - margin, high + margin
 
 
-def _draw_pair(axes: "Axes", rows: list[Standing], limits: Interval) -> None:
+def _draw_pair(axes: "Axes", rows: list[_Row], limits: Interval) -> None:
     axes.axvline(0.0, color=style.BLACK, linewidth=style.THIN)
-    for place, row in enumerate(rows):
-        assert row.against is not None
-        settled = row.against.interval is not None and not _holds_zero(row.against.interval)
+    for place, (_, difference, against) in enumerate(rows):
+        settled = against.interval is not None and not _holds_zero(against.interval)
         look: dict[str, Any] = {"color": style.VERMILLION if settled else style.BLUE}
-        if row.against.interval is not None:
-            low, high = row.against.interval
+        if against.interval is not None:
+            low, high = against.interval
             shown = max(low, limits[0]), min(high, limits[1])
             axes.plot(shown, [place] * 2, linewidth=style.LINE, **look)
             for end, cut, arrow in zip(shown, (low < shown[0], high > shown[1]), "<>", strict=True):
                 if cut:
                     axes.plot(end, place, marker=arrow, markersize=4.0, clip_on=False, **look)
-        axes.plot(_difference(row), place, marker="D" if settled else "o", markersize=4.5, **look)
-        each = row.against.differences
+        axes.plot(difference, place, marker="D" if settled else "o", markersize=4.5, **look)
         seeds: dict[str, Any] = {"marker": ".", "markersize": 3.5, "linestyle": "none"}
-        axes.plot(each, [place + SEED] * len(each), color=style.GREY, **seeds)
-    told = [f"{row.method} ({row.against.n})" for row in rows if row.against is not None]
-    axes.set_yticks(range(len(rows)), told)
+        axes.plot(against.differences, [place + SEED] * against.n, color=style.GREY, **seeds)
+    axes.set_yticks(range(len(rows)), [f"{row.method} ({row.against.n})" for row in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
 
 

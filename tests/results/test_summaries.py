@@ -1,6 +1,6 @@
 import pytest
 
-from ctkd.errors import DataError
+from ctkd.errors import ConfigError, DataError
 from ctkd.results.comparison import compare
 from ctkd.results.standings import standings_table
 from ctkd.results.summaries import read_summaries
@@ -63,7 +63,7 @@ def test_numbers_are_numbers_and_what_is_not_finite_is_none(table):
 
 def test_runs_of_other_lengths_are_not_compared(table):
     path = table(row("kd", 0, 40.0), row("ctkd", 0, 60.0, epochs="240"))
-    with pytest.raises(Exception, match=rf"Recipe.epochs: 6 in {path}:2, 240 in {path}:3"):
+    with pytest.raises(ConfigError, match=rf"Recipe.epochs: 6 in {path}:2, 240 in {path}:3"):
         compare(read_summaries(path))
 
 
