@@ -58,7 +58,7 @@ setup(
         "scikit-learn",
         "scipy",
         "numpy",
-        "matplotlib>=3.7",
+        "matplotlib>=3.8",
         "pillow",
         "rich",
     ],

@@ -23,9 +23,15 @@ def finite(value: float) -> bool:
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:
-    """`"; did you mean A or B?"`, the valid names nearest to `name`, or the empty string."""
+    """`"; did you mean A or B?"`, the valid names nearest to `name`, or the empty string.
+
+    Names that begin with it are nearer than those that look like it.
+    """
     by_lower = {candidate.lower(): candidate for candidate in valid}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
+    begun = [known for known in by_lower if name and known.startswith(name.lower())]
+    near = sorted(begun, key=len)[:3] or difflib.get_close_matches(
+        name.lower(), by_lower, n=3, cutoff=0.6
+    )
     return f"; did you mean {' or '.join(by_lower[match] for match in near)}?" if near else ""
 
 

@@ -143,6 +143,7 @@ def test_the_nearest_names_are_suggested_whatever_their_case(name, hint):
 
 
 def test_several_near_names_are_joined_the_nearest_first():
+    assert suggest("kd", ["dkd", "ctkd", "kd temperature=4"]) == "; did you mean kd temperature=4?"
     assert suggest("resnet", ["resnet20", "vgg8", "resnet8"]) == (
         "; did you mean resnet8 or resnet20?"
     )

@@ -27,7 +27,7 @@ from ctkd.results.figures import save_figure
 from ctkd.results.forest import draw_differences
 from ctkd.results.runs import RunRecord, find_runs, read_run
 from ctkd.results.standings import notes, standings_table
-from ctkd.results.summaries import read_summaries
+from ctkd.results.summaries import NOTE, read_summaries
 from ctkd.results.tables import FORMATS, print_table
 
 SUFFIXES = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".txt": "terminal"}
@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _write(result, kind, sys.stdout)
         else:
             _save(result, kind, options.output)
+        if not records[0].settings["method"]:
+            print(NOTE, file=sys.stderr)
     except BrokenPipeError:  # a pager or `head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as error:

@@ -16,7 +16,7 @@ from ctkd.registry import COMPONENTS, GIN_INSTALLED, REGISTRIES, gin, import_men
 _INCLUDE = re.compile(r"""^\s*include\s+(['"])(?P<name>.+?)\1""", re.MULTILINE)
 
 
-def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
+def parse(files: Sequence[str], bindings: Sequence[str], flag: str = "--gin_param") -> None:
     """Replaces Gin's configuration by that of `files` (later ones win) and then `bindings`.
 
     Raises:
@@ -37,7 +37,7 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
     for path in paths:
         _translated(gin.parse_config_file, str(path), str(path))
     for binding in bindings:
-        _translated(gin.parse_config, binding, f"--gin_param {binding!r}")
+        _translated(gin.parse_config, binding, f"{flag} {binding!r}")
     _check_macros(set(re.findall(r"%(\w+)", text)))
 
 

@@ -4,7 +4,7 @@ Two numbers of different sources may differ by their recipe, and by which accura
 the best test epoch exceeds the last one by about 0.3 points, of the size of the gains claimed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -142,3 +142,23 @@ def _distilled(teacher: str | None, student: str, method: str) -> Iterator[Publi
         value = row[column]
         if value is not None:
             yield Published(value, source, reports)
+
+
+def published_notes(beside: Iterable[tuple[str, Published | None, int | None]]) -> Iterator[str]:
+    """Sources of the numbers set beside ours, and how far our runs are from theirs in length.
+
+    Args:
+        beside: of each row, the method, the published number, our epochs.
+    """
+    rows = [(method, found, ours) for method, found, ours in beside if found is not None]
+    sources: dict[str, list[str]] = {}
+    for method, found, _ in rows:
+        which = {None: "epoch not told", "last": "last epoch", "best": "best epoch"}
+        methods = sources.setdefault(f"{found.source}, {which[found.reports]}", [])
+        methods += [method] if method not in methods else []
+    if sources:
+        told = "; ".join(f"{', '.join(methods)}: {source}" for source, methods in sources.items())
+        yield f"Published: {told}. A best epoch is not to be set against a last one."
+    lengths = {(ours, found.epochs) for _, found, ours in rows if ours not in (None, found.epochs)}
+    for ours, theirs in sorted(lengths, key=str):
+        yield f"The published runs have {theirs} epochs, these have {ours}."

@@ -1,9 +1,9 @@
 """The table of a comparison, and the sentences without which it would mislead."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from ctkd.results.comparison import Accuracy, Standing, Standings
-from ctkd.results.published import Published
+from ctkd.results.published import Published, published_notes
 from ctkd.results.tables import Cell, Column, Table
 
 NAMED = 3  # of the runs that are left out
@@ -94,7 +94,7 @@ def notes(result: Standings) -> Iterator[str]:
     )
     if result.baseline is not None:
         yield from _about_differences(result)
-    yield from _about_published(result.standings)
+    yield from published_notes((row.method, row.published, row.epochs) for row in result.standings)
     for run in result.unfinished[:NAMED]:
         yield f"Left out, not finished: {run.path} ({len(run.metrics)} epochs done)."
     if len(result.unfinished) > NAMED:
@@ -105,7 +105,8 @@ def _about_differences(result: Standings) -> Iterator[str]:
     """How differences were taken, how much the pairing gained, and what could not be paired."""
     yield (
         f"Δ {result.baseline}: difference of the {result.shown} accuracy to {result.baseline}, "
-        "paired over the seeds that both have; 95 % t interval, p of the paired t-test."
+        "paired over the seeds that both have; 95 % t interval, p of the paired t-test, neither "
+        "corrected for the number of comparisons."
     )
     compared = [(row, row.against) for row in result.standings if row.against is not None]
     seen = [against for _, against in compared if against.unpaired_variance]
@@ -132,24 +133,3 @@ def _about_differences(result: Standings) -> Iterator[str]:
                 f"{row.method} ({row.pair}) shares {against.n} of its {len(row.seeds)} seeds "
                 f"with {result.baseline}; only these enter the difference."
             )
-
-
-def _about_published(standings: Sequence[Standing]) -> Iterator[str]:
-    """Sources, and how far the runs are from the published ones in length."""
-    sources: dict[str, list[str]] = {}
-    for row in standings:
-        if row.published is not None:
-            which = {None: "epoch not told", "last": "last epoch", "best": "best epoch"}
-            source = f"{row.published.source}, {which[row.published.reports]}"
-            methods = sources.setdefault(source, [])
-            methods += [row.method] if row.method not in methods else []
-    if sources:
-        told = "; ".join(f"{', '.join(methods)}: {source}" for source, methods in sources.items())
-        yield f"Published: {told}. A best epoch is not to be set against a last one."
-    lengths = {
-        (row.epochs, row.published.epochs)
-        for row in standings
-        if row.published is not None and row.epochs not in (None, row.published.epochs)
-    }
-    for ours, theirs in sorted(lengths, key=str):
-        yield f"The published runs have {theirs} epochs, these have {ours}."

@@ -42,7 +42,8 @@ class Comparison:
         unpaired_variance: var(a) + var(b) over the shared seeds: what the former would be
             if the seeds had nothing in common. Pairing helps as far as the former is smaller.
         seeds_needed: seeds with which the paired t-test would find this difference (level 0.05,
-            power 0.8), if it and its variance were the true ones; None beyond 10,000.
+            power 0.8), if it and its variance were the true ones; None beyond 10,000, and below
+            three seeds, whose variance says next to nothing.
     """
 
     seeds: tuple[int, ...]
@@ -83,7 +84,7 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Compari
         spread = _real_spread(differences, largest=max(abs(a[s]) + abs(b[s]) for s in seeds))
         if spread is not None:
             interval, p_value = _t_interval(difference, spread / len(seeds) ** 0.5, len(seeds) - 1)
-            needed = seeds_needed(difference, spread)
+            needed = seeds_needed(difference, spread) if len(seeds) >= 3 else None
     welch_difference, welch_interval = _welch(list(a.values()), list(b.values()))
     return Comparison(
         seeds=seeds,

@@ -15,11 +15,23 @@ from ctkd.results.runs import RunRecord
 
 TOLD = ("cell", "seed", "state")  # every row of such a table has these
 OF_FINISHED = ("student", "dataset", "epochs")  # and a finished run's, these
-RECIPE = {"Recipe.epochs": "epochs", "Recipe.dataset": "dataset"}  # must be equal among runs
+RECIPE = {  # what such a table tells of it; must be equal among runs that are compared
+    "Recipe.epochs": "epochs",
+    "Recipe.dataset": "dataset",
+    "steps": "steps",
+    "Teacher.claimed": "teacher_claimed",
+}
+NOTE = (
+    "These runs are known by a table alone: that their recipes are equal was checked by "
+    f"{', '.join(RECIPE.values())}, and by nothing else."
+)
 
 
 def read_summaries(path: str | os.PathLike[str]) -> list[RunRecord]:
-    """The runs of a runs.csv, each by the name of its cell, with its summary and nothing else.
+    """The runs of a runs.csv, each with its summary and nothing else.
+
+    A run has the name that its summary tells, as in its work directory; in tables without that
+    column, the name of its cell.
 
     Raises:
         DataError: there is no such file, or it is no such table, or a line of it is damaged.
@@ -53,7 +65,7 @@ def _record(place: str, row: dict[str, Any]) -> RunRecord:
         raise DataError(f"{place}: a finished run's row needs a value under {', '.join(lacking)}")
     return RunRecord(
         path=Path(place),
-        name=str(told["cell"]),
+        name=str(told.get("name", told["cell"])),
         settings={
             "method": {},
             "recipe": {key: told[column] for key, column in RECIPE.items() if column in told},

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from ctkd.errors import DataError
-from ctkd.results.published import Published, lookup
+from ctkd.results.published import Published, lookup, published_notes
 from ctkd.results.runs import SETTINGS_FILE, RunRecord, read_run
 from ctkd.results.statistics import Comparison, MeanStd, mean_std, paired_difference
 from ctkd.results.tables import Cell, Column, Table
 
-SAID = ("finished", "name", "seed")  # of a summary, what the row tells already
+SAID = ("finished", "seed")  # of a summary, what the row tells already
 Kind = Literal["last", "chosen", "best"]  # epoch: the last, by validation images, by test images
 
 
@@ -170,7 +170,9 @@ def sweep_table(cells: Sequence[SweepCell], axes: Sequence[str]) -> Table:
     columns += [Column("baseline"), Column("difference", "change")]
     columns += [Column("95 % interval", "interval"), Column("p", "p")]
     columns += [Column("shared seeds", "count", data_only=True), Column("temperature", "spread")]
-    columns += [Column("published", "number"), Column("source", data_only=True)]
+    columns += [Column("published", "number"), Column("reports", data_only=True)]
+    columns += [Column("published epochs", "count", data_only=True)]
+    columns += [Column("source", data_only=True)]
     rows: list[list[Cell]] = []
     for cell in cells:
         against = cell.against
@@ -183,7 +185,8 @@ def sweep_table(cells: Sequence[SweepCell], axes: Sequence[str]) -> Table:
             else [None] * 4
         )
         told = cell.published
-        row += [cell.temperature, told.value if told else None, told.source if told else None]
+        row.append(cell.temperature)
+        row += [told.value, told.reports, told.epochs, told.source] if told else [None] * 4
         rows.append(row)
     return Table(columns, rows, notes(cells))
 
@@ -222,4 +225,5 @@ def notes(cells: Sequence[SweepCell]) -> list[str]:
             f"Cells differ from their baseline in the recipe too ({', '.join(differing)}): their "
             "differences are not the method's alone."
         )
-    return told
+    beside = [(cell.name, cell.published, cell.runs[0].epochs) for cell in cells]
+    return told + list(published_notes(beside))

@@ -116,7 +116,7 @@ def cells_table(plans: list[Plan]) -> Table:
         pair = f"{first.teacher} → {first.student}" if first.teacher else first.student
         name = first.cell.key.rpartition("-seed")[0]
         seeds = _listed([plan.cell.seed for plan in group])
-        rows.append([name, pair, first.dataset, seeds, sum(plan.epochs for plan in group)])
+        rows.append([name, pair, first.dataset, seeds, first.epochs])
     return Table(columns, rows)
 
 

@@ -113,22 +113,31 @@ def _send() -> int:
         return 0
     with folder.owned():
         folder.claim(saved, study.config)
-        cells = send.due(folder)
+        cells = send.due(folder, saved.cells)
         send.send(folder, saved, cells, cluster)
     rest = len(saved.cells) - len(cells)
     also = f"; {rest} are finished, waiting or running" if rest else ""
+    earlier = len(folder.read().cells) - len(saved.cells)
+    also += f"; {earlier} that were sent earlier stay as they are" if earlier else ""
     print(f"{len(cells)} runs were sent to {_called(cluster)}{also}: {folder.path}", flush=True)
     if not FLAGS.wait:
         print("--status shows how they fare, --wait stays with them, --cancel ends them")
         return 0
-    return _wait(folder)
+    return _wait(folder, {cell.key for cell in saved.cells})
+
+
+def _pause(folder: "SweepFolder") -> float:
+    """The longest between two looks, in seconds: SLURM answers many people."""
+    clusters = {entry.cluster for entry in folder.ledger.read().values()}
+    return 30.0 if "slurm" in clusters else 1.0
 
 
 def _called(cluster: str) -> str:
     return "SLURM" if cluster == "slurm" else "this machine's queue"
 
 
-def _wait(folder: "SweepFolder") -> int:
+def _wait(folder: "SweepFolder", asked: set[str]) -> int:
+    """Follows the cells asked for until all have ended; the report is of all there are."""
     from ctkd.sweeps.report import write_report
     from ctkd.sweeps.send import send_again
     from ctkd.sweeps.state import ACTIVE, Status, statuses
@@ -136,16 +145,19 @@ def _wait(folder: "SweepFolder") -> int:
 
     console = new_console()
 
+    def look() -> list[Status]:
+        return [status for status in statuses(folder) if status.cell.key in asked]
+
     def end(found: Sequence[Status]) -> bool:
         again = send_again(folder, found)
         if again:
             console.print(f"sent again: {', '.join(cell.key for cell in again)}", markup=False)
         return not again and all(status.state not in ACTIVE for status in found)
 
-    found = follow(lambda: statuses(folder), console=console, end=end)
+    found = follow(look, _pause(folder), console, end)
     if not console.is_terminal:
         console.print(view(found))
-    for path in write_report(folder, found):
+    for path in write_report(folder, statuses(folder)):
         print(path)
     return 0 if all(status.state == "finished" for status in found) else 1
 
@@ -156,7 +168,7 @@ def _look() -> int:
 
     folder, console = _folder(), new_console()
     if console.is_terminal:
-        follow(lambda: statuses(folder), console=console)
+        follow(lambda: statuses(folder), _pause(folder), console)
     else:
         console.print(view(statuses(folder)))
     return 0
@@ -164,9 +176,14 @@ def _look() -> int:
 
 def _cancel() -> int:
     from ctkd.sweeps.send import cancel
+    from ctkd.sweeps.state import statuses
 
-    ended = cancel(_folder())
+    folder = _folder()
+    ended = cancel(folder)
     print(f"cancelled: {', '.join(ended)}" if ended else "nothing waits or runs")
+    for status in statuses(folder, ask=False):
+        if status.away:
+            print(f"left alone: {status.cell.key} was started on {status.node}; cancel it there")
     return 0
 
 

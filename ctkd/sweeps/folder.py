@@ -1,6 +1,7 @@
 """The directory of a sweep: its description, its ledger, and the work directories of its runs.
 
-sweep.json, sweep.gin   the cells, and the configuration that describes them
+sweep.json   every cell that was ever sent
+sweep.gin    the configuration as it was sent last
 sent.jsonl              what was sent and when
 jobs/                   submitit's files: what was sent, and the logs
 notes/                  how each task says it fares
@@ -11,7 +12,7 @@ report.html, report.csv, runs.csv
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +96,14 @@ class SweepFolder:
                 if not ours:
                     raise WorkdirError(f"another launcher is sending the sweep {self.path}")
                 yield
-        except PermissionError as error:
+        except OSError as error:
             raise WorkdirError(f"cannot use {self.path}: {error.strerror}") from error
 
     def claim(self, saved: SavedSweep, config: str) -> None:
         """Writes the description, if the directory is new or this sweep's own.
 
-        Cells may be added to a sweep (a seed, a value), and what a cell needs may change; what
-        a cell trains may not.
+        Cells may be added to a sweep (a seed, a value), or not be asked for this time: those
+        that were sent earlier stay. What a cell needs may change; what it trains may not.
 
         Raises:
             WorkdirError: the directory is another sweep's, or no sweep's.
@@ -114,14 +115,16 @@ class SweepFolder:
                 listed = ", ".join(strangers[:5])
                 raise WorkdirError(f"{self.path} is no directory of a sweep: it holds {listed}")
         else:
-            self._check_same(saved)
+            saved = self._joined(self.read(), saved)
         text = json.dumps(asdict(saved), indent=1, default=str) + "\n"
         write_whole(self.path / "sweep.json", text)
         write_whole(self.path / "sweep.gin", config)
 
-    def _check_same(self, saved: SavedSweep) -> None:
-        """Raises WorkdirError unless the directory's sweep is `saved`, or an earlier form of it."""
-        old = self.read()
+    def _joined(self, old: SavedSweep, saved: SavedSweep) -> SavedSweep:
+        """`saved` with the cells of `old` that were sent and that it does not have.
+
+        Raises WorkdirError unless one is a form of the other.
+        """
         problems = [
             f"its {what} {there} there, {here} here"
             for what, there, here in (
@@ -145,6 +148,9 @@ class SweepFolder:
             raise WorkdirError(
                 f"{self.path} belongs to another sweep:\n  {lines}\ngive another --sweep_dir"
             )
+        asked, sent = {cell.key for cell in saved.cells}, self.ledger.read()
+        kept = [cell for cell in old.cells if cell.key in sent and cell.key not in asked]
+        return replace(saved, cells=(*kept, *saved.cells))
 
     def read(self) -> SavedSweep:
         """The description. Raises DataError where there is none, or none that can be read."""

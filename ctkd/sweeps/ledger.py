@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,18 +23,18 @@ class Entry:
         job: the newest job's number; None while it waits in the queue of this machine.
         event: the newest event.
         cluster, host: where it was sent, and from which machine.
-        sent: how often.
         again: how often it was sent again unasked, since somebody sent it last.
         jobs: all its jobs, oldest first.
+        devices: this machine's GPUs that the newest job was given.
     """
 
     job: str | None = None
     event: Event = "sent"
     cluster: str = ""
     host: str = ""
-    sent: int = 0
     again: int = 0
     jobs: list[str] = field(default_factory=list)
+    devices: list[int] = field(default_factory=list)
 
 
 class Ledger:
@@ -45,11 +45,18 @@ class Ledger:
         self.path = path
 
     def add(
-        self, event: Event, cell: str, cluster: str, job: str | None = None, again: bool = False
+        self,
+        event: Event,
+        cell: str,
+        cluster: str,
+        job: str | None = None,
+        again: bool = False,
+        devices: Sequence[int] = (),
     ) -> None:
         """Appends an event; `again` for a cell that is sent again unasked."""
-        told = {"event": event, "cell": cell, "cluster": cluster, "job": job, "again": again}
-        line = json.dumps(told | {"host": socket.gethostname(), "time": time.time()}) + "\n"
+        told: dict[str, object] = {"event": event, "cell": cell, "cluster": cluster, "job": job}
+        told |= {"again": again, "devices": list(devices), "host": socket.gethostname()}
+        line = json.dumps(told | {"time": time.time()}) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -73,8 +80,8 @@ class Ledger:
             entry.job = told["job"]
             if entry.job is not None:
                 entry.jobs.append(entry.job)
+            entry.devices = told.get("devices", [])  # not noted by versions before
             if told["event"] == "sent":
-                entry.sent += 1
                 entry.again = entry.again + 1 if told["again"] else 0
         return entries
 

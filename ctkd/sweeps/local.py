@@ -23,10 +23,20 @@ PATIENCE = 20.0  # seconds from SIGTERM, at which a run saves its state, to SIGI
 
 
 def devices() -> list[int]:
-    """The GPUs that jobs may use."""
+    """The GPUs that jobs may use.
+
+    Raises:
+        ConfigError: CUDA_VISIBLE_DEVICES has something else than numbers.
+    """
     told = os.environ.get("CUDA_VISIBLE_DEVICES")
     if told is not None:
-        return [int(number) for number in told.split(",") if number.strip().isdigit()]
+        names = [name.strip() for name in told.split(",") if name.strip()]
+        if not all(name.isdigit() for name in names):
+            raise ConfigError(
+                f"CUDA_VISIBLE_DEVICES = {told}: this machine's queue deals out GPUs by their "
+                "numbers; expected 0,1, say (nvidia-smi -L lists them)"
+            )
+        return [int(name) for name in names]
     import torch
 
     return list(range(torch.cuda.device_count()))

@@ -36,6 +36,7 @@ class Queue:
             here = entry.job is not None and entry.cluster == "local"
             if here and local.is_alive(str(entry.job), folder.path):
                 self._running[str(entry.job)] = None
+                self._devices[str(entry.job)] = entry.devices
 
     def step(self) -> bool:
         """Starts what fits; whether anything is left to watch."""
@@ -83,7 +84,7 @@ class Queue:
         job = executor.submit(self._folder.task(cell, resources))
         self._running[job.job_id] = job  # type: ignore[assignment]
         self._devices[job.job_id] = chosen
-        self._folder.ledger.add("started", key, "local", job.job_id)
+        self._folder.ledger.add("started", key, "local", job.job_id, devices=chosen)
 
     def _free_devices(self, count: int) -> list[int]:
         if count == 0:

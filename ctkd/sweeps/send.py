@@ -10,7 +10,6 @@ from ctkd.sweeps.files import is_locked
 from ctkd.sweeps.folder import SavedCell, SavedSweep, SweepFolder
 from ctkd.sweeps.state import ACTIVE, LOST, Status, job_states, statuses
 
-CLUSTERS = ("auto", "slurm", "local")
 CANCEL_PATIENCE = 60.0  # seconds until a cancelled job is gone
 
 
@@ -30,12 +29,14 @@ def at_once(sweep: SavedSweep, cluster: str) -> int | None:
     return local.capacity(sweep.resources) if cluster == "local" else sweep.resources.parallel
 
 
-def due(folder: SweepFolder) -> list[SavedCell]:
-    """The cells to be sent: neither finished, nor waiting, nor running, by hand or otherwise."""
+def due(folder: SweepFolder, asked: Sequence[SavedCell]) -> list[SavedCell]:
+    """Those of the cells that neither are finished nor wait nor run, by hand or otherwise."""
+    keys = {cell.key for cell in asked}
     return [
         status.cell
         for status in statuses(folder)
-        if status.state not in (*ACTIVE, "finished")
+        if status.cell.key in keys
+        and status.state not in (*ACTIVE, "finished")
         and not is_locked(folder.workdir(status.cell.key) / ".lock")
     ]
 
@@ -77,8 +78,7 @@ def send_again(folder: SweepFolder, found: Sequence[Status]) -> list[SavedCell]:
     if not lost:
         return []
     with folder.owned():
-        due_now = {cell.key for cell in due(folder)}  # somebody else may have sent it
-        lost = [cell for cell in lost if cell.key in due_now]
+        lost = due(folder, lost)  # somebody else may have sent it
         for cluster in ("slurm", "local"):
             cells = [cell for cell in lost if entries[cell.key].cluster == cluster]
             send(folder, sweep, cells, cluster, again=True)

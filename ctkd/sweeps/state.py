@@ -5,6 +5,7 @@ what waits and what runs, so that it does not matter whether it keeps accounts o
 """
 
 import json
+import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -29,10 +30,7 @@ State = Literal[
     "unknown",
 ]
 ACTIVE: tuple[State, ...] = ("running", "queued")
-LOST: tuple[State, ...] = (
-    "killed",
-    "stopped",
-)  # ended without a word, or told to stop by somebody else
+LOST: tuple[State, ...] = ("killed", "stopped")  # without a word, or told to by somebody else
 TAIL = 4096  # bytes of a log in which its last words are looked for
 
 
@@ -47,6 +45,7 @@ class Status:
         error: what went wrong, in a line or more.
         log: where it speaks; the errors' log if something went wrong.
         again: how often it was sent again unasked.
+        away: whether another machine's queue started it, which cannot be asked from here.
     """
 
     cell: SavedCell
@@ -59,6 +58,7 @@ class Status:
     error: str = ""
     log: Path | None = None
     again: int = 0
+    away: bool = False
 
 
 def statuses(folder: SweepFolder, *, ask: bool = True) -> list[Status]:
@@ -76,19 +76,22 @@ def statuses(folder: SweepFolder, *, ask: bool = True) -> list[Status]:
     jobs = job_states(asked.values(), folder) if ask else None
     queue = any(e.cluster == "local" and e.job is None for e in asked.values())
     waiting = queue and local.queue_is_alive(folder.path)
-    return [
-        _finished(folder, cell, summary, entries.get(cell.key))
-        if (summary := finished[cell.key])
-        else _unfinished(folder, cell, entries.get(cell.key), jobs, waiting)
-        for cell in sweep.cells
-    ]
+    found = []
+    for cell in sweep.cells:
+        entry, summary = entries.get(cell.key), finished[cell.key]
+        if not summary:
+            status = _unfinished(folder, cell, entry, jobs, waiting)
+            # What seems lost may have finished since its summary was looked for.
+            summary = _summary(folder, cell) if status.state in LOST else None
+        found.append(_finished(folder, cell, summary, entry) if summary else status)
+    return found
 
 
 def job_states(entries: Iterable[Entry], folder: SweepFolder) -> dict[str, JobState]:
     """What the clusters know of the entries' jobs, by job."""
     known: dict[str, list[str]] = {"slurm": [], "local": []}
     for entry in entries:
-        if entry.job is not None:
+        if entry.job is not None and not _is_away(entry):
             known[entry.cluster].append(entry.job)
     found = local.states(known["local"], folder.path)
     return found | (slurm.states(known["slurm"]) if known["slurm"] else {})
@@ -127,6 +130,7 @@ def _unfinished(
     if jobs is None and state in (*LOST, *ACTIVE):
         state = "unknown"
     row = last_row(folder.workdir(cell.key) / "metrics.jsonl")
+    away = state == "unknown" and _is_away(entry)
     went_wrong = state in ("failed", "killed")
     error = str(note.get("error", "")) if went_wrong or state == "stopped" else ""
     log = _log(folder, entry, "err" if went_wrong else "out")
@@ -143,7 +147,13 @@ def _unfinished(
         error=error,
         log=log,
         again=entry.again,
+        away=away,
     )
+
+
+def _is_away(entry: Entry) -> bool:
+    """Whether a job is another machine's, whose numbers say nothing here."""
+    return entry.cluster == "local" and entry.host != socket.gethostname()
 
 
 def _state(
@@ -159,6 +169,8 @@ def _state(
         return "cancelled", ""
     if entry.cluster == "local" and entry.event == "sent":
         return ("queued", "") if queue_alive else ("killed", "its queue has gone")
+    if _is_away(entry) and note.get("state") not in ("failed", "interrupted"):
+        return "unknown", entry.host
     if note.get("state") == "failed":
         return "failed", ""
     return ("stopped", "") if note.get("state") == "interrupted" else ("killed", "")

@@ -3,8 +3,8 @@
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from rich import box
 from rich.console import Console, Group
@@ -12,11 +12,15 @@ from rich.live import Live
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ctkd.sweeps.slurm import ClusterError
 from ctkd.sweeps.state import ACTIVE, LOST, State, Status
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+PATIENCE = 600.0  # seconds for which a cluster may be silent once it has answered
+AGAIN = 10.0  # seconds until it is asked again
+Answer = TypeVar("Answer")
 COLORS = {
     "finished": "green",
     "running": "cyan",
@@ -115,47 +119,71 @@ def new_console() -> Console:
 
 def follow(
     look: Callable[[], list[Status]],
-    every: float = 1.0,
+    slowest: float = 1.0,
     console: Console | None = None,
     end: Callable[[Sequence[Status]], bool] | None = None,
 ) -> list[Status]:
     """Looks again and again until no cell waits or runs, showing a live table or what changed.
 
-    `end` may decide otherwise: it sends cells again, and says whether all have ended.
+    It looks once a second, and more and more seldom, down to every `slowest` seconds, while
+    nothing changes. A cluster that has answered once may fail to for a while (`PATIENCE`).
+
+    Args:
+        end: decides otherwise: it sends cells again, and says whether all have ended.
     """
     console = console or new_console()
     ended = end or (lambda found: all(status.state not in ACTIVE for status in found))
-    found = look()
-    if not console.is_terminal:
-        return _follow_in_log(look, found, every, console, ended)
-    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+    found, pause = look(), min(slowest, 1.0)
+    with _shown(console) as show:
         while True:
-            live.update(view(found, max(5, console.height - 12)), refresh=True)
-            if ended(found):
-                break
-            time.sleep(every)
-            found = look()
-    return found
+            show(found)
+            if _patiently(lambda: ended(found), console):  # noqa: B023 - called at once
+                return found
+            time.sleep(pause)
+            before, found = found, _patiently(look, console)
+            pause = min(slowest, pause * 1.3 if _alike(before, found) else 1.0)
 
 
-def _follow_in_log(
-    look: Callable[[], list[Status]],
-    found: list[Status],
-    every: float,
-    console: Console,
-    ended: Callable[[Sequence[Status]], bool],
-) -> list[Status]:
-    before: dict[str, str] = {}
+def _alike(one: Sequence[Status], other: Sequence[Status]) -> bool:
+    """Whether nothing has happened between two looks."""
+    return [(s.state, s.epoch) for s in one] == [(s.state, s.epoch) for s in other]
+
+
+def _patiently(ask: Callable[[], Answer], console: Console) -> Answer:
+    """What the call gives, made again and again while the cluster does not answer.
+
+    Raises ClusterError if it does not for too long.
+    """
+    end, silent = time.monotonic() + PATIENCE, False
     while True:
-        for status in found:
-            if before.get(status.cell.key) != status.state:
-                before[status.cell.key] = status.state
-                with contextlib.suppress(BrokenPipeError):
-                    console.print(_line(status), markup=False)
-        if ended(found):
-            return found
-        time.sleep(every)
-        found = look()
+        try:
+            return ask()
+        except ClusterError as error:
+            if time.monotonic() >= end:
+                raise
+            if not silent:
+                console.print(f"{error}; asking again", markup=False)
+            silent = True
+        time.sleep(AGAIN)
+
+
+@contextlib.contextmanager
+def _shown(console: Console) -> Iterator[Callable[[Sequence[Status]], None]]:
+    """Shows statuses: in a live table on a terminal, else a line for each change."""
+    if not console.is_terminal:
+        before: dict[str, str] = {}
+
+        def print_changes(found: Sequence[Status]) -> None:
+            for status in found:
+                if before.get(status.cell.key) != status.state:
+                    before[status.cell.key] = status.state
+                    with contextlib.suppress(BrokenPipeError):
+                        console.print(_line(status), markup=False)
+
+        yield print_changes
+        return
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        yield lambda found: live.update(view(found, max(5, console.height - 12)), refresh=True)
 
 
 def _line(status: Status) -> str:

@@ -83,7 +83,7 @@ def read_study(
     Raises:
         ConfigError: the file is wrong, an axis is empty or unknown, cells are equal or none.
     """
-    config.parse([path], own)
+    config.parse([path], own, "--sweep_param")
     sweep, resources = _part("Sweep"), _part("Resources")
     assert isinstance(sweep, Sweep)
     assert isinstance(resources, Resources)

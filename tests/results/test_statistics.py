@@ -74,6 +74,14 @@ def test_too_little_is_answered_with_none():
     assert paired_difference({}, {0: 70.0}).welch_difference is None
 
 
+def test_two_seeds_do_not_say_how_many_are_needed():
+    two = paired_difference({0: 71.0, 1: 71.5}, {0: 70.0, 1: 70.4})
+    assert (two.n, two.seeds_needed) == (2, None)
+    assert two.interval is not None
+    three = paired_difference({0: 71.0, 1: 71.5, 2: 70.9}, {0: 70.0, 1: 70.4, 2: 70.1})
+    assert three.seeds_needed is not None
+
+
 def test_equal_differences_are_no_certainty():
     # 70.1 − 70.0 and 71.1 − 71.0 differ by rounding only
     told = paired_difference({0: 70.1, 1: 71.1}, {0: 70.0, 1: 71.0})

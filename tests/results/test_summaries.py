@@ -67,6 +67,26 @@ def test_runs_of_other_lengths_are_not_compared(table):
         compare(read_summaries(path))
 
 
+def test_the_steps_and_what_the_teachers_should_score_must_be_equal_too(table):
+    header = HEADER + ",steps,teacher_claimed"
+    kd, vanilla = row("kd", 0, 40.0), row("vanilla", 0, 39.0, teacher="")
+    others = [f"{row('ctkd', 0, 41.0)},100,72.6", f"{row('ctkd', 0, 41.0)},200,72.6"]
+    others.append(f"{row('ctkd', 0, 41.0)},100,70.0")
+    lines = [f"{kd},100,72.6", f"{vanilla},100,"]
+    assert len(compare(read_summaries(table(*lines, others[0], header=header))).standings) == 3
+    for other, told in zip(others[1:], ("steps: 100 in", "Teacher.claimed: 72.6 in"), strict=True):
+        with pytest.raises(ConfigError, match=told):
+            compare(read_summaries(table(*lines, other, header=header)))
+
+
+def test_a_run_bears_its_own_name_where_the_cell_is_named_by_something_else(table):
+    header = f"{HEADER},name"
+    lines = [f"{row('resnet56_resnet8', 0, 40.0)},kd", f"{row('resnet56_resnet8', 0, 41.0)},ctkd"]
+    result = compare(read_summaries(table(*lines, header=header)), "last", "kd")
+    assert [standing.method for standing in result.standings] == ["kd", "ctkd"]
+    assert result.standings[1].against.difference == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [

@@ -84,6 +84,10 @@ def test_the_table_has_a_column_for_each_axis_and_the_published_number(cells):
     titles = [column.title for column in table.columns]
     assert titles[:2] == ["method", "state"]
     assert table.rows[0][titles.index("published")] == 70.66
+    assert table.rows[0][titles.index("reports")] == "last"
+    assert table.rows[0][titles.index("published epochs")] == 240
+    assert "RepDistiller" in table.notes[-2]
+    assert table.notes[-1] == "The published runs have 240 epochs, these have 3."
     assert sweep_table(made, []).columns[0].title == "cell"
 
 

@@ -96,8 +96,8 @@ def test_the_table_has_a_row_for_all_seeds_of_a_cell(study):
     made = study(grid={"method": [KD, CTKD]}, seeds=[0, 1, 2, 3], params=["epochs = 5"])
     plans = check(made)
     assert cells_table(plans).rows == [
-        ["kd", "digits_teacher → digits_student", "digits", "0 … 3", 20],
-        ["ctkd", "digits_teacher → digits_student", "digits", "0 … 3", 20],
+        ["kd", "digits_teacher → digits_student", "digits", "0 … 3", 5],
+        ["ctkd", "digits_teacher → digits_student", "digits", "0 … 3", 5],
     ]
     told = estimate(made, plans, 2)
     assert "8 runs, 40 epochs in all; 2 at a time" in told

@@ -82,6 +82,13 @@ def test_a_folder_of_something_else_is_refused(launch, tmp_path):
     ]
 
 
+def test_a_file_in_place_of_the_folder_is_refused(launch, tmp_path):
+    (tmp_path / "thesis").touch()
+    result = launch("--sweep=gin/sweeps/digits.gin", "--sweep_dir=thesis", "--cluster=local")
+    assert result.status == 2
+    assert "cannot use" in result.err
+
+
 def test_a_machine_without_gpus_says_so(launch, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     result = launch("--sweep=gin/sweeps/digits.gin", "--gpus=1", "--cluster=local")

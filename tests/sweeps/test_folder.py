@@ -7,6 +7,7 @@ import pytest
 from ctkd.errors import DataError, WorkdirError
 from ctkd.sweeps.files import is_locked, locked
 from ctkd.sweeps.folder import SweepFolder, saved_sweep
+from ctkd.sweeps.send import due
 from ctkd.sweeps.study import read_study
 
 KD, CTKD = "gin/digits/kd.gin", "gin/digits/ctkd.gin"
@@ -45,6 +46,15 @@ def test_a_sweep_may_grow_and_need_other_resources(claim):
     claim(grid={"method": [KD]}, seeds=[0])
     folder = claim(grid={"method": [KD, CTKD]}, seeds=[0, 1], resources={"minutes": 60})
     assert len(folder.read().cells) == 4
+
+
+def test_cells_that_were_sent_stay_though_they_are_not_asked_for_again(claim):
+    folder = claim(grid={"method": [KD]}, seeds=[0, 1])
+    folder.ledger.add("sent", "kd-seed0", "local")
+    claim(grid={"method": [KD]}, seeds=[2])
+    assert [cell.key for cell in folder.read().cells] == ["kd-seed0", "kd-seed2"]
+    asked = folder.read().cells[1:]
+    assert [cell.key for cell in due(folder, asked)] == ["kd-seed2"]
 
 
 @pytest.mark.parametrize(

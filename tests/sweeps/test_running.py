@@ -84,9 +84,11 @@ def test_a_sweep_ends_in_its_report_and_is_never_trained_twice(send, cluster):
     if cluster == "slurm":
         assert len({job.partition("_")[0] for job in sweep.jobs().values()}) == 1  # one array
     jobs, trained = sweep.jobs(), sweep.note("kd-seed0")
-    again, _ = send("--wait", **study, baseline={"method": "kd"})
+    again, _ = send("--wait", **{**study, "seeds": [0]}, baseline={"method": "kd"})
     assert again.status == 0
     assert "0 runs were sent" in again.out
+    assert "2 that were sent earlier stay as they are" in again.out
+    assert (sweep.path / "report.csv").read_text().splitlines() == rows
     assert (sweep.jobs(), sweep.note("kd-seed0")) == (jobs, trained)
 
 

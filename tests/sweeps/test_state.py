@@ -6,9 +6,12 @@ import socket
 
 import pytest
 
+from ctkd.errors import ConfigError
 from ctkd.sweeps import local, send, slurm
+from ctkd.sweeps import status as status_module
 from ctkd.sweeps.folder import SweepFolder, saved_sweep
 from ctkd.sweeps.jobs import JobState
+from ctkd.sweeps.queue import Queue
 from ctkd.sweeps.state import statuses
 from ctkd.sweeps.status import counts, duration, follow, new_console, view
 from ctkd.sweeps.study import read_study
@@ -113,6 +116,33 @@ def test_a_summary_says_finished_whatever_the_cluster_says(folder, known):
     assert (status.state, status.accuracy, status.epoch) == ("finished", 91.0, 10)
 
 
+def test_a_run_that_finishes_during_a_look_is_not_lost(folder, monkeypatch):
+    def finishing(jobs):
+        path = folder.workdir("kd-seed0") / "summary.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"finished": True, "last_top1": 50.0}))
+        return {}
+
+    monkeypatch.setattr(slurm, "states", finishing)
+    folder.ledger.add("sent", "kd-seed0", "slurm", "5_0")
+    assert (first(folder).state, first(folder).accuracy) == ("finished", 50.0)
+
+
+def test_what_another_machine_started_is_neither_lost_nor_ended_from_here(
+    folder, launch, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "desk")
+        folder.ledger.add("sent", "kd-seed0", "local")
+        folder.ledger.add("started", "kd-seed0", "local", str(os.getpid()))
+    found = first(folder)
+    assert (found.state, found.node, found.away) == ("unknown", "desk", True)
+    result = launch("--sweep_dir", folder.path, "--cancel")
+    assert "left alone: kd-seed0 was started on desk; cancel it there" in result.out
+    note(folder, "kd-seed0", state="failed", job=str(os.getpid()), error="it broke")
+    assert first(folder).state == "failed"
+
+
 def test_progress_and_time_left(folder, known):
     folder.ledger.add("sent", "kd-seed0", "slurm", "5_0")
     known["5_0"] = JobState("running", "n3")
@@ -164,7 +194,7 @@ def test_a_torn_line_of_the_ledger_is_passed_over(folder):
     with folder.ledger.path.open("a") as file:
         file.write('{"event": "se')
     entry = folder.ledger.read()["kd-seed0"]
-    assert (entry.sent, entry.again, entry.host) == (1, 1, socket.gethostname())
+    assert (entry.jobs, entry.again, entry.host) == (["5_0"], 1, socket.gethostname())
 
 
 def test_what_is_lost_is_sent_again_as_often_as_allowed(folder, known, monkeypatch):
@@ -183,7 +213,11 @@ def test_a_failed_cell_is_not_sent_again_unasked_but_by_hand(folder, known):
     folder.ledger.add("sent", "kd-seed0", "slurm", "5_0")
     note(folder, "kd-seed0", state="failed", job="5_0", error="it broke")
     assert send.send_again(folder, statuses(folder)) == []
-    assert [cell.key for cell in send.due(folder)] == ["kd-seed0", "kd-seed1", "kd-seed2"]
+    assert [cell.key for cell in send.due(folder, folder.read().cells)] == [
+        "kd-seed0",
+        "kd-seed1",
+        "kd-seed2",
+    ]
 
 
 def render(found):
@@ -223,10 +257,60 @@ def test_a_log_has_a_line_for_each_change(folder, known):
 
     console = new_console()
     with console.capture() as capture:
-        follow(look, every=0.0, console=console)
+        follow(look, slowest=0.0, console=console)
     lines = [line.strip() for line in capture.get().splitlines() if line.startswith("kd-seed0")]
     assert lines[:2] == ["kd-seed0: queued", "kd-seed0: running"]
     assert lines[2].startswith("kd-seed0: killed")
+
+
+def test_a_cluster_that_is_silent_for_a_while_is_asked_again(folder, known, monkeypatch):
+    monkeypatch.setattr(status_module, "AGAIN", 0.0)
+    folder.ledger.add("sent", "kd-seed0", "slurm", "5_0")
+    answers = iter(["running", None, None, "ended"])
+
+    def look():
+        phase = next(answers)
+        if phase is None:
+            raise slurm.ClusterError("squeue: Socket timed out")
+        known["5_0"] = JobState(phase, "n1")
+        return statuses(folder)
+
+    console = new_console()
+    with console.capture() as capture:
+        found = follow(look, slowest=0.0, console=console)
+    assert found[0].state == "killed"
+    assert capture.get().count("squeue: Socket timed out; asking again") == 1
+
+
+def test_a_cluster_that_never_answered_or_stays_silent_is_told(folder, known, monkeypatch):
+    def silent():
+        raise slurm.ClusterError("squeue: Socket timed out")
+
+    with pytest.raises(slurm.ClusterError):
+        follow(silent, slowest=0.0, console=new_console())
+    monkeypatch.setattr(status_module, "PATIENCE", 0.0)
+    folder.ledger.add("sent", "kd-seed0", "slurm", "5_0")
+    known["5_0"] = JobState("running", "n1")
+    looks = iter([lambda: statuses(folder), silent])
+    with pytest.raises(slurm.ClusterError):
+        follow(lambda: next(looks)(), slowest=0.0, console=new_console())
+
+
+def test_slurm_is_asked_less_and_less_often_while_nothing_changes(folder, known, monkeypatch):
+    folder.ledger.add("sent", "kd-seed0", "slurm", "5_0")
+    phases = iter(["queued"] * 30 + ["running"] * 2 + ["ended"])
+    pauses = []
+    monkeypatch.setattr(status_module.time, "sleep", pauses.append)
+
+    def look():
+        known["5_0"] = JobState(next(phases), "n1")
+        return statuses(folder)
+
+    follow(look, slowest=30.0, console=new_console())
+    assert pauses[0] == 1.0
+    assert pauses[:29] == sorted(pauses[:29])
+    assert pauses[28] == 30.0
+    assert pauses[30] == 1.0  # it has begun to run
 
 
 @pytest.mark.parametrize(
@@ -288,3 +372,19 @@ def test_the_machine_carries_as_many_as_its_cores_or_gpus_allow(monkeypatch, swe
     assert capacity(parallel=2) == 2
     assert capacity(gpus=1) == 4
     assert capacity(gpus=2, parallel=9) == 2
+
+
+def test_gpus_are_dealt_out_by_number(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 3")
+    assert local.devices() == [2, 3]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937")
+    with pytest.raises(ConfigError, match="expected 0,1, say"):
+        local.devices()
+
+
+def test_a_queue_that_is_started_again_leaves_busy_gpus_alone(folder, monkeypatch):
+    monkeypatch.setattr(local, "devices", lambda: [0, 1])
+    monkeypatch.setattr(local, "is_alive", lambda job, path: True)
+    folder.ledger.add("sent", "kd-seed0", "local")
+    folder.ledger.add("started", "kd-seed0", "local", "77", devices=[0])
+    assert Queue(folder)._free_devices(1) == [1]
