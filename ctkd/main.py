@@ -72,7 +72,7 @@ def _config_beside(workdir: str | None, checkpoint: str | None) -> str:
     """The configuration of the work directory that is given, or that a checkpoint lies in."""
     beside = str(pathlib.Path(checkpoint).parent) if checkpoint else None
     for folder in filter(None, (workdir, beside)):
-        path = pathlib.Path(folder) / "config.gin"
+        path = pathlib.Path(folder).expanduser() / "config.gin"
         if path.is_file():
             return str(path)
     raise ConfigError(

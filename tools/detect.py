@@ -22,8 +22,8 @@ from torch import Tensor
 from ctkd.data.coco import COCO
 from ctkd.data.pictures import read_picture
 from ctkd.engine.build import Run
-from ctkd.engine.job import Job, prepare_device, teacher_home
-from ctkd.engine.train import device_of
+from ctkd.engine.device import device_of, prepare_device
+from ctkd.engine.job import Job, teacher_home
 from ctkd.engine.workdir import Workdir
 from ctkd.errors import ConfigError, DataError, UserError
 from ctkd.models.detection import Detector

@@ -68,12 +68,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _fill(options: argparse.Namespace) -> None:
     from ctkd.engine.console import Console
+    from ctkd.engine.device import device_of, prepare_device
     from ctkd.engine.distributed import World
-    from ctkd.engine.job import Job, prepare_device, trained_teacher
+    from ctkd.engine.job import Job, trained_teacher
     from ctkd.engine.task import Samples
     from ctkd.engine.tasks import make_task
     from ctkd.engine.teacher_setup import attach_cache, cache_root, load_teacher
-    from ctkd.engine.train import device_of
 
     console = Console()
     job = Job(options.gin_file, options.gin_param, options.workdir)

@@ -9,6 +9,7 @@ The images are looked for in `data_dir`, or where the environment variable CTKD_
 in this order (cifar10.npz and cifar-10-batches-py for CIFAR-10).
 """
 
+import contextlib
 import pathlib
 import tarfile
 import zipfile
@@ -25,6 +26,7 @@ from ctkd.data.dataset import check_colours, place_of
 from ctkd.data.folders import read_folders
 from ctkd.data.resident import ResidentDataset, Split, Splits, take_validation
 from ctkd.errors import DataError
+from ctkd.locks import locked
 from ctkd.registry import DATASETS
 
 ENVIRONMENT = "CTKD_DATA"
@@ -96,8 +98,10 @@ class CIFAR(ResidentDataset):
         import torchvision
 
         kind: Callable[..., object] = getattr(torchvision.datasets, self.torchvision_class)
+        alone = locked(path / ".download.lock") if self._download else contextlib.nullcontext()
         try:  # it compares every file's md5 before it unpickles any
-            read = kind(str(path), train=name == "train", download=self._download)
+            with alone:  # two processes would write the archive over each other
+                read = kind(str(path), train=name == "train", download=self._download)
         except (RuntimeError, OSError, tarfile.TarError, EOFError, zlib.error) as error:
             folder = path / self.torchvision_folder
             raise DataError(self._advice(f"{folder} is incomplete or damaged ({error})")) from error

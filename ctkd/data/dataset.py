@@ -1,11 +1,13 @@
 """What every data set tells before it is read."""
 
 import abc
+import hashlib
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,3 +68,15 @@ def kept_and_aside(size: int, count: int) -> tuple[Tensor, Tensor]:
     """The places of `size` images but `count`, and those, to choose an epoch by: for every seed."""
     order = torch.randperm(size, generator=generator("validation"))
     return order[count:].sort().values, order[:count].sort().values
+
+
+def digest(*parts: Tensor | np.ndarray[Any, Any] | bytes) -> str:
+    """16 hexadecimal digits that depend on every byte of the parts, their shapes and order."""
+    told = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, bytes):
+            part = np.frombuffer(part, np.uint8)
+        array = part.cpu().numpy() if isinstance(part, Tensor) else part
+        told.update(f"{array.shape} {array.dtype}\n".encode())
+        told.update(np.ascontiguousarray(array).data)
+    return told.hexdigest()[:16]

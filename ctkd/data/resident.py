@@ -71,6 +71,10 @@ class ResidentImages:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def parts(self) -> tuple[Tensor, Tensor]:
+        """All bytes of the images, as they are padded, and their classes."""
+        return self._padded, self.targets
+
     def fingerprint(self) -> str:
         """16 hexadecimal digits that depend on every byte of the images, as they are padded."""
         pixels = self._padded.cpu().contiguous()

@@ -101,7 +101,8 @@ def build(
     own_part = getattr(kind_of(dataset), "PART", None)
     task_part = None if own_part is None else call.part(own_part)
     offers = dataset.offers
-    objective = call.component(OBJECTIVES, "Method.objective", method.objective)
+    with seeded(seed, "objective"):
+        objective = call.component(OBJECTIVES, "Method.objective", method.objective)
     if objective.needs_teacher and teacher.network is None:
         raise ConfigError(
             f"the objective {type(objective).__name__} needs a teacher: set Teacher.network "
@@ -126,6 +127,8 @@ def build(
                 known.add(model, dataset)
     check_policy(distiller.policy, dataset)
     check_effect(bindings, call.used)
+    place = dataset.folder  # a setting may leave it to the environment
+    call.settings["runtime"]["Dataset.folder"] = None if place is None else str(place.absolute())
     return Run(
         name=runtime.name or name,
         recipe=recipe,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctkd.data.dataset import digest
 from ctkd.data.resident import ResidentDataset, ResidentImages, Splits
 from ctkd.engine.distributed import World
 from ctkd.engine.fit import check_network as check_network
@@ -127,6 +128,7 @@ class ClassificationTask(ImageTask):
             self._judged["validation"] = ResidentImages(splits.validation, dataset, device)
         whole = -(-len(self._train) // batch_size)  # the last, smaller batch counts
         self.steps_per_epoch = min(whole, steps_per_epoch or whole)
+        self.is_cut = self.steps_per_epoch < whole
 
     def batches(self, epoch: int, skip: int) -> Iterator[Batch]:
         """See `Task`: the order is drawn from (seed, epoch), a view from (seed, epoch, index)."""
@@ -157,6 +159,11 @@ class ClassificationTask(ImageTask):
         indices = indices.to(self.device, non_blocking=True)
         inputs = self._train.batch(indices, views.to(self.device, non_blocking=True))
         return inputs, self._train.targets[indices]
+
+    def data_fingerprint(self) -> str:
+        """See `Known`."""
+        judged = [part for images in self._judged.values() for part in images.parts()]
+        return digest(*self._train.parts(), *judged)
 
     def data_key(self) -> dict[str, object]:
         """What determines the inputs that an index and a view stand for."""

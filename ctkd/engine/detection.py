@@ -1,5 +1,6 @@
 """The detection task: a sampled proposal is a row, scored by both networks; judged by AP."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from ctkd.checks import expect
 from ctkd.data.aspect import AspectBatches, Item
 from ctkd.data.coco import AS_IT_IS, COCO, Sample, Splits
-from ctkd.data.dataset import Dataset
+from ctkd.data.dataset import Dataset, digest
 from ctkd.data.stream import stream
 from ctkd.engine.average_precision import Found, average_precision, results_text
 from ctkd.engine.distributed import World
@@ -119,6 +120,14 @@ class DetectionTask:
         pin = self.device.type == "cuda"
         for loaded in stream(reader, items, self._loading.workers, together, pin=pin):
             yield self._batch(loaded, self._loading.batch_size)
+
+    def data_fingerprint(self) -> str:
+        """See `Known`: of the pictures' names and annotations; their contents are not read."""
+        parts: list[Tensor | bytes] = []
+        for split in (self._splits.train, self._splits.test):
+            names = "\n".join(os.path.basename(path) for path in split.paths)
+            parts += [names.encode(), split.sizes, split.boxes, split.labels, split.starts]
+        return digest(*parts)
 
     def probe(self, size: int) -> Batch:
         """See `Task`: `size` pictures, each with all its proposals."""

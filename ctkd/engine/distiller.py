@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ctkd.adversary.grl import gradient_reversal
 from ctkd.errors import ConfigError
-from ctkd.losses.detection import group_sums
+from ctkd.losses.groups import group_sums
 from ctkd.losses.objectives import Objective
 
 Schedule = Callable[[float], float]
@@ -39,7 +39,8 @@ class Distiller(nn.Module):
     descends for the student ascends for the policy (CTKD, Li et al. 2023, equations 4 to 8);
     `objective` gives the per-row losses.
 
-    `distiller.parameters()` are the policy's: give them to the optimizer beside the student's,
+    `distiller.parameters()` are the policy's, and those of an objective or a transform that learns
+    something itself (`helpers`): give them to the optimizer beside the student's, the policy's
     without weight decay, which would pull T to the middle of its range.
 
     Attributes:
@@ -83,6 +84,11 @@ class Distiller(nn.Module):
         for term, weight in objective.weights(0.0).items():
             self.register_buffer(f"weight_{term}", torch.tensor(weight), persistent=False)
         self._placed = False
+
+    @property
+    def helpers(self) -> list[nn.Module]:
+        """The objective and the transform, where they are modules: what they learn descends."""
+        return [part for part in (self.objective, self.transform) if isinstance(part, nn.Module)]
 
     def at(self, position: float, progress: float = 0.0) -> None:
         """Sets λ and the weights for a place in the recipe.

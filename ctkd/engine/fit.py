@@ -43,10 +43,15 @@ def _try(role: str, model: nn.Module, dataset: ImageDataset) -> int:
     try:
         with torch.no_grad():
             logits: Tensor = model.eval()(images)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, AssertionError) as error:
         shape, reason = " × ".join(map(str, dataset.shape)), str(error).split("\n")[0]
         raise ConfigError(f"the {role} cannot take images of {shape}: {reason}") from error
     model.train(was_training)
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        came = f"a tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits)
+        raise ConfigError(
+            f"the {role} makes {came} of {len(images)} images: expected logits [{len(images)}, C]"
+        )
     return logits.shape[1]
 
 

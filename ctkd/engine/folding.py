@@ -33,10 +33,11 @@ def fold(network: nn.Module, example: Tensor) -> tuple[nn.Module, str | None]:
     exact = copy.deepcopy(network).double()
     try:
         folded = _folded(fx.symbolic_trace(exact))
+        with torch.no_grad():
+            expected, actual = exact(example.double()), folded(example.double())
     except Exception as error:  # tracing runs the network's own code on stand-ins for tensors
-        return network, f"it cannot be traced ({type(error).__name__}: {error})"
-    with torch.no_grad():
-        expected, actual = exact(example.double()), folded(example.double())
+        reason = str(error).split("\n")[0]
+        return network, f"it cannot be traced ({type(error).__name__}: {reason})"
     difference = ((actual - expected).abs().max() / expected.abs().max()).item()
     if not difference <= TOLERANCE:
         return network, f"folded, its logits differ by {difference:.1e} of the largest"

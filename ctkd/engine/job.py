@@ -10,12 +10,14 @@ import torch
 from ctkd.engine import config
 from ctkd.engine.build import KnownNetworks, Run, build
 from ctkd.engine.console import Console
+from ctkd.engine.device import device_of, prepare_device, to_device
 from ctkd.engine.distributed import World, joined
 from ctkd.engine.report import Summary
+from ctkd.engine.task import Known, Task
 from ctkd.engine.tasks import make_task
-from ctkd.engine.teacher_setup import attach_cache, load_teacher
-from ctkd.engine.train import device_of, to_device, train
-from ctkd.engine.workdir import Workdir, identity_of
+from ctkd.engine.teacher_setup import attach_cache, load_teacher, load_teacher_weights
+from ctkd.engine.train import train
+from ctkd.engine.workdir import DATA, TEACHER, Workdir, differences, identity_of
 from ctkd.errors import ConfigError
 from ctkd.memory import keep_freed_memory
 from ctkd.models.weights import load_weights
@@ -52,7 +54,7 @@ class Job:
     def workdir_of(self, run: Run) -> Workdir:
         """The folder given, or runs/GROUP/NAME-seedN-HASH, the same for the same command."""
         if self.workdir is not None:
-            return Workdir(pathlib.Path(self.workdir))
+            return Workdir(pathlib.Path(self.workdir).expanduser())
         group = pathlib.Path(self.gin_files[0]).resolve().parent.name
         leaf = f"{run.name}-seed{run.seed}-{identity_of(run.settings)[:8]}"
         return Workdir(pathlib.Path("runs") / group / leaf)
@@ -89,53 +91,67 @@ def _execute_in(workdir: Workdir, run: Run, job: Job, console: Console, world: W
     summary = world.agree(lambda: _begin(workdir, run, console))
     if summary is not None:
         return summary
-    prepare_device(run)
-    if run.teacher_network is not None and run.teacher.weights is None:
+    trains_teacher = run.teacher_network is not None and run.teacher.weights is None
+    if trains_teacher:
         weights = world.agree(lambda: str(trained_teacher(run, workdir, console)))
-        # A run cut short, for trying things out, cut its teacher's training too.
-        floor = run.teacher.floor if run.recipe.steps_per_epoch is None else None
-        run.teacher = replace(run.teacher, weights=weights, floor=floor)
+        run.teacher = replace(run.teacher, weights=weights)
+    prepare_device(run)  # after the teacher's training, which may have had other settings
     task = make_task(run, device_of(run), world)
+    if trains_teacher and getattr(task, "is_cut", False):
+        # A run cut short, for trying things out, cut its teacher's training too.
+        run.teacher = replace(run.teacher, floor=None)
     for note in getattr(task, "notes", ()):
         console.say(note)
+    world.agree(lambda: _claim_data(workdir, run, task))
     teacher = None
     if run.teacher_network is not None:
         teacher = load_teacher(run, device_of(run), world, console)
         fingerprint = teacher.fingerprint
-        world.agree(lambda: workdir.claim_teacher(run.settings, fingerprint))
+        world.agree(lambda: workdir.claim_source(run.settings, TEACHER, fingerprint))
         attach_cache(run, teacher, task, device_of(run), workdir, console)
     return train(run, task, teacher, workdir, console, world)
 
 
 def _begin(workdir: Workdir, run: Run, console: Console) -> Summary | None:
     """Claims the folder; the summary that it holds if the run is finished."""
-    workdir.claim(run.settings, run.config)
     summary = workdir.read_summary()
     if summary is None:
+        workdir.claim(run.settings, run.config)
         console.say(f"{run.name}: {workdir.path}")
         return None
+    different = _check_finished(workdir, run)
     console.say(f"{workdir.path} holds this run, finished; nothing is left to train")
+    for line in different:
+        console.say(f"  it was made with {line}")
     console.summary(summary, workdir)
     return summary
 
 
-def prepare_device(run: Run) -> None:
-    """Sets the threads, makes the device the current one, and refuses one that is not there."""
-    if run.runtime.threads is not None:
-        torch.set_num_threads(run.runtime.threads)
-    try:
-        device = device_of(run)
-        torch.zeros(1, device=device)
-        if device.type == "cuda":
-            if device.index is not None:
-                torch.cuda.set_device(device)  # streams and captures are the current device's
-            # Otherwise a gradient may be summed up in another order each time.
-            torch.backends.cudnn.deterministic = True
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0]
-        raise ConfigError(
-            f"Runtime.device = {run.runtime.device!r} cannot be used: {reason}"
-        ) from error
+def _claim_data(workdir: Workdir, run: Run, task: Task) -> None:
+    if isinstance(task, Known):
+        workdir.claim_source(run.settings, DATA, task.data_fingerprint())
+
+
+def _check_finished(workdir: Workdir, run: Run) -> list[str]:
+    """Refuses what was made of other data or of another teacher; in what else it differs.
+
+    Nothing is read that lies where it lay then, and nothing of the finished run is rewritten.
+
+    Raises:
+        UserError: the data or the weights are others than those, or cannot be read.
+    """
+    saved = (workdir.read_settings() or run.settings)["runtime"]
+    workdir.compare(run.settings)
+    place, weights = run.settings["runtime"]["Dataset.folder"], run.teacher.weights
+    if DATA in run.settings["recipe"] and place != saved.get("Dataset.folder"):
+        task = make_task(run, torch.device("cpu"), World())
+        assert isinstance(task, Known)
+        workdir.compare_source(run.settings, DATA, task.data_fingerprint())
+    moved = weights is not None and weights != saved.get("Teacher.weights")
+    if TEACHER in run.settings["recipe"] and moved:
+        fingerprint = load_teacher_weights(run).fingerprint
+        workdir.compare_source(run.settings, TEACHER, fingerprint)
+    return differences(run.settings, {"runtime": saved}, ("runtime",))
 
 
 def teacher_job(run: Run) -> Job:
@@ -160,6 +176,7 @@ def teacher_home(run: Run, workdir: Workdir) -> tuple[Job, Run, Workdir]:
     teacher_run = job.build()
     identity = identity_of(teacher_run.settings)
     folder = pathlib.Path(run.runtime.teachers_dir or workdir.path.absolute().parent / "teachers")
+    folder = folder.expanduser()
     return job, teacher_run, Workdir(folder / f"{teacher_run.name}-{identity[:8]}")
 
 
@@ -173,7 +190,11 @@ def trained_teacher(run: Run, workdir: Workdir, console: Console) -> pathlib.Pat
     teacher_console = Console(prefix="  teacher | ")
     with home.owned(wait=console.say):
         weights = home.path / "student_last.pt"
-        if home.read_summary() is None or not weights.is_file():
+        if home.read_summary() is not None and weights.is_file():
+            _check_finished(home, teacher_run)
+        else:
+            # Where only the weights are missing, the last checkpoint brings them back.
+            (home.path / "summary.json").unlink(missing_ok=True)
             console.say(f"training the teacher, once: {home.path}")
             _execute_in(home, teacher_run, job, teacher_console, World())
     return weights
@@ -187,7 +208,7 @@ def evaluate(job: Job, checkpoint: str | None, console: Console) -> dict[str, fl
     """
     run = job.build()
     folder = job.workdir_of(run).path
-    path = pathlib.Path(checkpoint) if checkpoint else folder / "student_last.pt"
+    path = pathlib.Path(checkpoint or folder / "student_last.pt").expanduser()
     prepare_device(run)
     load_weights(run.student, str(path))
     task = make_task(run, device_of(run), World())

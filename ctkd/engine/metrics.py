@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ctkd.engine.distiller import Outcome
 from ctkd.errors import NonFiniteError
-from ctkd.losses.detection import group_means
+from ctkd.losses.groups import group_means
 
 
 class Meter:

@@ -88,7 +88,9 @@ class SGDRecipe:
     def learning_rate(self, position: float, recipe_epochs: int) -> float:
         """The student's learning rate at a position in the recipe of `recipe_epochs` epochs."""
         scale = [recipe_epochs if milestone < 1 else 1 for milestone in self.milestones]
-        passed = sum(position >= m * s for m, s in zip(self.milestones, scale, strict=True))
+        # 0.28 · 25 is 7.000000000000001, and the drop is meant for the step at 7.
+        reached = position + 1e-6
+        passed = sum(reached >= m * s for m, s in zip(self.milestones, scale, strict=True))
         warm = min(1.0, position / self.warmup_epochs) if self.warmup_epochs else 1.0
         # Never quite 0: the first step of a warm-up already counts.
         return self.lr * self.gamma**passed * max(warm, 1e-3)
@@ -106,6 +108,8 @@ class Optimizer:
         scaled: bool = False,
     ) -> None:
         """Makes the groups; a policy without parameters gives none.
+
+        `student` has all that descends: the network, and what an objective learns besides.
 
         `scaled` multiplies the loss, and divides the gradients, by a power of two that follows
         them: in float16 small ones would be 0. A step whose gradients overflow is passed over.

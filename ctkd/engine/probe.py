@@ -181,7 +181,14 @@ class _Game:
                 f"the gradient that reaches the temperature ({felt.item():.3g}) is not the loss's "
                 f"derivative there ({slope:.3g}): is a factor T² or a softmax detached?"
             )
-        if self._update_lowers_loss(policy):
+        with torch.enable_grad():
+            reached = self._own_loss().requires_grad
+        if not reached:
+            found.append(
+                "no gradient of the loss reaches the policy, so that its temperature will stay as "
+                "it is: is its T detached, or made under no_grad?"
+            )
+        elif self._update_lowers_loss(policy):
             found.append(
                 "the policy's update lowers the loss instead of raising it: is the sign of λ "
                 "wrong, or the gradient reversed twice?"
@@ -197,14 +204,13 @@ class _Game:
             strength.fill_(1.0)
             with torch.enable_grad():
                 before = self._own_loss()
-                gradients = torch.autograd.grad(before, parameters)
-            norm = torch.linalg.vector_norm(
-                torch.stack([gradient.norm() for gradient in gradients])
-            )
+                gradients = torch.autograd.grad(before, parameters, allow_unused=True)
+            moved = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
+            norm = torch.stack([before.new_zeros(()), *(g.norm() for _, g in moved)]).norm()
             if not norm > 0:
                 return False
             with torch.no_grad():
-                for parameter, gradient in zip(parameters, gradients, strict=True):
+                for parameter, gradient in moved:
                     parameter.sub_(PROBE_STEP / norm * gradient)
                 change = self._own_loss().item() - before.item()
             return change < -ROUNDING * abs(before.item())

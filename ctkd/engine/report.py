@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -74,14 +75,14 @@ def keep_best(
 ) -> None:
     """Remembers the best epoch, by the test images (most papers' custom) and by validation's."""
     chosen_by = primary.replace("test_", "validation_")
-    if record[primary] > progress.best.get("best", -1.0):
+    if record[primary] > progress.best.get("best", -math.inf):
         progress.best |= {"best": record[primary], "best_epoch": record["epoch"]}
         if workdir is not None:
             write_weights(workdir, "student_best.pt", student)
     if (
         chosen_by != primary
         and chosen_by in record
-        and record[chosen_by] > progress.best.get("validation", -1.0)
+        and record[chosen_by] > progress.best.get("validation", -math.inf)
     ):
         progress.best |= {
             "validation": record[chosen_by],

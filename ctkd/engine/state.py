@@ -90,5 +90,6 @@ class Moving:
             self.optimizer.scaler.load_state_dict(state["scaler"])
         self.meter.load(state["meter"])
         trace: Tensor = state["trace"]
-        self.trace.values.copy_(trace)
+        both = min(len(trace), len(self.trace.values))  # it may have been asked for less, or more
+        self.trace.values[:both].copy_(trace[:both])
         return Progress(**state["progress"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ctkd.data.dataset import digest
 from ctkd.data.stream import Item, stream
 from ctkd.data.streamed import (
     FileSplits,
@@ -78,6 +79,7 @@ class StreamedTask(ImageTask):
             self._judged["validation"] = splits.validation
         whole = -(-len(self._train) // batch_size)  # the last, smaller batch counts
         self.steps_per_epoch = min(whole, steps_per_epoch or whole)
+        self.is_cut = self.steps_per_epoch < whole
         rest = len(self._train) - batch_size * (self.steps_per_epoch - 1)
         self.smallest_batch = min(batch_size, rest)
         self._normalise = Normalisation(dataset, device)
@@ -137,6 +139,13 @@ class StreamedTask(ImageTask):
         """Normalised images [B, 3, S, S], float32, channels last, and their classes."""
         pixels = self._normalise(read.pixels.to(self.device, non_blocking=True))
         return pixels, read.targets.to(self.device, non_blocking=True)
+
+    def data_fingerprint(self) -> str:
+        """See `Known`: of the files' names and classes; their contents are not read."""
+        listed = (self._train, *self._judged.values())
+        return digest(
+            *(part for files in listed for part in (files.names, files.ends, files.targets))
+        )
 
     def probe(self, size: int) -> Batch:
         """See `Task`: training images and views that the seed alone determines."""

@@ -107,6 +107,10 @@ class Task(Protocol):
     Attributes:
         primary: the metric that "best" means, a key of what `evaluate` returns; higher is better.
         steps_per_epoch: how many batches an epoch has.
+
+    Besides, a task may have: `notes` (what was left out of the data, for the user), `files` (what
+    its last evaluation leaves, by file name), `class_names` (of every target), and `is_cut`
+    (whether an epoch was cut short, for trying things out).
     """
 
     primary: str
@@ -131,6 +135,14 @@ class Reads(Protocol):
 
     def bad_samples(self) -> list[str]:
         """What is wrong with each file that could not be read so far; a collective."""
+
+
+@runtime_checkable
+class Known(Protocol):
+    """What a task offers besides if it can tell its data from any others."""
+
+    def data_fingerprint(self) -> str:
+        """Depends on all samples, of training and of judging, but not on where they lie."""
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ from ctkd.engine.task import Samples, Task
 from ctkd.engine.tasks import kind_of
 from ctkd.engine.teacher import FrozenTeacher
 from ctkd.engine.workdir import Workdir
-from ctkd.models.weights import load_weights
+from ctkd.models.weights import WeightsInfo, load_weights
 from ctkd.seeds import generator
 
 FOLDER = "teacher_cache"
@@ -32,9 +32,8 @@ def load_teacher(run: Run, device: torch.device, world: World, console: Console)
         DataError: the weights are missing or do not fit.
     """
     assert run.teacher_network is not None
-    assert run.teacher.weights is not None
-    name = run.settings["recipe"]["Teacher.network"].removeprefix("@")
-    info = load_weights(run.teacher_network, run.teacher.weights, network=name)
+    info = load_teacher_weights(run)
+    console.say(f"teacher: weights out of {info.source} ({info.container})")
     own: Callable[[], type[FrozenTeacher]] | None
     own = getattr(kind_of(run.dataset), "teacher_class", None)
     if own is not None:
@@ -57,6 +56,14 @@ def load_teacher(run: Run, device: torch.device, world: World, console: Console)
         compiled=compiles_teacher(run, device),
         half_rows=run.teacher.rows == "float16",
     )
+
+
+def load_teacher_weights(run: Run) -> WeightsInfo:
+    """Loads the weights that the run's settings name; see `load_weights`."""
+    assert run.teacher_network is not None
+    assert run.teacher.weights is not None
+    name = run.settings["recipe"]["Teacher.network"].removeprefix("@")
+    return load_weights(run.teacher_network, run.teacher.weights, network=name)
 
 
 def attach_cache(
@@ -114,7 +121,7 @@ def cache_root(run: Run, workdir: Workdir) -> pathlib.Path | None:
     if wish is None:
         return None
     if wish != "auto":
-        return pathlib.Path(wish)
+        return pathlib.Path(wish).expanduser()
     if run.recipe.steps_per_epoch is not None:
         return None
     images = run.dataset.folder

@@ -1,14 +1,16 @@
 """The one loop: every method, every task, every machine."""
 
+import contextlib
 import time
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ctkd.engine import report
 from ctkd.engine.build import Run
 from ctkd.engine.checkpoint import Checkpoints
 from ctkd.engine.console import Console
+from ctkd.engine.device import device_of, to_device
 from ctkd.engine.distiller import Outcome
 from ctkd.engine.distributed import World
 from ctkd.engine.fast import fast_step, fast_student
@@ -47,8 +49,13 @@ def train(
     """
     trainer = Trainer(run, task, teacher, workdir, console, world)
     trainer.resume()
-    with StopRequests() as stop, console.live(run, task), report.Board(run, workdir) as board:
+    with (
+        console.live(run, task),
+        report.Board(run, workdir) as board,
+        contextlib.ExitStack() as last,
+    ):
         trainer.prepare()
+        stop = last.enter_context(StopRequests())  # before, there is nothing to be saved
         while trainer.epoch <= run.recipe.epochs:
             batches = task.batches(trainer.epoch, skip=trainer.steps_into_epoch)
             for batch in trainer.progress.waited(batches, lambda: trainer.warm):
@@ -79,7 +86,7 @@ class Trainer:
         console: Console,
         world: World,
     ) -> None:
-        """Moves the networks to the device; nothing is read or written yet."""
+        """Moves the networks to the device, and draws the instrument's batch."""
         self.run, self.task, self.teacher = run, task, teacher
         self.workdir, self.console, self.world = workdir, console, world
         synchronise_batch_norm(run.student, world if run.recipe.sync_batch_norm else World())
@@ -87,8 +94,12 @@ class Trainer:
         device = device_of(run)
         self.student = to_device(run.student, device)
         self.distiller = run.distiller.to(device)
-        scaled, policy = run.runtime.precision == "float16", self.distiller.policy
-        self.optimizer = Optimizer(run.optimizer, self.student, policy, scaled=scaled)
+        self.optimizer = Optimizer(
+            run.optimizer,
+            nn.ModuleList([self.student, *self.distiller.helpers]),
+            self.distiller.policy,
+            scaled=run.runtime.precision == "float16",
+        )
         self.meter = Meter(device)
         traced = min(run.instrument.trace_epochs, run.recipe.epochs) * task.steps_per_epoch
         self.trace = Trace(traced if teacher else 0, device)
@@ -267,16 +278,3 @@ class Trainer:
         if self.steps_into_epoch == 0:
             report.write_weights(self.workdir, "student_last.pt", self.student)
         report.write_records(self.workdir, self.progress, self.trace, self.task)
-
-
-def device_of(run: Run) -> torch.device:
-    """The device that the run's settings name."""
-    name = run.runtime.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def to_device(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """The network on the device, its convolutions in channels-last order."""
-    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

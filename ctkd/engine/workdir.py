@@ -1,7 +1,6 @@
 """A run's work directory: whose it is, who holds it, and what lies in it."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -13,9 +12,12 @@ from typing import Any
 
 from ctkd.engine.checkpoint import write_text
 from ctkd.errors import WorkdirError
+from ctkd.locks import try_lock
 
 IDENTITY = ("method", "recipe", "seed")  # the sets of settings that resuming needs equal
-FINGERPRINT = "Teacher.fingerprint"
+TEACHER, DATA = "Teacher.fingerprint", "Dataset.fingerprint"
+# What a run is made of besides its settings, known only once it has been read: setting -> words.
+SOURCES = {TEACHER: "another teacher: its weights'", DATA: "other data: their"}
 Settings = dict[str, dict[str, Any]]
 LEFTOVER = re.compile(r"\..+\.\d+\.(tmp|\d+)")  # of a process killed while it wrote a file
 
@@ -23,10 +25,10 @@ LEFTOVER = re.compile(r"\..+\.\d+\.(tmp|\d+)")  # of a process killed while it w
 def identity_of(settings: Settings) -> str:
     """A hash of the three sets of settings that make a run this run and no other.
 
-    The fingerprint of the teacher's weights is left out: it is known only once they are loaded.
+    The fingerprints of data and teacher are left out: they are known only once both are read.
     """
     parts = {key: settings[key] for key in IDENTITY}
-    parts["recipe"] = {k: v for k, v in parts["recipe"].items() if k != FINGERPRINT}
+    parts["recipe"] = {k: v for k, v in parts["recipe"].items() if k not in SOURCES}
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -54,8 +56,7 @@ class Workdir:
     def owned(self, wait: Callable[[str], None] | None = None) -> Iterator[None]:
         """Holds the folder for this process, making it if need be.
 
-        The lock is the kernel's record lock: it goes with this process however it ends, and forked
-        children do not inherit it. With `wait` another owner is waited for (and told of, once).
+        With `wait` another owner is waited for (and told of, once).
 
         Raises:
             WorkdirError: another process owns it, it is no work directory, or it cannot be made or
@@ -70,7 +71,7 @@ class Workdir:
                 f"cannot use the work directory {self.path}: {error.strerror}"
             ) from error
         with lock:
-            while not self._try(lock.fileno()):
+            while not try_lock(lock):
                 lock.seek(0)
                 owner = f"{self.path} is in use by process {lock.read().strip() or '(unknown)'}"
                 if wait is None:
@@ -83,34 +84,35 @@ class Workdir:
             lock.flush()
             yield
 
-    @staticmethod
-    def _try(descriptor: int) -> bool:
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
-
-    def claim(self, settings: Settings, config: str) -> None:
-        """Writes the settings and `config.gin` if the folder is new; else compares.
+    def compare(self, settings: Settings) -> None:
+        """Takes the fingerprints of what was begun there into the settings, and compares the rest.
 
         Raises:
-            WorkdirError: it belongs to another method, recipe or seed.
+            WorkdirError: the folder belongs to another method, recipe or seed.
         """
         saved = self.read_settings()
-        if saved is not None:
-            if FINGERPRINT in saved["recipe"] and self._has_begun():
-                # Not known again before the teacher is loaded.
-                settings["recipe"][FINGERPRINT] = saved["recipe"][FINGERPRINT]
-            else:
-                saved["recipe"].pop(FINGERPRINT, None)
-            different = differences(settings, saved)
-            if different:
-                lines = "\n  ".join(different)
-                raise WorkdirError(
-                    f"{self.path} belongs to another run:\n  {lines}\n"
-                    "give another --workdir, or begin again there with --fresh"
-                )
+        if saved is None:
+            return
+        begun = self._has_begun()
+        for key in SOURCES.keys() & saved["recipe"].keys():
+            fingerprint = saved["recipe"].pop(key)
+            if begun:  # not known again before data and teacher are read
+                settings["recipe"][key] = saved["recipe"][key] = fingerprint
+        different = differences(settings, saved)
+        if different:
+            lines = "\n  ".join(different)
+            raise WorkdirError(
+                f"{self.path} belongs to another run:\n  {lines}\n"
+                "give another --workdir, or begin again there with --fresh"
+            )
+
+    def claim(self, settings: Settings, config: str) -> None:
+        """Writes the settings and `config.gin`, if the folder is new or this run's own.
+
+        Raises:
+            WorkdirError: see `compare`.
+        """
+        self.compare(settings)
         for folder in (self.path, self.path / "checkpoints"):
             for leftover in folder.glob(".*"):
                 if LEFTOVER.fullmatch(leftover.name):
@@ -135,20 +137,29 @@ class Workdir:
         checkpoints = (self.path / "checkpoints").glob("*.pt")
         return (self.path / "summary.json").exists() or any(checkpoints)
 
-    def claim_teacher(self, settings: Settings, fingerprint: str) -> None:
-        """Adds the fingerprint of the teacher's weights to the recipe, or compares it.
+    def claim_source(self, settings: Settings, key: str, fingerprint: str) -> None:
+        """Adds a fingerprint, `TEACHER` or `DATA`, to the recipe, or compares it.
 
         Raises:
-            WorkdirError: the run was begun with another teacher.
+            WorkdirError: see `compare_source`.
         """
-        begun_with = settings["recipe"].setdefault(FINGERPRINT, fingerprint)
+        self.compare_source(settings, key, fingerprint)
+        settings["recipe"][key] = fingerprint
+        self.write_settings(settings)
+
+    def compare_source(self, settings: Settings, key: str, fingerprint: str) -> None:
+        """Compares a fingerprint with what the run was begun with, as far as that is known.
+
+        Raises:
+            WorkdirError: the run was begun with another teacher, or with other data.
+        """
+        begun_with = settings["recipe"].get(key, fingerprint)
         if begun_with != fingerprint:
             raise WorkdirError(
-                f"{self.path} was begun with another teacher: its weights' fingerprint is "
-                f"{begun_with} there, {fingerprint} here; give the same weights, another "
-                "--workdir, or begin again with --fresh"
+                f"{self.path} was begun with {SOURCES[key]} fingerprint is {begun_with} there, "
+                f"{fingerprint} here; give the same, another --workdir (where it is a teacher that "
+                "runs share: another Runtime.teachers_dir), or begin again with --fresh"
             )
-        self.write_settings(settings)
 
     def write_settings(self, settings: Settings) -> None:
         """Writes `settings.json`: the four sets, and the run's name for whoever lists runs."""

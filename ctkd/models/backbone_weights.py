@@ -37,8 +37,8 @@ def load_backbone(classifier: nn.Module, build: Callable[..., nn.Module], weight
         return
     try:
         state = known[weights].get_state_dict(progress=False, check_hash=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter where the checksum is another
         raise DataError(
-            f"the weights {weights} of {build.__name__} cannot be downloaded: {error}; give a file"
+            f"the weights {weights} of {build.__name__} cannot be had: {error}; give a file"
         ) from error
     classifier.load_state_dict(state)

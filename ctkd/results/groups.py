@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctkd.errors import ConfigError
-from ctkd.results.runs import FINGERPRINT, RunRecord
+from ctkd.results.runs import FINGERPRINTS, RunRecord
 
 ABSENT = object()
 
@@ -79,10 +79,10 @@ def _check_recipes(pair: str, runs: Sequence[RunRecord]) -> None:
 
 
 def _is_open(setting: str, value: object, run: RunRecord) -> bool:
-    """Whether the run leaves a setting open: a teacher's, where it has none or did not note it."""
-    if run.teacher is None:
-        return "teacher" in setting.lower()
-    return setting == FINGERPRINT and value is ABSENT
+    """Whether the run leaves a setting open: a teacher's if it has none, what it did not note."""
+    if run.teacher is None and "teacher" in setting.lower():
+        return True
+    return setting in FINGERPRINTS and value is ABSENT
 
 
 def _labelled(runs: Sequence[RunRecord]) -> Iterable[tuple[str, RunRecord]]:

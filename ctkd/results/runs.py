@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 SETTINGS_FILE = "settings.json"  # what makes a folder a work directory
-FINGERPRINT = "Teacher.fingerprint"  # a configuration may name a teacher that its method leaves out
+TEACHER = "Teacher.fingerprint"  # a configuration may name a teacher that its method leaves out
+FINGERPRINTS = (TEACHER, "Dataset.fingerprint")  # which not every run has noted
 PASSED_OVER = re.compile(r"teachers|.*\.old-\d+")
 SETS = ("method", "recipe", "seed", "runtime")
 
@@ -76,7 +77,7 @@ class RunRecord:
     @property
     def teacher(self) -> str | None:
         """The teacher's network, or None for a run without a teacher."""
-        used = FINGERPRINT in self.settings["recipe"] or self.summary is not None
+        used = TEACHER in self.settings["recipe"] or self.summary is not None
         return _plain(self._told("teacher", "recipe", "Teacher.network")) if used else None
 
     @property

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ctkd.errors import DataError, WorkdirError
-from ctkd.sweeps.files import locked, read_json, write_whole
+from ctkd.locks import locked
+from ctkd.sweeps.files import read_json, write_whole
 from ctkd.sweeps.ledger import Ledger
 from ctkd.sweeps.settings import Resources
 from ctkd.sweeps.study import Study

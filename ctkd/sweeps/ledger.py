@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ctkd.sweeps.files import locked
+from ctkd.locks import locked
 
 Event = Literal["sent", "started", "cancelled"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ctkd.command_line import PACKAGE
 from ctkd.errors import ConfigError
-from ctkd.sweeps.files import is_locked
+from ctkd.locks import is_locked
 from ctkd.sweeps.jobs import JobState
 from ctkd.sweeps.settings import Resources
 

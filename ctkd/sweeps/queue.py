@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ctkd.locks import locked
 from ctkd.sweeps import local
-from ctkd.sweeps.files import locked
 from ctkd.sweeps.folder import SavedSweep, SweepFolder
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ctkd.errors import ConfigError
+from ctkd.locks import is_locked
 from ctkd.sweeps import local, slurm
-from ctkd.sweeps.files import is_locked
 from ctkd.sweeps.folder import SavedCell, SavedSweep, SweepFolder
 from ctkd.sweeps.state import ACTIVE, LOST, Status, job_states, statuses
 

@@ -21,6 +21,28 @@ def counted_network(num_classes: int, width: int = 3) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
 
 
+@MODELS.register("particular_network_of_test_build")
+def particular_network(num_classes: int) -> nn.Module:
+    """As torchvision's vision transformers look at their images."""
+
+    class Particular(nn.Linear):
+        def forward(self, images):
+            torch._assert(images.shape[2] == 224, "Wrong image height!")
+
+    return Particular(64, num_classes)
+
+
+@MODELS.register("listing_network_of_test_build")
+def listing_network(num_classes: int) -> nn.Module:
+    """As detectors answer."""
+
+    class Listing(nn.Linear):
+        def forward(self, images):
+            return list(super().forward(images.flatten(1)))
+
+    return Listing(64, num_classes)
+
+
 @MODELS.register("wide_network_of_test_build")
 def wide_network() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 7))
@@ -218,6 +240,8 @@ def test_a_run_without_distillation_has_no_teacher():
         (["digits_teacher.num_classes = 9"], "the teacher tells 9 classes apart"),
         (["student = @wide_network_of_test_build"], "the student tells 7 classes apart"),
         (["student = @resnet8"], "the student cannot take images of 1 × 8 × 8"),
+        (["student = @particular_network_of_test_build"], "the student cannot take images of"),
+        (["student = @listing_network_of_test_build"], "makes <class 'list'> of 2 images: expec"),
         (["student = @digits_student()"], "Recipe.student = "),
         (["DKD.beta = 2.0"], "'DKD.beta = 2.0' changes nothing: this run uses only "),
         (["Recipe.batch_size = '64'"], "Recipe.batch_size = '64': expected a whole number"),

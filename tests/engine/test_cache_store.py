@@ -131,6 +131,14 @@ def test_a_full_disk_ends_the_writing_not_the_run(tmp_path, monkeypatch):
     np.testing.assert_array_equal(read[found], rows[found])
 
 
+def test_a_system_that_cannot_reserve_room_on_the_disk(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    places, rows = some_rows()
+    store = row_store(tmp_path / "a")
+    store.write(places, rows)
+    assert store.read(places)[0].all()
+
+
 def test_the_limit_is_kept_and_told(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_store, "CHECK_EVERY", 2)
     places, rows = some_rows(count=40_000)

@@ -94,6 +94,23 @@ def test_what_cannot_be_traced_stays_as_it_is():
     assert reason.startswith("it cannot be traced")
 
 
+def test_a_network_that_insists_on_float32_stays_as_it_is():
+    """Folding is done in float64, which a network may undo in its midst."""
+
+    class Halfway(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.last = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.last(self.norm(self.conv(x)).mean((2, 3)).float())
+
+    network = Halfway().eval()
+    same, reason = fold(network, torch.randn(2, 3, 8, 8))
+    assert same is network
+    assert "must have the same dtype" in reason
+
+
 def test_a_folding_that_changes_the_logits_is_not_taken(monkeypatch):
     wrong = folding.fuse_conv_bn_eval
 

@@ -59,6 +59,34 @@ def test_moved_data_and_other_workers_are_no_difference(train, teacher_file, tmp
     assert again.summary == run.summary
 
 
+def test_the_trace_of_t_may_become_longer_or_shorter_in_mid_run(train, monkeypatch):
+    from ctkd.engine.train import Trainer
+
+    real = Trainer.step
+
+    def stop(self, batch):
+        real(self, batch)
+        if self.progress.steps == 3:
+            raise KeyboardInterrupt
+
+    traced = {"longer": 3, "shorter": 1}
+    for name, epochs in traced.items():
+        with monkeypatch.context() as patched:
+            patched.setattr(Trainer, "step", stop)
+            often = "Runtime.checkpoint_steps = 1"
+            train("ctkd", "Instrument.trace_epochs = 2", often, workdir=name, status=130)
+        run = train("ctkd", f"Instrument.trace_epochs = {epochs}", workdir=name)
+        lines = (run.path / "temperature.csv").read_text().splitlines()[1:]
+        assert len(lines) == 2 * epochs  # two steps an epoch
+
+
+def test_a_tilde_that_no_shell_has_seen_is_the_home_folder(train, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    train("ctkd", "epochs = 1", workdir="~/run")
+    assert (tmp_path / "home" / "run" / "summary.json").exists()
+    assert not (tmp_path / "~").exists()
+
+
 @pytest.mark.parametrize(
     ("binding", "line"),
     [
@@ -198,6 +226,8 @@ def test_a_device_that_is_not_there_is_refused(job):
     for name in ("cuda:7", "abacus"):
         with pytest.raises(ConfigError, match=f"Runtime.device = '{name}' cannot be used: "):
             execute(job("vanilla", f"device = {name!r}"), Console())
+    with pytest.raises(ConfigError, match="Runtime.device = 'meta': expected cpu or cuda"):
+        execute(job("vanilla", "device = 'meta'"), Console())
 
 
 def test_the_threads_are_set(job, monkeypatch):

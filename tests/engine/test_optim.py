@@ -41,6 +41,11 @@ def test_fractions_are_of_the_whole_run():
     assert rates(fractions, (24, 25, 30, 35), 40) == pytest.approx((0.05, 0.005, 5e-4, 5e-5))
 
 
+def test_a_fraction_that_rounds_past_its_epoch_still_falls_there():
+    assert 0.28 * 25 > 7
+    assert rates(SGDRecipe(milestones=(0.28,)), (6.99, 7.0), 25) == pytest.approx((0.05, 0.005))
+
+
 def test_warm_up_rises_linearly_and_then_is_over():
     warm = SGDRecipe(lr=0.2, warmup_epochs=4.0, milestones=(100,))
     assert rates(warm, (1, 2, 3, 4, 5)) == pytest.approx((0.05, 0.1, 0.15, 0.2, 0.2))

@@ -242,6 +242,27 @@ def test_what_is_right_is_not_warned_of(task, student, make):
     assert probe(task).measure(student, make())["warnings"] == []
 
 
+class Detached(GlobalTemperature):
+    """A policy by somebody who forgot what detach does."""
+
+    def forward(self, student, teacher, progress):
+        return super().forward(student, teacher, progress).detach()
+
+
+class HalfUsed(GlobalTemperature):
+    """A policy with a parameter that this batch has no use for."""
+
+    def __init__(self):
+        super().__init__()
+        self.spare = nn.Parameter(torch.zeros(2))
+
+
+def test_a_policy_that_no_gradient_reaches_is_warned_of(task, student):
+    (told,) = probe(task).measure(student, game(Detached()))["warnings"]
+    assert told.startswith("no gradient of the loss reaches the policy")
+    assert probe(task).measure(student, game(HalfUsed()))["warnings"] == []
+
+
 def test_at_t_star_itself_there_is_nothing_to_warn_of(task, still):
     t_star = probe(task).measure(still, game())["t_star"]
     policy = GlobalTemperature(raw_init=math.log((t_star - 1) / (21 - t_star)))

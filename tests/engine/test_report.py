@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from ctkd.engine.report import keep_best
+from ctkd.engine.state import Progress
 from ctkd.registry import MODELS
 
 FIGURES = [f"{stem}.{kind}" for stem in ("landscape", "curves", "rows") for kind in ("png", "pdf")]
@@ -30,6 +32,15 @@ def whole(teacher_file, tmp_path_factory):
     )
     execute(job, Console())
     return path
+
+
+def test_the_best_of_metrics_that_are_all_below_0():
+    """A perplexity with its sign turned, say: nothing but "higher is better" is promised."""
+    progress = Progress()
+    for epoch, value in enumerate((-9.0, -4.0, -5.0), 1):
+        record = {"epoch": epoch, "minus_perplexity": value}
+        keep_best(record, "minus_perplexity", None, progress, None)
+    assert progress.best == {"best": -4.0, "best_epoch": 2}
 
 
 def rows(path):

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import pytest
 import torch
@@ -245,6 +246,36 @@ def test_a_run_with_its_records(command, arguments, weights, tmp_path):
     assert rows[0]["lr"] == pytest.approx(0.1 * 7 / 14 * 0.1)
     assert "waiting for data" in done.out
     assert not list(tmp_path.rglob("teacher_cache"))
+
+
+def test_images_may_be_moved_but_not_exchanged(
+    command, arguments, weights, image_folders, own_images, tmp_path
+):
+    assert command(*arguments("ctkd", weights)).status == 0
+    kept = (tmp_path / "run" / "settings.json").read_bytes()
+    shutil.copytree(image_folders, tmp_path / "moved")
+    moved = command(*arguments("ctkd", weights, f"data_dir = {str(tmp_path / 'moved')!r}"))
+    assert "nothing is left to train" in moved.out
+    others = command(*arguments("ctkd", weights, f"data_dir = {str(own_images(train=9))!r}"))
+    assert others.status == 2
+    assert "was begun with other data: their fingerprint is" in others.err
+    assert (tmp_path / "run" / "settings.json").read_bytes() == kept
+
+
+def test_a_shared_teacher_is_not_taken_for_that_of_other_images(
+    command, arguments, own_images, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("ctkd.results.figures.save_figures", lambda record, folder: [])
+    networks = ("student = @resnet8", "batch_size = 7", "imagenet.num_classes = 3", "epochs = 1")
+    images = ("imagenet.size = 16", "imagenet.resize = 18", "Runtime.tensorboard = False")
+    lines = ["include 'gin/imagenet/teacher.gin'", *networks, *images]
+    (tmp_path / "teacher.gin").write_text("\n".join(lines))
+    own = ("Teacher.run = 'teacher.gin'", "Teacher.floor = None", "epochs = 1")
+    assert command(*arguments("ctkd", *own)).status == 0
+    place = f"data_dir = {str(own_images(train=9))!r}"
+    others = command(*arguments("ctkd", *own, place, workdir="other"))
+    assert others.status == 2
+    assert "another Runtime.teachers_dir" in others.err
 
 
 def test_another_number_of_workers_and_a_stop_in_mid_epoch_change_nothing(

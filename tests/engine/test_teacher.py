@@ -117,6 +117,18 @@ def test_a_moved_teacher_is_the_same_and_another_is_refused(train, weights):
     assert run.settings["recipe"]["Teacher.fingerprint"] == fingerprint(state)
 
 
+def test_a_finished_run_does_not_answer_for_another_teacher(train, weights):
+    one, other = weights(0, "one.pt"), weights(1, "other.pt")
+    short = ["epochs = 1", "Teacher.floor = None"]
+    run = train("kd", given(one), *short)
+    kept = {name: (run.path / name).read_bytes() for name in ("settings.json", "config.gin")}
+    refused = train("kd", given(other), *short, status=2)
+    assert "was begun with another teacher: its weights' fingerprint is" in refused.result.err
+    told = train("kd", given(one), *short, "precision = 'bfloat16'").result.out
+    assert "it was made with Runtime.precision = 'float32' there, 'bfloat16' here" in told
+    assert {name: (run.path / name).read_bytes() for name in kept} == kept
+
+
 def test_in_the_middle_of_a_run_another_teacher_is_refused(train, weights, monkeypatch):
     from ctkd.engine.train import Trainer
 
@@ -194,6 +206,33 @@ def test_a_teacher_whose_training_was_interrupted_is_trained_on(shared, tmp_path
     (home / "student_last.pt").unlink()
     shared("dkd")
     assert (home / "student_last.pt").read_bytes() == whole
+
+
+def test_a_teachers_weights_that_were_lost_come_back_from_its_checkpoint(shared, tmp_path):
+    shared("kd")
+    (home,) = teachers(tmp_path)
+    whole = (home / "student_last.pt").read_bytes()
+    (home / "student_last.pt").unlink()
+    again = shared("dkd")
+    assert "teacher | resumed at step " in again.out
+    assert (home / "student_last.pt").read_bytes() == whole
+
+
+def test_after_its_teachers_training_a_run_has_its_own_threads(shared, monkeypatch):
+    given = []
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    shared("kd", "Runtime.threads = 2")  # not the macro, which the teacher would have too
+    assert given == [1, 2]
+
+
+def test_it_is_said_what_was_taken_out_of_a_teachers_file(train, weights, tmp_path):
+    state = torch.load(weights(), weights_only=True)
+    named = {f"module.student.{key}": value for key, value in state.items()}
+    torch.save({"model": named}, tmp_path / "distiller.pth")
+    told = train("kd", given(tmp_path / "distiller.pth"), "epochs = 1", "Teacher.floor = None")
+    assert f"teacher: weights out of {tmp_path}/distiller.pth (model: module.student.)" in (
+        told.result.out
+    )
 
 
 def test_teachers_can_be_kept_elsewhere(shared, tmp_path):

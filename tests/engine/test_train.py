@@ -7,7 +7,25 @@ import torch
 from torch import nn
 
 from ctkd.adversary.schedules import CosineLambda
-from ctkd.registry import MODELS
+from ctkd.registry import MODELS, OBJECTIVES
+
+
+@OBJECTIVES.register("Hinted_of_test_train")
+class Hinted(nn.Module):
+    """Cross-entropy of logits that pass through a layer of the objective's own."""
+
+    needs_teacher = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(10, 10)
+
+    def forward(self, student, teacher, targets, temperature, raw=None):
+        return {"ce": nn.functional.cross_entropy(self.layer(student), targets, reduction="none")}
+
+    def weights(self, position):
+        return {"ce": 1.0}
+
 
 METHODS = ["vanilla", "kd", "annealed", "ctkd", "ctkd_instance", "dkd", "dkd_ctkd"]
 
@@ -43,6 +61,32 @@ def test_the_same_seed_gives_bit_identical_students(train, same):
     kept = [[{k: v for k, v in row.items() if k not in timed} for row in r.metrics] for r in runs]
     assert kept[0] == kept[1]
     assert runs[0].landscape == runs[1].landscape
+
+
+def test_what_an_objective_learns_itself_is_trained_and_resumed(train, same, monkeypatch):
+    from ctkd.engine.train import Trainer
+
+    def layer(run):
+        state = torch.load(run.checkpoints[-1], weights_only=True)["distiller"]
+        return {key: value for key, value in state.items() if key.startswith("objective.")}
+
+    mine = "Method.objective = @Hinted_of_test_train"
+    short, long = (train("vanilla", mine, f"epochs = {n}", workdir=f"e{n}") for n in (1, 3))
+    assert layer(long).keys() == {"objective.layer.weight", "objective.layer.bias"}
+    assert not same(layer(short), layer(long))
+    real = Trainer.step
+
+    def stop(self, batch):
+        real(self, batch)
+        if self.progress.steps == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "step", stop)
+        train("vanilla", mine, "Runtime.checkpoint_steps = 1", workdir="cut", status=130)
+    resumed = train("vanilla", mine, workdir="cut")
+    assert same(layer(resumed), layer(long))
+    assert same(resumed.tensors(), long.tensors())
 
 
 def test_another_seed_gives_another_student(train, same):

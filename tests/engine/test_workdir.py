@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from ctkd.engine.workdir import Workdir, differences, identity_of
+from ctkd.engine.workdir import TEACHER, Workdir, differences, identity_of
 from ctkd.errors import WorkdirError
 
 SETTINGS = {
@@ -228,16 +228,16 @@ def test_a_run_belongs_to_the_teacher_it_was_begun_with(workdir):
     with workdir.owned():
         ours = settings()
         workdir.claim(ours, "text")
-        workdir.claim_teacher(ours, "aaaa")
+        workdir.claim_source(ours, TEACHER, "aaaa")
     (workdir.path / "checkpoints").mkdir()
     (workdir.path / "checkpoints/step.pt").touch()
     assert workdir.read_settings()["recipe"]["Teacher.fingerprint"] == "aaaa"
     with workdir.owned():
         again = settings()
         workdir.claim(again, "text")
-        workdir.claim_teacher(again, "aaaa")
+        workdir.claim_source(again, TEACHER, "aaaa")
         with pytest.raises(WorkdirError) as caught:
-            workdir.claim_teacher(again, "bbbb")
+            workdir.claim_source(again, TEACHER, "bbbb")
     assert "aaaa there, bbbb here" in str(caught.value)
 
 
@@ -247,7 +247,7 @@ def test_before_anything_was_trained_another_teacher_may_be_given(workdir):
         with workdir.owned():
             ours = settings()
             workdir.claim(ours, "text")
-            workdir.claim_teacher(ours, fingerprint)
+            workdir.claim_source(ours, TEACHER, fingerprint)
     assert workdir.read_settings()["recipe"]["Teacher.fingerprint"] == "bbbb"
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from ctkd.errors import DataError, WorkdirError
-from ctkd.sweeps.files import is_locked, locked
+from ctkd.locks import is_locked, locked
 from ctkd.sweeps.folder import SweepFolder, saved_sweep
 from ctkd.sweeps.send import due
 from ctkd.sweeps.study import read_study
@@ -77,7 +77,7 @@ def test_one_launcher_sends_at_a_time(tmp_path, python):
     folder = SweepFolder(tmp_path / "sweep")
     with folder.owned():
         done = python(
-            "from pathlib import Path\nfrom ctkd.sweeps.files import is_locked\n"
+            "from pathlib import Path\nfrom ctkd.locks import is_locked\n"
             f"print(is_locked(Path({str(folder.path / '.lock')!r})))"
         )
     assert done.out.strip() == "True", done.err
@@ -86,7 +86,7 @@ def test_one_launcher_sends_at_a_time(tmp_path, python):
 
 def test_a_lock_goes_with_the_process_that_held_it(tmp_path, python):
     done = python(
-        "import os\nfrom pathlib import Path\nfrom ctkd.sweeps.files import locked\n"
+        "import os\nfrom pathlib import Path\nfrom ctkd.locks import locked\n"
         f"with locked(Path({str(tmp_path / 'lock')!r})): os._exit(9)"
     )
     assert done.status == 9

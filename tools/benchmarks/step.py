@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader
 from ctkd.engine.build import Run
 from ctkd.engine.classification import ClassificationTask
 from ctkd.engine.console import Console
+from ctkd.engine.device import device_of
 from ctkd.engine.distributed import World
 from ctkd.engine.job import Job
 from ctkd.engine.task import Batch
 from ctkd.engine.teacher import FrozenTeacher
 from ctkd.engine.teacher_setup import attach_cache, load_teacher
-from ctkd.engine.train import Trainer, device_of
+from ctkd.engine.train import Trainer
 from ctkd.engine.workdir import Workdir
 from ctkd.results.tables import Column, Table
 from tools.benchmarks.counts import split_name
