@@ -16,7 +16,6 @@ from ctkd.results.statistics import Interval, MeanStd
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-Format = Literal["terminal", "markdown", "csv", "latex"]
 Cell = str | int | float | MeanStd | Interval | None
 
 

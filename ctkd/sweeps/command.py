@@ -35,19 +35,19 @@ HELP = {
     "sweep_param": "A binding of the sweep itself, 'Sweep.seeds = [0]'; may be repeated.",
     "help": "Print this.",
 }
-RESOURCES: dict[str, type] = {
-    "partition": str,
-    "account": str,
-    "qos": str,
-    "constraint": str,
-    "gpus": int,
-    "cpus": int,
-    "mem_gb": float,
-    "nodes": int,
-    "tasks": int,
-    "minutes": int,
-    "parallel": int,
-    "retries": int,
+RESOURCES: dict[str, tuple[type, str]] = {
+    "partition": (str, "SLURM's partition; account, qos and constraint likewise."),
+    "account": (str, "See partition."),
+    "qos": (str, "See partition."),
+    "constraint": (str, "See partition."),
+    "gpus": (int, "GPUs of one node; 0 trains on the processor."),
+    "cpus": (int, "Cores of one task."),
+    "mem_gb": (float, "Memory of one node."),
+    "nodes": (int, "Nodes of one run."),
+    "tasks": (int, "Processes of one run on each node."),
+    "minutes": (int, "That a job may take; a run that needs more goes on in its next turn."),
+    "parallel": (int, "How many runs at once."),
+    "retries": (int, "How often --wait sends a run again that was killed without a word."),
 }
 for _name in ("gin_file", "gin_param", "sweep_param"):
     flags.DEFINE_multi_string(_name, [], HELP[_name], flag_values=FLAGS)
@@ -56,9 +56,9 @@ for _name in ("sweep", "sweep_dir"):
 for _name in ("dry_run", "wait", "status", "cancel", "help"):
     flags.DEFINE_bool(_name, False, HELP[_name], flag_values=FLAGS)
 flags.DEFINE_enum("cluster", "auto", ["auto", "slurm", "local"], HELP["cluster"], flag_values=FLAGS)
-for _name, _kind in RESOURCES.items():
+for _name, (_kind, _text) in RESOURCES.items():
     _define: Any = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}
-    _define[_kind](_name, None, f"Resources.{_name}", flag_values=FLAGS)
+    _define[_kind](_name, None, _text, flag_values=FLAGS)
 
 
 def parse_flags(arguments: Sequence[str]) -> None:
@@ -76,8 +76,8 @@ def run(arguments: Sequence[str]) -> int:
     """Does what the flags say; the exit status. Raises UserError."""
     parse_flags(arguments)
     if FLAGS.help:
-        told = HELP | {name: f"Resources.{name}, which see." for name in RESOURCES}
-        print(help_text(__doc__, told))
+        told = {name: f"Resources.{name}: {text}" for name, (_, text) in RESOURCES.items()}
+        print(help_text(__doc__, HELP | told))
         return 0
     if FLAGS.status or FLAGS.cancel:
         return _look() if FLAGS.status else _cancel()

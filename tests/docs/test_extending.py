@@ -5,15 +5,20 @@ import pathlib
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
+
+from ctkd.sweeps.check import check
+from ctkd.sweeps.study import read_study
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "extending.md"
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 CODE = [text for language, text in BLOCKS if language == "python"]
 GIN = [text for language, text in BLOCKS if not language]
-TEACHER = "# pairs_teacher.gin\n"
-RUNS = {re.search(r"import my_pkg\.(\w+)", t)[1]: t for t in GIN if not t.startswith(TEACHER)}
+TEACHER, SWEEP = "# pairs_teacher.gin\n", "# my_sweep.gin\n"
+EXAMPLES = [text for text in GIN if not text.startswith((TEACHER, SWEEP))]
+RUNS = {re.search(r"import my_pkg\.(\w+)", text)[1]: text for text in EXAMPLES}
 PARTS = ["policies", "schedules", "transforms", "networks", "arrays", "pairs"]
 # Runs one after the other in one process: torch takes its seconds to import once.
 SCRIPT = """
@@ -65,6 +70,16 @@ def run_all(runs, package, python, environment):
 def test_the_page_holds_an_example_of_each_part():
     named = [re.match(r"# my_pkg/(\w+)\.py\n", code)[1] for code in CODE]
     assert named == list(RUNS) == PARTS
+
+
+def test_the_sweep_has_the_cells_that_it_speaks_of(tmp_path):
+    (text,) = (text for text in GIN if text.startswith(SWEEP))
+    path = tmp_path / "my_sweep.gin"
+    path.write_text(text, encoding="utf-8")
+    plans = check(read_study(str(path)), supplies=False)
+    told = Counter(plan.cell.key.rpartition("-seed")[0] for plan in plans)
+    assert told == {"end=0.5_kd": 3, "end=1_kd": 3, "end=1_dkd": 5}
+    assert {plan.epochs for plan in plans} == {20}
 
 
 @pytest.mark.slow
