@@ -81,7 +81,6 @@ def _fill(options: argparse.Namespace) -> None:
     if run.teacher_network is None:
         raise ConfigError("this run has no teacher: give the Gin file of one that is distilled")
     workdir = job.workdir_of(run)
-    prepare_device(run)
     root = cache_root(run, workdir)
     if root is None:
         raise ConfigError(
@@ -93,6 +92,7 @@ def _fill(options: argparse.Namespace) -> None:
     if run.teacher.weights is None:
         weights = trained_teacher(run, workdir, console)
         run.teacher = replace(run.teacher, weights=str(weights))
+    prepare_device(run)  # after the teacher's training, which may have had other settings
     task = make_task(run, device_of(run), World())
     teacher = load_teacher(run, device_of(run), World(), console)
     attach_cache(run, teacher, task, device_of(run), workdir, console)
