@@ -163,7 +163,7 @@ def test_statistics_of_each_ranks_own_rows(start, tmp_path):
     assert largest_differences(synced, alone)[1] < 1e-4
     assert largest_differences(mine, alone)[1] > 1e-3
     # A run that is taken up again has the mean on every rank, as the one that went on had.
-    long = ("epochs = 40", "Runtime.checkpoint_steps = 3")
+    long = ("epochs = 12", "Runtime.checkpoint_steps = 3")
     killed(start("ctkd", *own, *long, processes=2), tmp_path / "run" / "metrics.jsonl", child=1)
     finished(start("ctkd", *own, *long, processes=2))
     finished(start("ctkd", *own, *long, processes=2, workdir="straight"))
@@ -189,7 +189,7 @@ def killed(process, sign, child):
 
 @pytest.mark.slow
 def test_a_rank_that_dies_ends_the_run_which_then_goes_on(start, tmp_path):
-    long = ("epochs = 40", "Runtime.checkpoint_steps = 2")
+    long = ("epochs = 12", "Runtime.checkpoint_steps = 2")
     process = start("dkd_ctkd", *long, processes=2)
     out = killed(process, tmp_path / "run" / "metrics.jsonl", child=1)
     assert process.returncode != 0

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from ctkd.main import main as train
+from ctkd.sweeps import slurm
 from ctkd.sweeps.send import cancel
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -231,6 +232,7 @@ def test_a_cluster_that_does_not_answer_is_told(send, launch, cluster, monkeypat
     _, sweep = send(base=[CTKD], params=["epochs = 3000"])
     with monkeypatch.context() as patch:
         patch.setenv("SLURM_CONF", str(tmp_path / "none.conf"))
+        patch.setattr(slurm, "PATIENCE", 5)  # seconds
         result = launch(f"--sweep_dir={sweep.path}", "--status")
     assert result.status == 2
     assert result.err.startswith("ctkd: squeue")
