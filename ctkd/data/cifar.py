@@ -10,6 +10,7 @@ in this order (cifar10.npz and cifar-10-batches-py for CIFAR-10).
 """
 
 import contextlib
+import os
 import pathlib
 import tarfile
 import zipfile
@@ -98,7 +99,8 @@ class CIFAR(ResidentDataset):
         import torchvision
 
         kind: Callable[..., object] = getattr(torchvision.datasets, self.torchvision_class)
-        alone = locked(path / ".download.lock") if self._download else contextlib.nullcontext()
+        writes = self._download and (not path.exists() or os.access(path, os.W_OK))
+        alone = locked(path / ".download.lock") if writes else contextlib.nullcontext()
         try:  # it compares every file's md5 before it unpickles any
             with alone:  # two processes would write the archive over each other
                 read = kind(str(path), train=name == "train", download=self._download)

@@ -72,9 +72,9 @@ class RowStore:
         descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         if os.fstat(descriptor).st_size < size:
             os.ftruncate(descriptor, size)
-        if name == "sums" and hasattr(
-            os, "posix_fallocate"
-        ):  # a hole in a file of a full tmpfs cannot even be read through a map
+        reserves = hasattr(os, "posix_fallocate")  # macOS has no such call
+        if name == "sums" and reserves:
+            # A hole in a file of a full tmpfs cannot even be read through a map.
             try:
                 os.posix_fallocate(descriptor, 0, size)
             except OSError as error:
