@@ -13,6 +13,7 @@ import contextlib
 import os
 import pathlib
 import tarfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -147,8 +148,12 @@ class CIFAR(ResidentDataset):
         )
 
 
-# What numpy, zipfile and zlib raise for archives cut short or with bytes changed.
-_BROKEN = (OSError, ValueError, TypeError, AttributeError, EOFError, RuntimeError, zlib.error)
+# What numpy, zipfile and zlib raise for archives cut short or with bytes changed; numpy reads an
+# array's header as Python.
+_BROKEN = (
+    *(OSError, ValueError, TypeError, AttributeError, EOFError, RuntimeError, zlib.error),
+    *(SyntaxError, tokenize.TokenError),
+)
 
 
 def _read_npz(path: pathlib.Path) -> dict[str, Split]:

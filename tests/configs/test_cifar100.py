@@ -8,10 +8,12 @@ import gin
 import pytest
 
 from ctkd.engine import config
+from ctkd.engine.build import KnownNetworks
 from ctkd.engine.job import Job
 from ctkd.errors import ConfigError
 from ctkd.results.published import ALONE, PAIRS, lookup_all
 
+KNOWN = KnownNetworks()  # each network is built once, and tried
 FOLDER = pathlib.Path(__file__).parents[2] / "gin" / "cifar100"
 DISTILLED = ["kd", "annealed", "ctkd", "ctkd_instance", "dkd", "dkd_ctkd"]
 DISTILLED += ["standardized", "ctkd_standardized", "dtkd", "wttm", "dist"]
@@ -46,7 +48,7 @@ def card(path):
 def build(method, pair=None, *bindings):
     files = [f"gin/cifar100/{method}.gin"]
     return Job(files + ([f"gin/cifar100/pairs/{pair}.gin"] if pair else []), bindings).build(
-        meta=True
+        meta=True, known=KNOWN
     )
 
 
@@ -292,8 +294,8 @@ def test_cifar10_builds_with_ten_classes_and_the_same_macros(method):
 
 @pytest.mark.parametrize("files", [("ctkd",), ("wttm", "pairs/wrn_40_2_ShuffleV1")])
 def test_the_saved_configuration_builds_the_same_run(files, tmp_path):
-    run = Job([f"gin/cifar100/{name}.gin" for name in files]).build(meta=True)
+    run = Job([f"gin/cifar100/{name}.gin" for name in files]).build(meta=True, known=KNOWN)
     saved = tmp_path / "config.gin"
     saved.write_text(run.config)
     gin.clear_config()
-    assert Job([str(saved)]).build(meta=True).settings == run.settings
+    assert Job([str(saved)]).build(meta=True, known=KNOWN).settings == run.settings

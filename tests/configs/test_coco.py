@@ -4,8 +4,10 @@ import pathlib
 
 import pytest
 
+from ctkd.engine.build import KnownNetworks
 from ctkd.engine.job import Job
 
+KNOWN = KnownNetworks()  # each network is built once, and tried
 ROOT = pathlib.Path(__file__).parents[2]
 METHODS = ["vanilla", "kd", "ctkd", "ctkd_instance", "dkd", "dkd_ctkd"]
 PAIRS = {
@@ -16,7 +18,7 @@ PAIRS = {
 
 
 def build(*files, params=()):
-    return Job([f"gin/coco/{name}.gin" for name in files], params).build(meta=True)
+    return Job([f"gin/coco/{name}.gin" for name in files], params).build(meta=True, known=KNOWN)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -85,7 +87,7 @@ def test_the_sample_shrinks_any_method(method):
 
 def test_the_samples_teacher_is_found_and_fits():
     run = build("ctkd", "sample")
-    teacher = Job([run.teacher.run]).build(meta=True)
+    teacher = Job([run.teacher.run]).build(meta=True, known=KNOWN)
     ours = {k: v.shape for k, v in run.teacher_network.state_dict().items()}
     assert {k: v.shape for k, v in teacher.student.state_dict().items()} == ours
 

@@ -9,10 +9,12 @@ import gin
 import pytest
 
 from ctkd.engine import config
+from ctkd.engine.build import KnownNetworks
 from ctkd.engine.job import Job
 from ctkd.errors import ConfigError
 from ctkd.registry import REGISTRIES
 
+KNOWN = KnownNetworks()  # each network is built once, and tried
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = sorted(path.relative_to(ROOT) for path in (ROOT / "gin").rglob("*.gin"))
 BASES = [path for path in FILES if path.name == "base.gin"]
@@ -75,7 +77,7 @@ def test_every_file_opens_with_a_card(path):
 def test_a_base_file_is_no_run_by_itself(path):
     assert commands(path, "-m ctkd.main") == []
     with pytest.raises(ConfigError):
-        Job([str(ROOT / path)]).build(meta=True)
+        Job([str(ROOT / path)]).build(meta=True, known=KNOWN)
 
 
 @pytest.mark.parametrize("path", RUNS, ids=str)
@@ -83,7 +85,7 @@ def test_every_runs_card_names_the_command_that_runs_it_and_it_builds(path):
     made = job_of(path)
     assert str(path) in made.gin_files
     assert set(made.gin_files) <= NAMES.keys()
-    run = made.build(meta=True)
+    run = made.build(meta=True, known=KNOWN)
     assert all(tensor.is_meta for tensor in run.student.parameters())
     assert run.name == pathlib.Path(made.gin_files[0]).stem
 
@@ -98,10 +100,10 @@ def test_every_sweeps_card_names_the_command_that_sends_it(path):
 def test_the_shared_macros_have_an_effect_in_every_run(path):
     """One habit serves all: `--gin_param 'epochs = 2'` and its kind."""
     made = job_of(path)
-    made.build(meta=True)
+    made.build(meta=True, known=KNOWN)
     assert set(config.macros(SHARED)) == set(SHARED)
     again = [*made.gin_params, "epochs = 2", "seed = 9", "steps_per_epoch = 1", "workers = 1"]
-    run = Job(made.gin_files, again).build(meta=True)
+    run = Job(made.gin_files, again).build(meta=True, known=KNOWN)
     assert (run.recipe.epochs, run.seed, run.recipe.steps_per_epoch) == (2, 9, 1)
     assert run.runtime.workers == 1
 
@@ -118,21 +120,21 @@ def test_methods_of_one_folder_differ_in_method_alone():
         recipes = []
         for path in RUNS:
             if path.parent.name == folder and path.stem not in ("vanilla", "teacher"):
-                recipes.append(job_of(path).build(meta=True).settings["recipe"])
+                recipes.append(job_of(path).build(meta=True, known=KNOWN).settings["recipe"])
         assert len(recipes) > 5
         assert all(recipe == recipes[0] for recipe in recipes)
 
 
 @pytest.mark.parametrize("folder", ["digits", "cifar100", "imagenet"])
 def test_a_teacher_has_a_seed_that_is_no_students(folder):
-    seed = job_of(pathlib.Path("gin", folder, "teacher.gin")).build(meta=True).seed
+    seed = job_of(pathlib.Path("gin", folder, "teacher.gin")).build(meta=True, known=KNOWN).seed
     assert seed > 1000
 
 
 def test_what_cards_call_commonly_overridden_exists():
     """Names like SGD.lr or CosineLambda.{start,end} in a card are components' parameters."""
     for path in RUNS:
-        job_of(path).build(meta=True)
+        job_of(path).build(meta=True, known=KNOWN)
         for name, single, several in re.findall(
             r"\b([A-Z]\w+)\.(?:([a-z_]+)\b|\{([a-z_,]+)\})", card(path)
         ):

@@ -5,9 +5,11 @@ import re
 
 import pytest
 
+from ctkd.engine.build import KnownNetworks
 from ctkd.engine.job import Job
 from ctkd.results.published import lookup, lookup_all
 
+KNOWN = KnownNetworks()  # each network is built once, and tried
 FOLDER = pathlib.Path(__file__).parents[2] / "gin" / "imagenet"
 DISTILLED = ["kd", "annealed", "ctkd", "ctkd_instance", "dkd", "dkd_ctkd"]
 METHODS = ["vanilla", *DISTILLED, "teacher"]
@@ -22,7 +24,7 @@ def card(path):
 
 def build(method, *files, bindings=()):
     names = [f"gin/imagenet/{name}.gin" for name in (method, *files)]
-    return Job(names, bindings).build(meta=True)
+    return Job(names, bindings).build(meta=True, known=KNOWN)
 
 
 def values(run):
@@ -105,7 +107,7 @@ def test_the_sample_shrinks_every_method(method):
     assert run.optimizer.learning_rate(0, 120) == pytest.approx(0.0125)
     if run.teacher_network is not None:
         assert (run.teacher.weights, run.teacher.run) == (None, "gin/imagenet/teacher_sample.gin")
-        teacher = Job([run.teacher.run]).build(meta=True)
+        teacher = Job([run.teacher.run]).build(meta=True, known=KNOWN)
         theirs, ours = teacher.student.state_dict(), run.teacher_network.state_dict()
         assert {k: v.shape for k, v in theirs.items()} == {k: v.shape for k, v in ours.items()}
         assert teacher.seed > 1000
@@ -147,4 +149,4 @@ def test_the_saved_configuration_builds_the_same_run(tmp_path):
     run = build("dkd_ctkd", "sample", bindings=("teacher = @torchvision_resnet34",))
     saved = tmp_path / "config.gin"
     saved.write_text(run.config)
-    assert Job([str(saved)]).build(meta=True).settings == run.settings
+    assert Job([str(saved)]).build(meta=True, known=KNOWN).settings == run.settings

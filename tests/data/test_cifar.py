@@ -139,16 +139,23 @@ def test_a_file_cut_short_anywhere_is_told(archive, save):
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_changed_bytes_are_told(archive, arrays, save):
-    """Bytes of the beginning and the end, where the headers are, and some between."""
-    path = archive(save, **{name: value[:1] for name, value in arrays.items()})
+    """Bytes of the beginning and the end, where the headers are, and some between.
+
+    A changed byte of a header may mean nothing, a date, say; then the arrays are as they were.
+    """
+    path = archive(save)
     whole = path.read_bytes()
     ends = [*range(0, 200, 3), *range(-400, 0, 3)]
-    for place in [*ends, *range(200, len(whole) - 400, 397)]:
+    told = 0
+    for place in [*ends, *range(200, len(whole) - 400, len(whole) // 20)]:
         damaged = bytearray(whole)
         damaged[place] ^= 0xFF
         path.write_bytes(damaged)
-        with pytest.raises(DataError):  # at the latest since one image is not a hundred
-            load(path)
+        try:
+            assert_holds(load(path), arrays)
+        except DataError:
+            told += 1
+    assert told > 100
 
 
 def test_what_is_no_archive_is_told(tmp_path):

@@ -17,7 +17,8 @@ import ctkd
 ROOT = pathlib.Path(__file__).parents[2]
 SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Yields)\b.*:$", re.MULTILINE)
 
-pytestmark = pytest.mark.slow
+# One process for all: the pages are built once.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("reference")]
 
 
 @pytest.fixture(scope="module")

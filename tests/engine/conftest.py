@@ -62,6 +62,7 @@ def arguments(teacher_file):
 
     def make(method, *bindings, workdir=None, teacher=True):
         small = ["epochs = 3", "digits.train_images = 128", "Runtime.tensorboard = False"]
+        small += ["Instrument.points = 9"]
         weights = [f"teacher_weights = {str(teacher_file)!r}"] if teacher else []
         given = [f"--gin_param={binding}" for binding in (*small, *weights, *bindings)]
         folder = [] if workdir is None else [f"--workdir={workdir}"]

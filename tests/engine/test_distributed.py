@@ -137,7 +137,7 @@ def test_a_run_does_not_depend_on_how_many_processes_share_it(ranks, job, method
 
 
 @pytest.mark.slow
-def test_a_rank_that_dies_ends_the_run_which_then_goes_on(ranks, job):
+def test_a_rank_that_dies_ends_the_run_whose_state_is_there(ranks, job):
     described = job("ctkd", "run", "epochs = 2000", "Runtime.checkpoint_steps = 2")
     first, second = ranks(2, TRAIN, json.dumps(described))
     end = time.monotonic() + 100

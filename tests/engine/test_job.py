@@ -138,7 +138,7 @@ def test_a_derived_folder_is_the_same_for_the_same_command_and_no_other(job, tmp
     first = derived("ctkd")
     assert first.startswith("runs/digits/ctkd-seed0-")
     assert derived("ctkd") == first
-    assert derived("ctkd", "workers = 4", "Instrument.points = 9") == first
+    assert derived("ctkd", "workers = 4", "Instrument.points = 11") == first
     others = {
         derived("ctkd", "seed = 1"),
         derived("ctkd", "KD.kd_weight = 0.5"),

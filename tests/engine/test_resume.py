@@ -140,7 +140,7 @@ def test_twenty_sigkills_at_random_moments_leave_a_bit_identical_student(
     # Twenty waits add up to less than the undisturbed run takes, however fast the machine is, and
     # also where it was busy while that one ran.
     longest = (time.monotonic() - begun) / 25
-    waits, kills, status = random.Random(0), 0, None
+    waits, kills, status, reached = random.Random(0), 0, None, set()
     while status is None:
         child = start(arguments("ctkd", *settings, workdir="run"))
         # After the twentieth kill it is left to itself.
@@ -153,8 +153,10 @@ def test_twenty_sigkills_at_random_moments_leave_a_bit_identical_student(
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             kills += 1
+            reached |= {path.name for path in (tmp_path / "run/checkpoints").glob("step-*.pt")}
     assert status == 0
     assert kills == 20, "the run was over too soon"
+    assert len(reached) >= 5, "nearly all kills fell before the first step"
     run = folder(tmp_path / "run")
     assert agree(run, reference, same)
     assert epochs_once(run, 30)

@@ -341,8 +341,9 @@ def test_the_sample_learns_from_a_teacher_that_is_trained_for_it(command, tmp_pa
         pytest.skip(f"the sample of real images is not at {SAMPLE}")
     images = ("imagenet.size = 32", "imagenet.resize = 36")
     teacher = ("include 'gin/imagenet/teacher_sample.gin'", "student = @resnet18", "epochs = 6")
+    teacher += ("Recipe.eval_every = 6",)
     (tmp_path / "teacher.gin").write_text("\n".join([*teacher, *images]))
-    networks = ("teacher = @resnet18", "Teacher.run = 'teacher.gin'")
+    networks = ("teacher = @resnet18", "Teacher.run = 'teacher.gin'", "Recipe.eval_every = 5")
     small = (*images, *networks, "epochs = 5", "Runtime.tensorboard = False")
     given = [f"data_dir = '{SAMPLE}'", *small, "Instrument.points = 9", "workers = 2"]
     files = ("--gin_file=gin/imagenet/dkd_ctkd.gin", "--gin_file=gin/imagenet/sample.gin")

@@ -248,6 +248,7 @@ def test_without_weights_and_without_a_run_it_is_said_what_to_give(train):
 
 @pytest.mark.slow
 def test_two_processes_at_once_train_the_teacher_once(tmp_path, environment):
+    quiet = "Runtime.tensorboard = False"
     processes = [
         subprocess.Popen(
             [
@@ -255,7 +256,7 @@ def test_two_processes_at_once_train_the_teacher_once(tmp_path, environment):
                 "-m",
                 "ctkd.main",
                 f"--gin_file=gin/digits/{method}.gin",
-                *(f"--gin_param={binding}" for binding in (*QUICK, "epochs = 2")),
+                *(f"--gin_param={binding}" for binding in (*QUICK, "epochs = 2", quiet)),
             ],
             cwd=tmp_path,
             env=environment,
@@ -263,10 +264,10 @@ def test_two_processes_at_once_train_the_teacher_once(tmp_path, environment):
             stderr=subprocess.PIPE,
             text=True,
         )
-        for method in ("kd", "ctkd", "dkd")
+        for method in ("kd", "ctkd")
     ]
     ended = [(*process.communicate(timeout=300), process.returncode) for process in processes]
-    assert [status for *_, status in ended] == [0, 0, 0], ended
+    assert [status for *_, status in ended] == [0, 0], ended
     trained = [out.count("training the teacher, once") for out, *_ in ended]
-    assert sorted(trained) == [0, 0, 1]
+    assert sorted(trained) == [0, 1]
     assert len(teachers(tmp_path)) == 1

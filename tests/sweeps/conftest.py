@@ -136,6 +136,8 @@ class Sent:
             found = condition()
             if found:
                 return found
+            failed = [key for key in self.jobs() if self.note(key).get("state") == "failed"]
+            assert not failed, self.note(failed[0])
             time.sleep(0.2)
         raise AssertionError(f"not within {seconds} s: {self.states()}")
 

@@ -48,16 +48,13 @@ def test_the_pickle_is_small_and_needs_no_torch(task, python, tmp_path):
     assert len(data) < 1000
     (tmp_path / "task.pkl").write_bytes(data)
     done = python(
-        "import pickle, sys, time\nbegan = time.perf_counter()\n"
+        "import pickle, sys\n"
         "import submitit, submitit.core.submission\n"
         "loaded = pickle.load(open('task.pkl', 'rb'))\n"
-        "print(time.perf_counter() - began, 'torch' in sys.modules, 'gin' in sys.modules)\n"
+        "print('torch' in sys.modules)\n"
         "print(type(loaded.checkpoint()).__name__)"
     )
-    seconds, torch, _gin, kind = done.out.split()
-    assert torch == "False"
-    assert float(seconds) < 1.0
-    assert kind == "DelayedSubmission"
+    assert done.out.split() == ["False", "DelayedSubmission"], done.err
 
 
 def test_what_is_sent_again_is_the_same_task(task, tmp_path):
