@@ -352,5 +352,5 @@ def test_the_sample_learns_from_a_teacher_that_is_trained_for_it(command, tmp_pa
     rows = read(tmp_path / "run")
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["teacher_top1"] > 13  # guessing has 10, ± 2
-    assert summary["best_top1"] > 13
+    assert summary["teacher_top1"] > 16  # guessing has 10, ± 2; a trial had 26.0
+    assert summary["last_top1"] > 16  # and 24.4
