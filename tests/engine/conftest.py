@@ -1,5 +1,6 @@
 """Small runs on the digits, in this process, and what they leave behind."""
 
+import contextlib
 import json
 import os
 import signal
@@ -82,6 +83,28 @@ def train(command, arguments, tmp_path, monkeypatch):
         return Folder(tmp_path / workdir, result)
 
     return call
+
+
+@pytest.fixture
+def interrupted_at(monkeypatch):
+    """A context in which a run is interrupted after its n-th step."""
+
+    @contextlib.contextmanager
+    def within(step):
+        from ctkd.engine.train import Trainer
+
+        real = Trainer.step
+
+        def stop(self, batch):
+            real(self, batch)
+            if self.progress.steps == step:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Trainer, "step", stop)
+            yield
+
+    return within
 
 
 @pytest.fixture

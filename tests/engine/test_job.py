@@ -59,20 +59,10 @@ def test_moved_data_and_other_workers_are_no_difference(train, teacher_file, tmp
     assert again.summary == run.summary
 
 
-def test_the_trace_of_t_may_become_longer_or_shorter_in_mid_run(train, monkeypatch):
-    from ctkd.engine.train import Trainer
-
-    real = Trainer.step
-
-    def stop(self, batch):
-        real(self, batch)
-        if self.progress.steps == 3:
-            raise KeyboardInterrupt
-
+def test_the_trace_of_t_may_become_longer_or_shorter_in_mid_run(train, interrupted_at):
     traced = {"longer": 3, "shorter": 1}
     for name, epochs in traced.items():
-        with monkeypatch.context() as patched:
-            patched.setattr(Trainer, "step", stop)
+        with interrupted_at(3):
             often = "Runtime.checkpoint_steps = 1"
             train("ctkd", "Instrument.trace_epochs = 2", often, workdir=name, status=130)
         run = train("ctkd", f"Instrument.trace_epochs = {epochs}", workdir=name)

@@ -129,20 +129,10 @@ def test_a_finished_run_does_not_answer_for_another_teacher(train, weights):
     assert {name: (run.path / name).read_bytes() for name in kept} == kept
 
 
-def test_in_the_middle_of_a_run_another_teacher_is_refused(train, weights, monkeypatch):
-    from ctkd.engine.train import Trainer
-
+def test_in_the_middle_of_a_run_another_teacher_is_refused(train, weights, interrupted_at):
     one, other = weights(0, "one.pt"), weights(1, "other.pt")
     often = ["Teacher.floor = None", "Runtime.checkpoint_steps = 1"]
-    real = Trainer.step
-
-    def stop(self, batch):
-        real(self, batch)
-        if self.progress.steps == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "step", stop)
+    with interrupted_at(3):
         train("kd", given(one), *often, status=130)
     run = train("kd", given(other), *often, status=2)
     assert "was begun with another teacher" in run.result.err

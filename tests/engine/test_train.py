@@ -63,8 +63,7 @@ def test_the_same_seed_gives_bit_identical_students(train, same):
     assert runs[0].landscape == runs[1].landscape
 
 
-def test_what_an_objective_learns_itself_is_trained_and_resumed(train, same, monkeypatch):
-    from ctkd.engine.train import Trainer
+def test_what_an_objective_learns_itself_is_trained_and_resumed(train, same, interrupted_at):
 
     def layer(run):
         state = torch.load(run.checkpoints[-1], weights_only=True)["distiller"]
@@ -74,15 +73,7 @@ def test_what_an_objective_learns_itself_is_trained_and_resumed(train, same, mon
     short, long = (train("vanilla", mine, f"epochs = {n}", workdir=f"e{n}") for n in (1, 3))
     assert layer(long).keys() == {"objective.layer.weight", "objective.layer.bias"}
     assert not same(layer(short), layer(long))
-    real = Trainer.step
-
-    def stop(self, batch):
-        real(self, batch)
-        if self.progress.steps == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "step", stop)
+    with interrupted_at(3):
         train("vanilla", mine, "Runtime.checkpoint_steps = 1", workdir="cut", status=130)
     resumed = train("vanilla", mine, workdir="cut")
     assert same(layer(resumed), layer(long))
