@@ -4,6 +4,7 @@ Trains (or evaluates) the run that Gin files describe. Flags are parsed, a job i
 does the rest. Exit status: 0 finished, 2 a user's error, 3 a non-finite loss, 130 interrupted.
 """
 
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -101,5 +102,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _leave(status: int) -> None:
+    """Ends the process; an interrupted one at once.
+
+    Python would tear down what a library was only half through with making, which may abort, or
+    take the exception that passed through it for one that nobody caught.
+    """
+    if status == 130:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

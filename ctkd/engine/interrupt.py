@@ -1,6 +1,7 @@
 """Requests to stop: Ctrl-C and SIGTERM end a run at the next step, with its state saved.
 
-Before the first step they end the process at once.
+Before a run is prepared they end the process at once; what comes while its teacher is judged takes
+effect after the first step.
 """
 
 import abc

@@ -1,6 +1,5 @@
 """The one loop: every method, every task, every machine."""
 
-import contextlib
 import time
 
 import torch
@@ -49,13 +48,8 @@ def train(
     """
     trainer = Trainer(run, task, teacher, workdir, console, world)
     trainer.resume()
-    with (
-        console.live(run, task),
-        report.Board(run, workdir) as board,
-        contextlib.ExitStack() as last,
-    ):
+    with StopRequests() as stop, console.live(run, task), report.Board(run, workdir) as board:
         trainer.prepare()
-        stop = last.enter_context(StopRequests())  # before, there is nothing to be saved
         while trainer.epoch <= run.recipe.epochs:
             batches = task.batches(trainer.epoch, skip=trainer.steps_into_epoch)
             for batch in trainer.progress.waited(batches, lambda: trainer.warm):

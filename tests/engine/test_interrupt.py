@@ -136,21 +136,6 @@ def test_a_process_that_is_signalled_leaves_one_line(arguments, environment, tmp
     assert list((tmp_path / "run/checkpoints").glob("*.pt"))
 
 
-@pytest.mark.parametrize("number", BOTH)
-def test_while_a_run_is_prepared_a_signal_ends_it_at_once(train, monkeypatch, number):
-    """The teacher's evaluation may take minutes, and there is nothing to save."""
-
-    def prepare(self):
-        os.kill(os.getpid(), number)
-        raise AssertionError("not reached")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "prepare", prepare)
-        stopped = train("ctkd", status=130)
-    assert stopped.result.err.startswith("ctkd: interrupted; what was saved stays")
-    assert train("ctkd").summary["finished"]
-
-
 @pytest.mark.slow
 def test_a_signal_before_the_first_step_is_one_line_too(arguments, environment, tmp_path):
     """While Python still imports: nothing was begun, so there is nothing to save."""
