@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _write(result, kind, sys.stdout)
         else:
             _save(result, kind, options.output)
-        if not records[0].settings["method"]:
+        if options.workdirs[0].endswith(".csv"):
             print(NOTE, file=sys.stderr)
     except BrokenPipeError:  # a pager or `head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

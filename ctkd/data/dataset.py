@@ -77,6 +77,6 @@ def digest(*parts: Tensor | np.ndarray[Any, Any] | bytes) -> str:
         if isinstance(part, bytes):
             part = np.frombuffer(part, np.uint8)
         array = part.cpu().numpy() if isinstance(part, Tensor) else part
-        told.update(f"{array.shape} {array.dtype}\n".encode())
+        told.update(f"{tuple(array.shape)}\n".encode())
         told.update(np.ascontiguousarray(array).data)
     return told.hexdigest()[:16]

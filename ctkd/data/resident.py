@@ -1,14 +1,14 @@
 """Small data sets that live whole on the device, as bytes, and are cut into batches there."""
 
 import abc
-import hashlib
+import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ctkd.data.augment import CropFlip
-from ctkd.data.dataset import ImageDataset, kept_and_aside
+from ctkd.data.dataset import ImageDataset, digest, kept_and_aside
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,10 @@ class ResidentImages:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def parts(self) -> tuple[Tensor, Tensor]:
-        """All bytes of the images, as they are padded, and their classes."""
-        return self._padded, self.targets
-
+    @functools.cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that depend on every byte of the images, as they are padded."""
-        pixels = self._padded.cpu().contiguous()
-        digest = hashlib.sha256(f"{tuple(pixels.shape)}\n".encode())
-        digest.update(pixels.numpy().data)
-        return digest.hexdigest()[:16]
+        return digest(self._padded)
 
     def batch(self, indices: Tensor, views: Tensor | None = None) -> Tensor:
         """Normalised images [B, C, H, W], float32, channels last; without views as they are."""

@@ -162,14 +162,14 @@ class ClassificationTask(ImageTask):
 
     def data_fingerprint(self) -> str:
         """See `Known`."""
-        judged = [part for images in self._judged.values() for part in images.parts()]
-        return digest(*self._train.parts(), *judged)
+        splits = (self._train, *self._judged.values())
+        return digest(*(p for s in splits for p in (s.fingerprint.encode(), s.targets)))
 
     def data_key(self) -> dict[str, object]:
         """What determines the inputs that an index and a view stand for."""
         dataset, views = self._dataset, self._train.views
         return {
-            "images": self._train.fingerprint(),
+            "images": self._train.fingerprint,
             "normalisation": [list(dataset.mean), list(dataset.std)],
             "views": [type(views).__name__, views.padding, views.count],
         }

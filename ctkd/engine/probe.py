@@ -181,22 +181,11 @@ class _Game:
                 f"the gradient that reaches the temperature ({felt.item():.3g}) is not the loss's "
                 f"derivative there ({slope:.3g}): is a factor T² or a softmax detached?"
             )
-        with torch.enable_grad():
-            reached = self._own_loss().requires_grad
-        if not reached:
-            found.append(
-                "no gradient of the loss reaches the policy, so that its temperature will stay as "
-                "it is: is its T detached, or made under no_grad?"
-            )
-        elif self._update_lowers_loss(policy):
-            found.append(
-                "the policy's update lowers the loss instead of raising it: is the sign of λ "
-                "wrong, or the gradient reversed twice?"
-            )
-        return found
+        wrong = self._fault_of_update(policy)
+        return found if wrong is None else [*found, wrong]
 
-    def _update_lowers_loss(self, policy: nn.Module) -> bool:
-        """Whether L falls when the policy takes a small step down the gradient that reaches it."""
+    def _fault_of_update(self, policy: nn.Module) -> str | None:
+        """What is wrong if no gradient reaches the policy, or a small step down it lowers L."""
         parameters = [p for p in policy.parameters() if p.requires_grad]
         strength = self._distiller.get_buffer("lambda_")
         kept = [tensor.detach().clone() for tensor in (strength, *parameters)]
@@ -204,16 +193,26 @@ class _Game:
             strength.fill_(1.0)
             with torch.enable_grad():
                 before = self._own_loss()
+                if not before.requires_grad:
+                    return (
+                        "no gradient of the loss reaches the policy, so that its temperature will "
+                        "stay as it is: is its T detached, or made under no_grad?"
+                    )
                 gradients = torch.autograd.grad(before, parameters, allow_unused=True)
             moved = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
             norm = torch.stack([before.new_zeros(()), *(g.norm() for _, g in moved)]).norm()
             if not norm > 0:
-                return False
+                return None
             with torch.no_grad():
                 for parameter, gradient in moved:
                     parameter.sub_(PROBE_STEP / norm * gradient)
                 change = self._own_loss().item() - before.item()
-            return change < -ROUNDING * abs(before.item())
+            if not change < -ROUNDING * abs(before.item()):
+                return None
+            return (
+                "the policy's update lowers the loss instead of raising it: is the sign of λ "
+                "wrong, or the gradient reversed twice?"
+            )
         finally:
             with torch.no_grad():
                 for tensor, value in zip((strength, *parameters), kept, strict=True):

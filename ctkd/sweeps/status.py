@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from rich import box
@@ -137,7 +138,7 @@ def follow(
     with _shown(console) as show:
         while True:
             show(found)
-            if _patiently(lambda: ended(found), console):  # noqa: B023 - called at once
+            if _patiently(partial(ended, found), console):
                 return found
             time.sleep(pause)
             before, found = found, _patiently(look, console)
