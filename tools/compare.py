@@ -10,7 +10,6 @@ where the runs cannot be compared.
 """
 
 import argparse
-import importlib.util
 import io
 import os
 import sys
@@ -18,10 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-if importlib.util.find_spec("ctkd") is None:  # in a clone that was not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# The package beside this file, whatever is installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ctkd.errors import ConfigError, UserError
+from ctkd.files import replacing
 from ctkd.results.comparison import Standings, compare
 from ctkd.results.figures import save_figure
 from ctkd.results.forest import draw_differences
@@ -131,13 +131,8 @@ def _draw(result: Standings, target: Path) -> None:
 
 def _save(result: Standings, kind: str, output: Path) -> None:
     """Writes the file as a whole or not at all."""
-    part = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        with part.open("w", encoding="utf-8") as stream:
-            _write(result, kind, stream)
-        part.replace(output)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(output) as part, part.open("w", encoding="utf-8") as stream:
+        _write(result, kind, stream)
     print(f"written: {output}")
 
 

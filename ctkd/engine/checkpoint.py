@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import torch
 
 from ctkd.errors import WorkdirError
+from ctkd.files import replacing
 
 _NAME = re.compile(r"step-(\d{10})-([0-9a-f]{16})\.pt")
 FORMAT = 1  # of what a checkpoint holds; another number is refused
@@ -22,20 +23,17 @@ def write_atomically(path: pathlib.Path, write: Callable[[BinaryIO], object]) ->
     Raises:
         WorkdirError: the disk is full or the folder not writable; the old file is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with replacing(path) as part, open(part, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
         folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must reach the disk too
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise WorkdirError(
             f"cannot write {path}: {error.strerror}; what was there is intact"
         ) from error

@@ -5,13 +5,13 @@ import hashlib
 import json
 import os
 import pathlib
-import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from ctkd.engine.checkpoint import write_text
 from ctkd.errors import WorkdirError
+from ctkd.files import LEFTOVER
 from ctkd.locks import try_lock
 
 IDENTITY = ("method", "recipe", "seed")  # the sets of settings that resuming needs equal
@@ -19,7 +19,6 @@ TEACHER, DATA = "Teacher.fingerprint", "Dataset.fingerprint"
 # What a run is made of besides its settings, known only once it has been read: setting -> words.
 SOURCES = {TEACHER: "another teacher: its weights'", DATA: "other data: their"}
 Settings = dict[str, dict[str, Any]]
-LEFTOVER = re.compile(r"\..+\.\d+\.(tmp|\d+)")  # of a process killed while it wrote a file
 
 
 def identity_of(settings: Settings) -> str:

@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ctkd.files import replacing
 from ctkd.results.curves import draw_curves
 from ctkd.results.landscape import draw_landscape
 from ctkd.results.rows import draw_rows
@@ -41,12 +42,8 @@ def save_figure(figure: "Figure", folder: str | os.PathLike[str], stem: str) -> 
     written = []
     for kind in ("png", "pdf"):
         target = Path(folder) / f"{stem}.{kind}"
-        part = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
-        try:
+        with replacing(target) as part:
             _render(figure, part, kind)
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
         written.append(target)
     return written
 

@@ -4,17 +4,17 @@ Nothing here imports torch: a task writes its first note before that.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from ctkd.files import replacing
 
 
 def write_whole(path: Path, text: str) -> None:
     """Replaces `path` by `text`; a reader never meets half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:

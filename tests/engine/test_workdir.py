@@ -92,9 +92,9 @@ def test_another_runs_folder_is_refused_with_the_differing_lines(workdir, change
 def test_a_folder_of_something_else_is_refused_and_left_alone(workdir):
     workdir.path.mkdir()
     (workdir.path / "thesis.tex").write_text("all of it")
-    (workdir.path / ".draft.17.tmp").write_text("a draft")
+    (workdir.path / ".draft.17.3.tmp").write_text("a draft")
     assert "is no work directory of ctkd: it holds thesis.tex" in refusal(workdir)
-    assert sorted(p.name for p in workdir.path.iterdir()) == [".draft.17.tmp", "thesis.tex"]
+    assert sorted(p.name for p in workdir.path.iterdir()) == [".draft.17.3.tmp", "thesis.tex"]
     with pytest.raises(WorkdirError, match="is no work directory of ctkd"):
         workdir.move_aside()
     assert (workdir.path / "thesis.tex").read_text() == "all of it"
@@ -119,7 +119,7 @@ def test_damaged_settings_are_named(workdir):
 def test_what_a_killed_process_left_half_written_is_cleared_away(workdir):
     claim(workdir)
     (workdir.path / "checkpoints").mkdir()
-    half = [".summary.json.123.tmp", "checkpoints/.step-1.pt.123.tmp", ".curves.png.123.456"]
+    half = [".summary.json.123.4.tmp", "checkpoints/.step-1.pt.123.4.tmp", ".curves.png.9.8.tmp"]
     for name in half:
         (workdir.path / name).write_text("half")
     (workdir.path / ".keep").write_text("whole")
@@ -131,7 +131,7 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(workdir):
 def test_killed_before_anything_was_written_the_folder_is_still_new(workdir):
     workdir.path.mkdir()
     (workdir.path / ".lock").write_text("123")
-    (workdir.path / ".settings.json.123.tmp").write_text("{")
+    (workdir.path / ".settings.json.123.4.tmp").write_text("{")
     claim(workdir)
     assert workdir.read_settings()["name"] == "kd"
 
