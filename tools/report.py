@@ -6,13 +6,12 @@ Exit status: 0, or 2 with a message on standard error where the directory is no 
 """
 
 import argparse
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if importlib.util.find_spec("ctkd") is None:  # in a clone that was not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# The package beside this file, whatever is installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ctkd.errors import UserError
 from ctkd.sweeps.folder import SweepFolder
@@ -25,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for path in write_report(SweepFolder(options.sweep_dir)):
             print(path)
-    except (UserError, OSError) as error:
+    except UserError as error:
         print(f"report: {error}", file=sys.stderr)
         return 2
     return 0

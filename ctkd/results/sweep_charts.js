@@ -87,7 +87,7 @@ function parameterChart(axis, cells) {
     svg.append(group);
     if (rest && series.size <= 12) name(rest, color, false);
   });
-  return make("figure", {}, make("figcaption", {}, make("span", {}, axis), make("span", { class: "quiet" }, "last top-1, %, ± std")), svg, legend);
+  return make("figure", {}, make("figcaption", {}, make("span", {}, axis), make("span", { class: "quiet" }, "test, last epoch, %, ± std")), svg, legend);
 }
 
 // --- temperatures --------------------------------------------------------------------------

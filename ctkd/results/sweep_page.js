@@ -27,7 +27,7 @@ const columns = [
   { title: "T at the end", number: true, text: (c) => spread(c.T), key: (c) => c.T?.[0] ?? null },
   { title: "published", number: true, key: (c) => c.published?.[0] ?? null,
     text: (c) => c.published ? fixed(c.published[0]) : "–",
-    hint: (c) => c.published ? `${c.published[1]}, ${c.published[2] ? c.published[2] + " epoch" : "epoch not told"}` : "" },
+    hint: (c) => c.published ? `${c.published[1]}, ${c.published[2] ? c.published[2] + " epoch" : "epoch not stated"}` : "" },
 ].filter((column) => column.title !== "chosen %" || D.cells.some((c) => c.chosen))
   .filter((column) => column.title !== "published" || D.cells.some((c) => c.published))
   .filter((column) => !(["Δ baseline", "95 % interval", "p"].includes(column.title) && !D.cells.some((c) => c.baseline)));

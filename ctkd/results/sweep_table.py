@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -45,6 +45,7 @@ class SweepCell:
 
     Attributes:
         records: of those that have written anything, by seed.
+        damaged: what is wrong with the files of those that are left out of it.
         against: the difference of the last accuracy to `baseline`'s, paired over seeds.
         baseline: the name of the cell it is compared with; its own where it is one.
     """
@@ -53,9 +54,10 @@ class SweepCell:
     labels: Mapping[str, str]
     runs: Sequence[SweepRun]
     records: Mapping[int, RunRecord]
+    damaged: Sequence[str] = ()
     baseline: str | None = None
     against: Comparison | None = None
-    recipe_differs: Sequence[str] = field(default_factory=tuple)
+    recipe_differs: Sequence[str] = ()
 
     def values(self, kind: Kind) -> dict[int, float]:
         """The finished runs' accuracy in percent, by seed."""
@@ -102,7 +104,7 @@ def sweep_cells(runs: Sequence[SweepRun], baseline: Mapping[str, str]) -> list[S
     for run in runs:
         groups.setdefault(run.cell, []).append(run)
     cells = {
-        name: SweepCell(name, group[0].labels, group, _records(group))
+        name: SweepCell(name, group[0].labels, group, *_records(group))
         for name, group in groups.items()
     }
     return [
@@ -110,15 +112,16 @@ def sweep_cells(runs: Sequence[SweepRun], baseline: Mapping[str, str]) -> list[S
     ]
 
 
-def _records(runs: Iterable[SweepRun]) -> dict[int, RunRecord]:
-    found = {}
+def _records(runs: Iterable[SweepRun]) -> tuple[dict[int, RunRecord], list[str]]:
+    """What the runs have written, by seed, and what is wrong with those that cannot be read."""
+    found, damaged = {}, list[str]()
     for run in runs:
         if (run.path / SETTINGS_FILE).is_file():
             try:
                 found[run.seed] = read_run(run.path)
-            except DataError:  # being written by a run that was killed; its state tells of it
-                continue
-    return found
+            except DataError as error:
+                damaged.append(str(error))
+    return found, damaged
 
 
 def _baseline_of(
@@ -145,9 +148,7 @@ def _compared(cell: SweepCell, baseline: SweepCell | None) -> SweepCell:
     if baseline.name != cell.name and ours and theirs:
         against = paired_difference(ours, theirs)
     differs = _recipe_differences(cell, baseline)
-    return SweepCell(
-        cell.name, cell.labels, cell.runs, cell.records, baseline.name, against, differs
-    )
+    return replace(cell, baseline=baseline.name, against=against, recipe_differs=differs)
 
 
 def _recipe_differences(cell: SweepCell, baseline: SweepCell) -> tuple[str, ...]:
@@ -225,5 +226,8 @@ def notes(cells: Sequence[SweepCell]) -> list[str]:
             f"Cells differ from their baseline in the recipe too ({', '.join(differing)}): their "
             "differences are not the method's alone."
         )
+    damaged = [problem for cell in cells for problem in cell.damaged]
+    if damaged:
+        told.append(f"Left out, since their files cannot be read: {'; '.join(damaged)}.")
     beside = [(cell.name, cell.published, cell.runs[0].epochs) for cell in cells]
     return told + list(published_notes(beside))

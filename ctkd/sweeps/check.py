@@ -6,6 +6,7 @@ from typing import Any
 
 from ctkd.engine.build import KnownNetworks, Run
 from ctkd.engine.job import Job, teacher_job
+from ctkd.engine.workdir import identity_of
 from ctkd.errors import ConfigError
 from ctkd.results.tables import Cell as TableCell
 from ctkd.results.tables import Column, Table
@@ -14,13 +15,14 @@ from ctkd.sweeps.study import Cell, Study
 
 @dataclass(frozen=True)
 class Plan:
-    """What a cell will train: networks without their @, epochs."""
+    """What a cell will train: networks without their @, epochs, the identity of its run."""
 
     cell: Cell
     student: str
     teacher: str | None
     dataset: str
     epochs: int
+    identity: str
 
 
 def check(study: Study, *, supplies: bool = True) -> list[Plan]:
@@ -57,7 +59,7 @@ def _plan(cell: Cell, run: Run) -> Plan:
         for name in ("Recipe.student", "Recipe.dataset", "Teacher.network")
     )
     used = teacher if run.teacher_network is not None else None
-    return Plan(cell, student, used, dataset, run.recipe.epochs)
+    return Plan(cell, student, used, dataset, run.recipe.epochs, identity_of(run.settings))
 
 
 def _check_teacher(run: Run, known: KnownNetworks, taught: set[str]) -> None:

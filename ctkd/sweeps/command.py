@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from rich.console import Console
 
-from ctkd.command_line import help_text, read_flags
+from ctkd.command_line import help_text, read_flags, show
 from ctkd.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -36,16 +36,16 @@ HELP = {
     "help": "Print this.",
 }
 RESOURCES: dict[str, tuple[type, str]] = {
-    "partition": (str, "SLURM's partition; account, qos and constraint likewise."),
-    "account": (str, "See partition."),
-    "qos": (str, "See partition."),
-    "constraint": (str, "See partition."),
-    "gpus": (int, "GPUs of one node; 0 trains on the processor."),
+    "partition": (str, "SLURM's partition."),
+    "account": (str, "SLURM's account, which the time is charged to."),
+    "qos": (str, "SLURM's quality of service."),
+    "constraint": (str, "SLURM's constraint, a feature that nodes must have."),
+    "gpus": (int, "GPUs of one node; 0 trains on the CPU."),
     "cpus": (int, "Cores of one task."),
     "mem_gb": (float, "Memory of one node."),
     "nodes": (int, "Nodes of one run."),
     "tasks": (int, "Processes of one run on each node."),
-    "minutes": (int, "That a job may take; a run that needs more goes on in its next turn."),
+    "minutes": (int, "Minutes that a job may take; a run that needs more goes on in its next job."),
     "parallel": (int, "How many runs at once."),
     "retries": (int, "How often --wait sends a run again that was killed without a word."),
 }
@@ -77,7 +77,7 @@ def run(arguments: Sequence[str]) -> int:
     parse_flags(arguments)
     if FLAGS.help:
         told = {name: f"Resources.{name}: {text}" for name, (_, text) in RESOURCES.items()}
-        print(help_text(__doc__, HELP | told))
+        show(help_text(__doc__, HELP | told))
         return 0
     if FLAGS.status or FLAGS.cancel:
         return _look() if FLAGS.status else _cancel()
@@ -94,22 +94,22 @@ def _send() -> int:
     from ctkd.results.tables import print_table
     from ctkd.sweeps import send
     from ctkd.sweeps.check import cells_table, check, estimate
-    from ctkd.sweeps.folder import SWEEPS, saved_sweep
+    from ctkd.sweeps.folder import saved_sweep
     from ctkd.sweeps.study import read_study
 
     study = read_study(FLAGS.sweep, FLAGS.gin_file, FLAGS.gin_param, _own_bindings())
-    folder = send.default_folder(study.name, FLAGS.sweep_dir, SWEEPS)
+    folder = send.default_folder(study.name, FLAGS.sweep_dir)
     with Console(stderr=True).status(f"checking {len(study.cells):,} runs"):
         plans = check(study, supplies=not FLAGS.dry_run)
     cluster = send.cluster_named(FLAGS.cluster)
-    saved = saved_sweep(study, folder, {plan.cell.key: plan.epochs for plan in plans})
+    saved = saved_sweep(study, folder, plans)
     shown = sys.stderr if FLAGS.dry_run else sys.stdout  # commands alone can be piped into a shell
     print_table(cells_table(plans), shown, title=study.name)
     # A dry run may be for a machine that carries more than this one.
     limit = study.resources.parallel if FLAGS.dry_run else send.at_once(saved, cluster)
     print(estimate(study, plans, limit), file=shown)
     if FLAGS.dry_run:
-        print("\n".join(cell.command for cell in saved.cells))
+        show("\n".join(cell.command for cell in saved.cells))
         return 0
     with folder.owned():
         folder.claim(saved, study.config)
@@ -189,12 +189,11 @@ def _cancel() -> int:
 
 def _folder() -> "SweepFolder":
     """The directory that --sweep_dir or --sweep means."""
-    from ctkd.sweeps.folder import SWEEPS
     from ctkd.sweeps.send import default_folder
     from ctkd.sweeps.study import read_study
 
     name = "" if FLAGS.sweep_dir else read_study(FLAGS.sweep, own=_own_bindings()).name
-    return default_folder(name, FLAGS.sweep_dir, SWEEPS)
+    return default_folder(name, FLAGS.sweep_dir)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

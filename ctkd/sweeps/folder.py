@@ -11,10 +11,10 @@ report.html, report.csv, runs.csv
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctkd.errors import DataError, WorkdirError
 from ctkd.locks import locked
@@ -24,12 +24,19 @@ from ctkd.sweeps.settings import Resources
 from ctkd.sweeps.study import Study
 from ctkd.sweeps.task import Task
 
+if TYPE_CHECKING:
+    from ctkd.sweeps.check import Plan
+
 SWEEPS = Path("runs") / "sweeps"  # where a sweep lives that is not told where
 
 
 @dataclass(frozen=True)
 class SavedCell:
-    """A cell as `sweep.json` holds it; see `ctkd.sweeps.study.Cell`."""
+    """A cell as `sweep.json` holds it; see `ctkd.sweeps.study.Cell`.
+
+    Attributes:
+        identity: of its run: what it trains, and not where and how.
+    """
 
     key: str
     name: str
@@ -40,6 +47,7 @@ class SavedCell:
     params: tuple[str, ...]
     command: str
     epochs: int
+    identity: str
 
 
 @dataclass(frozen=True)
@@ -137,13 +145,8 @@ class SweepFolder:
         before = {cell.key: cell for cell in old.cells}
         for cell in saved.cells:
             was = before.get(cell.key)
-            if was is not None and (was.files, was.params) != (cell.files, cell.params):
-                gone = sorted(set(was.files + was.params) - set(cell.files + cell.params))
-                come = sorted(set(cell.files + cell.params) - set(was.files + was.params))
-                problems.append(
-                    f"the cell {cell.key} has {', '.join(gone) or 'no more'} there, "
-                    f"{', '.join(come) or 'no more'} here"
-                )
+            if was is not None and was.identity != cell.identity:
+                problems.append(f"the cell {cell.key} {_change(was, cell)}")
         if problems:
             lines = "\n  ".join(problems[:8])
             raise WorkdirError(
@@ -171,23 +174,33 @@ class SweepFolder:
         )
 
 
-def saved_sweep(study: Study, folder: SweepFolder, epochs: dict[str, int]) -> SavedSweep:
-    """The description of a study as its directory keeps it; `epochs` of each cell by its key."""
+def _change(was: SavedCell, cell: SavedCell) -> str:
+    """In what the command of a cell that trains something else is another than it was."""
+    before, now = was.files + was.params, cell.files + cell.params
+    if before == now:
+        return "trains something else than it did there: its Gin files have been changed"
+    gone, come = (sorted(set(a) - set(b)) for a, b in ((before, now), (now, before)))
+    return f"has {', '.join(gone) or 'no more'} there, {', '.join(come) or 'no more'} here"
+
+
+def saved_sweep(study: Study, folder: SweepFolder, plans: Sequence["Plan"]) -> SavedSweep:
+    """The description of a study, checked, as its directory keeps it."""
     from ctkd.sweeps.axes import label_of
 
     cells = tuple(
         SavedCell(
-            cell.key,
-            cell.name,
-            cell.label,
-            cell.seed,
-            {choice.axis: choice.label for choice in cell.choices},
-            cell.files,
-            cell.params,
-            cell.command(folder.workdir(cell.key)),
-            epochs[cell.key],
+            plan.cell.key,
+            plan.cell.name,
+            plan.cell.label,
+            plan.cell.seed,
+            {choice.axis: choice.label for choice in plan.cell.choices},
+            plan.cell.files,
+            plan.cell.params,
+            plan.cell.command(folder.workdir(plan.cell.key)),
+            plan.epochs,
+            plan.identity,
         )
-        for cell in study.cells
+        for plan in plans
     )
     baseline = {axis: label_of(value) for axis, value in study.sweep.baseline.items()}
     return SavedSweep(study.name, study.axes, baseline, study.resources, cells)

@@ -1,6 +1,7 @@
 """What was sent and when: one line of JSON an event, appended by launcher and queue alike."""
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -56,13 +57,17 @@ class Ledger:
         """Appends an event; `again` for a cell that is sent again unasked."""
         told: dict[str, object] = {"event": event, "cell": cell, "cluster": cluster, "job": job}
         told |= {"again": again, "devices": list(devices), "host": socket.gethostname()}
-        line = json.dumps(told | {"time": time.time()}) + "\n"
+        # Behind a line that was torn, by a full disk say, this one begins a new one.
+        line = "\n" + json.dumps(told | {"time": time.time()}) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(descriptor, line.encode())  # one write of a short line is not interleaved
+            # One write of a short line is not interleaved.
+            whole = os.write(descriptor, line.encode()) == len(line.encode())
         finally:
             os.close(descriptor)
+        if not whole:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def read(self) -> dict[str, Entry]:
         """The history of every cell that was ever sent."""

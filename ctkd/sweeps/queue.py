@@ -51,10 +51,13 @@ class Queue:
         sweep = self._folder.read()  # anew: it may have been sent again with other resources
         capacity = local.capacity(sweep.resources)
         while waiting and len(self._running) < capacity:
+            chosen = self._free_devices(sweep.resources.gpus)
+            if len(chosen) < sweep.resources.gpus:
+                break  # runs that were started with other resources hold more than their share
             with self._folder.ledger.changing():
                 waiting = self._waiting()  # one may have been cancelled meanwhile
                 if waiting:
-                    self._start(waiting[0], sweep)
+                    self._start(waiting[0], sweep, chosen)
                     waiting = waiting[1:]
         return True
 
@@ -66,13 +69,12 @@ class Queue:
             if entry.cluster == "local" and entry.event == "sent"
         ]
 
-    def _start(self, key: str, sweep: SavedSweep) -> None:
+    def _start(self, key: str, sweep: SavedSweep, chosen: list[int]) -> None:
         from submitit import LocalExecutor
 
         resources = sweep.resources
         cell = next(cell for cell in sweep.cells if cell.key == key)
         executor = LocalExecutor(self._folder.jobs, max_num_timeout=resources.timeouts)
-        chosen = self._free_devices(resources.gpus)
         executor.update_parameters(
             timeout_min=resources.minutes,
             tasks_per_node=resources.tasks,

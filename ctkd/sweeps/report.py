@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ctkd.errors import WorkdirError
 from ctkd.results.sweep_page import sweep_page
 from ctkd.results.sweep_table import SweepRun, runs_table, sweep_cells, sweep_table
 from ctkd.results.tables import to_csv
@@ -23,6 +24,7 @@ def write_report(folder: SweepFolder, found: Sequence[Status] | None = None) -> 
 
     Raises:
         DataError: the directory is no sweep's.
+        WorkdirError: it cannot be written to.
     """
     sweep = folder.read()
     if found is None:
@@ -45,8 +47,14 @@ def write_report(folder: SweepFolder, found: Sequence[Status] | None = None) -> 
         for status in found
     ]
     cells = sweep_cells(runs, sweep.baseline)
-    page, table, each = (folder.path / n for n in ("report.html", "report.csv", "runs.csv"))
-    write_whole(page, sweep_page(sweep.name, sweep.axes, cells, folder.path, time.time()))
-    write_whole(table, to_csv(sweep_table(cells, sweep.axes)))
-    write_whole(each, to_csv(runs_table(cells, sweep.axes)))
-    return [page, table, each]
+    texts = {
+        "report.html": sweep_page(sweep.name, sweep.axes, cells, folder.path, time.time()),
+        "report.csv": to_csv(sweep_table(cells, sweep.axes)),
+        "runs.csv": to_csv(runs_table(cells, sweep.axes)),
+    }
+    try:
+        for name, text in texts.items():
+            write_whole(folder.path / name, text)
+    except OSError as error:
+        raise WorkdirError(f"cannot write the report: {error}") from error
+    return [folder.path / name for name in texts]

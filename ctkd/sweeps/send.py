@@ -7,7 +7,7 @@ from pathlib import Path
 from ctkd.errors import ConfigError
 from ctkd.locks import is_locked
 from ctkd.sweeps import local, slurm
-from ctkd.sweeps.folder import SavedCell, SavedSweep, SweepFolder
+from ctkd.sweeps.folder import SWEEPS, SavedCell, SavedSweep, SweepFolder
 from ctkd.sweeps.state import ACTIVE, LOST, Status, job_states, statuses
 
 CANCEL_PATIENCE = 60.0  # seconds until a cancelled job is gone
@@ -116,7 +116,7 @@ def cancel(folder: SweepFolder) -> list[str]:
     return list(ended)
 
 
-def default_folder(name: str, told: str | None, base: Path) -> SweepFolder:
+def default_folder(name: str, told: str | None) -> SweepFolder:
     """The directory told, or the one that follows from the sweep's name.
 
     Raises:
@@ -126,4 +126,4 @@ def default_folder(name: str, told: str | None, base: Path) -> SweepFolder:
         return SweepFolder(Path(told))
     if not name or "/" in name or name.startswith("."):
         raise ConfigError(f"Sweep.name = {name!r}: expected a name that a folder can have")
-    return SweepFolder(base / name)
+    return SweepFolder(SWEEPS / name)

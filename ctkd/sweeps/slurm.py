@@ -67,15 +67,18 @@ def parameters(resources: Resources, name: str) -> dict[str, object]:
         "signal_delay_s": resources.grace,
         "array_parallelism": resources.parallel or 100_000,
         # The others wait for a process that died: let SLURM end them.
-        "srun_args": ["--kill-on-bad-exit=1"] if resources.processes > 1 else None,
+        "srun_args": ["--kill-on-bad-exit=1"] if resources.processes > 1 else [],
         # A clone that is not installed; quoted for the shell of the batch script.
         "setup": [f"export PYTHONPATH='{PACKAGE.parent}'${{PYTHONPATH:+:$PYTHONPATH}}"],
     }
     wanted |= {name: getattr(resources, name) for name in ("partition", "account", "qos")}
     wanted["constraint"] = resources.constraint
-    setup = [*wanted.pop("setup"), *resources.other.get("setup", [])]  # type: ignore[misc]
-    wanted |= {**resources.other, "setup": setup}
-    return {name: value for name, value in wanted.items() if value is not None}
+    lists = {
+        name: [*wanted[name], *resources.other.get(name, [])]  # type: ignore[misc]
+        for name in ("srun_args", "setup")
+    }
+    wanted |= {**resources.other, **lists}
+    return {name: value for name, value in wanted.items() if value not in (None, [])}
 
 
 def states(jobs: Iterable[str]) -> dict[str, JobState]:

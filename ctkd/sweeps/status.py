@@ -51,7 +51,7 @@ def status_table(found: Sequence[Status]) -> RichTable:
     table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("cell", "state"):
         table.add_column(title, no_wrap=True)
-    for title in ("epoch", "top-1 %", "T", "left"):
+    for title in ("epoch", "test %", "T", "left"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("node, or why it waits", no_wrap=True)
     for status in found:

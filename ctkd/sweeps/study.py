@@ -91,6 +91,9 @@ def read_study(
     title = sweep.name or pathlib.Path(path).stem
     axes, combinations = expand(sweep)
     seeds = _seeds_of(sweep, axes, combinations)
+    for param in (*sweep.params, *params):
+        if re.match(r"\s*(Seed\.)?seed\s*=", param):
+            raise ConfigError(f"{param!r}: a sweep's seeds are Sweep.seeds, a list of them")
     base = [str(config.find(file)) for file in sweep.base]
     last = [str(config.find(file)) for file in (*sweep.after, *files)]
     cells = []

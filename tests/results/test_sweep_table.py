@@ -91,6 +91,18 @@ def test_the_table_has_a_column_for_each_axis_and_the_published_number(cells):
     assert sweep_table(made, []).columns[0].title == "cell"
 
 
+def test_a_run_whose_files_are_damaged_is_left_out_and_named(cells, workdir):
+    given = [("kd", {}, seed, 70.0 + seed) for seed in (0, 1)]
+    (whole,) = cells(*given)
+    assert whole.damaged == []
+    path = whole.runs[1].path / "metrics.jsonl"
+    path.write_text("{torn\n" + path.read_text())
+    (cell,) = sweep_cells(whole.runs, {})
+    assert cell.summary("last").n == 1
+    (note,) = (note for note in sweep_table([cell], []).notes if "Left out" in note)
+    assert f"{path}, line 1: damaged" in note
+
+
 def test_a_run_of_which_nothing_is_written_yet_is_there_all_the_same(tmp_path):
     runs = [SweepRun("kd", {}, 0, "queued", tmp_path / "none", 3)]
     (cell,) = sweep_cells(runs, {})

@@ -6,6 +6,7 @@ import pytest
 
 from ctkd.errors import DataError, WorkdirError
 from ctkd.locks import is_locked, locked
+from ctkd.sweeps.check import check
 from ctkd.sweeps.folder import SweepFolder, saved_sweep
 from ctkd.sweeps.send import due
 from ctkd.sweeps.study import read_study
@@ -21,7 +22,7 @@ def claim(tmp_path, sweep_file):
         study = read_study(str(sweep_file(**settings)))
         folder = SweepFolder(tmp_path / "sweep")
         with folder.owned():
-            folder.claim(saved_sweep(study, folder, {c.key: 3 for c in study.cells}), study.config)
+            folder.claim(saved_sweep(study, folder, check(study, supplies=False)), study.config)
         return folder
 
     return call
@@ -48,6 +49,14 @@ def test_a_sweep_may_grow_and_need_other_resources(claim):
     assert len(folder.read().cells) == 4
 
 
+def test_a_sweep_may_be_sent_again_from_another_place_or_for_another_machine(claim):
+    """What a run needs may change after it failed for the lack of it; what it trains may not."""
+    claim(grid={"method": [KD]})
+    elsewhere = ["teacher_weights = '/w/teacher.pt'", "device = 'cpu'", "Teacher.floor = None"]
+    (cell,) = claim(grid={"method": [KD]}, params=elsewhere).read().cells
+    assert set(elsewhere) <= set(cell.params)
+
+
 def test_cells_that_were_sent_stay_though_they_are_not_asked_for_again(claim):
     folder = claim(grid={"method": [KD]}, seeds=[0, 1])
     folder.ledger.add("sent", "kd-seed0", "local")
@@ -71,6 +80,15 @@ def test_another_sweeps_directory_is_refused(claim, settings, told):
         claim(**{"grid": {"method": [KD]}, **settings})
     assert told in str(caught.value)
     assert claim(grid={"method": [KD]}).read() == before
+
+
+def test_a_gin_file_that_was_changed_meanwhile_is_told(claim, tmp_path):
+    mine = tmp_path / "mine.gin"
+    mine.write_text("include 'gin/digits/kd.gin'\nepochs = 3\n")
+    claim(base=[str(mine)])
+    mine.write_text("include 'gin/digits/kd.gin'\nepochs = 4\n")
+    with pytest.raises(WorkdirError, match="its Gin files have been changed"):
+        claim(base=[str(mine)])
 
 
 def test_one_launcher_sends_at_a_time(tmp_path, python):

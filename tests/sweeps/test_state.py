@@ -1,5 +1,6 @@
 """How cells fare, told from files and from what the cluster knows; no cluster is needed."""
 
+import dataclasses
 import json
 import os
 import socket
@@ -9,6 +10,7 @@ import pytest
 from ctkd.errors import ConfigError
 from ctkd.sweeps import local, send, slurm
 from ctkd.sweeps import status as status_module
+from ctkd.sweeps.check import check
 from ctkd.sweeps.folder import SweepFolder, saved_sweep
 from ctkd.sweeps.jobs import JobState
 from ctkd.sweeps.queue import Queue
@@ -19,10 +21,11 @@ from ctkd.sweeps.study import read_study
 
 @pytest.fixture
 def folder(tmp_path, sweep_file):
-    study = read_study(str(sweep_file(base=["gin/digits/kd.gin"], seeds=[0, 1, 2])))
+    cells = {"base": ["gin/digits/kd.gin"], "params": ["epochs = 10"], "seeds": [0, 1, 2]}
+    study = read_study(str(sweep_file(**cells)))
     made = SweepFolder(tmp_path / "sweep")
     with made.owned():
-        made.claim(saved_sweep(study, made, {cell.key: 10 for cell in study.cells}), study.config)
+        made.claim(saved_sweep(study, made, check(study, supplies=False)), study.config)
     return made
 
 
@@ -195,6 +198,8 @@ def test_a_torn_line_of_the_ledger_is_passed_over(folder):
         file.write('{"event": "se')
     entry = folder.ledger.read()["kd-seed0"]
     assert (entry.jobs, entry.again, entry.host) == (["5_0"], 1, socket.gethostname())
+    folder.ledger.add("sent", "kd-seed0", "slurm", "6_0")  # and takes no other with it
+    assert folder.ledger.read()["kd-seed0"].jobs == ["5_0", "6_0"]
 
 
 def test_what_is_lost_is_sent_again_as_often_as_allowed(folder, known, monkeypatch):
@@ -344,7 +349,7 @@ def test_what_is_sent_to_slurm_comes_from_the_resources(sweep_file):
     wanted = {
         "minutes": 90, "gpus": 2, "cpus": 8, "mem_gb": 1.5, "nodes": 2, "partition": "gpu",
         "account": "lab", "constraint": "a100", "parallel": 4,
-        "other": {"exclude": "n7", "setup": ["module load cuda"]},
+        "other": {"exclude": "n7", "setup": ["module load cuda"], "srun_args": ["-v"]},
     }  # fmt: skip
     resources = read_study(str(sweep_file(base=["gin/digits/kd.gin"], resources=wanted))).resources
     told = slurm.parameters(resources, "x")
@@ -352,7 +357,7 @@ def test_what_is_sent_to_slurm_comes_from_the_resources(sweep_file):
         "job_name": "ctkd-x", "time": 90, "gpus_per_node": 2, "cpus_per_task": 8, "mem": "1536MB",
         "nodes": 2, "ntasks_per_node": 1, "partition": "gpu", "account": "lab",
         "constraint": "a100", "array_parallelism": 4, "exclude": "n7",
-        "srun_args": ["--kill-on-bad-exit=1"],
+        "srun_args": ["--kill-on-bad-exit=1", "-v"],
     }  # fmt: skip
     assert {key: told[key] for key in expected} == expected
     assert told["setup"][-1] == "module load cuda"
@@ -388,3 +393,19 @@ def test_a_queue_that_is_started_again_leaves_busy_gpus_alone(folder, monkeypatc
     folder.ledger.add("sent", "kd-seed0", "local")
     folder.ledger.add("started", "kd-seed0", "local", "77", devices=[0])
     assert Queue(folder)._free_devices(1) == [1]
+
+
+def test_a_run_waits_for_gpus_that_runs_with_more_of_them_hold(folder, monkeypatch):
+    monkeypatch.setattr(local, "devices", lambda: [0, 1])
+    monkeypatch.setattr(local, "capacity", lambda resources: 2)
+    monkeypatch.setattr(local, "is_alive", lambda job, path: True)
+    saved = folder.read()
+    resources = dataclasses.replace(saved.resources, gpus=1)
+    monkeypatch.setattr(folder, "read", lambda: dataclasses.replace(saved, resources=resources))
+    for key, devices in (("kd-seed0", [0, 1]), ("kd-seed1", [])):
+        folder.ledger.add("sent", key, "local")
+        if devices:
+            folder.ledger.add("started", key, "local", "77", devices=devices)
+    queue = Queue(folder)
+    monkeypatch.setattr(queue, "_start", lambda *_: pytest.fail("a busy GPU was given out"))
+    assert queue.step()
