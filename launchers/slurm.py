@@ -3,12 +3,11 @@
 python launchers/slurm.py --sweep gin/sweeps/lambda.gin
 """
 
-import importlib.util
 import sys
 from pathlib import Path
 
-if importlib.util.find_spec("ctkd") is None:  # in a clone that was not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# The package beside this file, whatever is installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ctkd.sweeps.command import main
 

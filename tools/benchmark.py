@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if str(Path(__file__).resolve().parents[1]) not in sys.path:  # the tables are not in the package
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# The package beside this file, whatever is installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ctkd.errors import ConfigError, UserError
 from ctkd.memory import keep_freed_memory

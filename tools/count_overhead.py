@@ -17,8 +17,8 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-if str(pathlib.Path(__file__).resolve().parents[1]) not in sys.path:
-    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+# The package beside this file, whatever is installed.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from ctkd.errors import ConfigError, UserError
 from ctkd.memory import keep_freed_memory

@@ -1,19 +1,19 @@
 """Draws what a run's student, and its teacher, detect in pictures, side by side.
 
-    python tools/detect.py PICTURE... --workdir runs/coco/ctkd-seed0-… [--threshold 0.5]
+    python tools/detect.py PICTURE... --workdir runs/coco/ctkd-seed0-… [--out OUT] [--threshold 0.5]
 
-Each picture gives OUT/NAME.png. The teacher is drawn where the run
-has one whose weights are there. Exit status: 0, or 2 with a message on standard error.
+Each picture gives OUT/NAME.png. The teacher is drawn where the run has one whose weights are there.
+Exit status: 0, or 2 with a message on standard error.
 """
 
 import argparse
-import importlib.util
+import itertools
 import pathlib
 import sys
 from collections.abc import Sequence
 
-if importlib.util.find_spec("ctkd") is None:  # in a clone that was not installed
-    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+# The package beside this file, whatever is installed.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -55,19 +55,18 @@ def detectors(folder: pathlib.Path, weights: str | None) -> tuple[Run, dict[str,
         name = type(run.dataset).__name__
         raise DataError(f"{folder} is a run on {name}: nothing in it detects anything")
     prepare_device(run)
-    given = weights or str(folder / "student_last.pt")
-    found = {
-        "student": (run.student, given),
-        "teacher": (run.teacher_network, _teacher(run, folder)),
-    }
+    load_weights(run.student, weights or str(folder / "student_last.pt"))
+    networks = {"student": run.student}
+    if run.teacher_network is not None:
+        try:  # a run on another machine may have had them in another place
+            load_weights(run.teacher_network, _teacher(run, folder), _name(run, "teacher"))
+            networks["teacher"] = run.teacher_network
+        except (ConfigError, DataError) as error:
+            print(f"detect: the teacher is left out: {error}", file=sys.stderr)
     ready: dict[str, Detector] = {}
-    for role, (network, source) in found.items():
-        if network is not None and source is None:
-            print(f"detect: the {role}'s weights are not there: it is left out", file=sys.stderr)
-        elif network is not None and source is not None:
-            load_weights(network, source)
-            assert isinstance(network, Detector)
-            ready[f"{role} {_name(run, role)}"] = network.eval().to(device_of(run))
+    for role, network in networks.items():
+        assert isinstance(network, Detector)
+        ready[f"{role} {_name(run, role)}"] = network.eval().to(device_of(run))
     return run, ready
 
 
@@ -76,18 +75,12 @@ def _name(run: Run, role: str) -> str:
     return str(run.settings["recipe"][setting]).removeprefix("@")
 
 
-def _teacher(run: Run, folder: pathlib.Path) -> str | None:
-    """The weights of the run's teacher, as far as they are there."""
-    if run.teacher_network is None:
-        return None
+def _teacher(run: Run, folder: pathlib.Path) -> str:
+    """The weights of the run's teacher: given, or trained beside the run. Raises ConfigError."""
     if run.teacher.weights is not None:
         return run.teacher.weights
-    try:
-        *_, home = teacher_home(run, Workdir(folder))
-    except ConfigError:
-        return None
-    weights = home.path / "student_last.pt"
-    return str(weights) if weights.is_file() else None
+    _, home = teacher_home(run, Workdir(folder))
+    return str(home.path / "student_last.pt")
 
 
 def class_names(dataset: COCO) -> dict[int, str]:
@@ -148,15 +141,22 @@ def run(options: argparse.Namespace) -> None:
     names = class_names(made.dataset)
     out = options.out or options.workdir / "detected"
     out.mkdir(parents=True, exist_ok=True)
+    done: list[pathlib.Path] = []
     for path in options.pictures:
         picture = read_picture(str(path))
         panels = []
         for title, network in networks.items():
             found = detect(network, picture, options.threshold)
             panels.append(draw(picture, found, f"{title}: {len(found['scores'])} found", names))
-        target = out / f"{path.stem}.png"
-        beside(panels).save(target)
+        beside(panels).save(target := _unused(out, path.stem, done))
+        done.append(target)
         print(target)
+
+
+def _unused(folder: pathlib.Path, stem: str, done: Sequence[pathlib.Path]) -> pathlib.Path:
+    """Where a picture goes: two of one name, from two folders, do not replace each other."""
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    return next(path for name in names if (path := folder / f"{name}.png") not in done)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

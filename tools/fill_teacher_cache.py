@@ -11,7 +11,6 @@ Exit status: 0 filled, 2 with a message on standard error where it cannot be, 13
 """
 
 import argparse
-import importlib.util
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,15 +18,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if importlib.util.find_spec("ctkd") is None:  # in a clone that was not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# The package beside this file, whatever is installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ctkd.errors import ConfigError, UserError
+from ctkd.errors import ConfigError, Interrupted, NonFiniteError, UserError
 from ctkd.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from ctkd.engine.cache_store import Array, RowStore
-    from ctkd.engine.task import Samples
+    from ctkd.engine.task import Viewed
     from ctkd.engine.teacher import FrozenTeacher
 
 PLAIN_LINE = 30.0  # seconds between two lines where no bar can be drawn
@@ -40,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_freed_memory()  # before torch allocates anything
     try:
         _fill(options)
-    except UserError as error:
+    except (UserError, NonFiniteError) as error:  # the latter where the teacher is trained first
         print(f"fill_teacher_cache: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt):
         print(
             "fill_teacher_cache: interrupted; the same command goes on from there", file=sys.stderr
         )
@@ -61,9 +60,16 @@ def _parser() -> argparse.ArgumentParser:
         "--workdir", help="of the runs to follow, where teachers and caches lie beside it"
     )
     parser.add_argument(
-        "--rows", type=int, metavar="N", help="stop after so many, for trying things out"
+        "--rows", type=_count, metavar="N", help="stop after so many, for trying things out"
     )
     return parser
+
+
+def _count(text: str) -> int:
+    """A number of 1 or more; argparse says what else a ValueError is about."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
+    return number
 
 
 def _fill(options: argparse.Namespace) -> None:
@@ -71,7 +77,7 @@ def _fill(options: argparse.Namespace) -> None:
     from ctkd.engine.device import device_of, prepare_device
     from ctkd.engine.distributed import World
     from ctkd.engine.job import Job, trained_teacher
-    from ctkd.engine.task import Samples
+    from ctkd.engine.task import Viewed
     from ctkd.engine.tasks import make_task
     from ctkd.engine.teacher_setup import attach_cache, cache_root, load_teacher
 
@@ -96,12 +102,12 @@ def _fill(options: argparse.Namespace) -> None:
     task = make_task(run, device_of(run), World())
     teacher = load_teacher(run, device_of(run), World(), console)
     attach_cache(run, teacher, task, device_of(run), workdir, console)
-    if teacher.cache is None or not isinstance(task, Samples):
+    if teacher.cache is None or not isinstance(task, Viewed):
         raise ConfigError("there is no cache to fill: see the warning above")
     _compute(teacher, task, options.rows)
 
 
-def _compute(teacher: "FrozenTeacher", task: "Samples", most: int | None) -> None:
+def _compute(teacher: "FrozenTeacher", task: "Viewed", most: int | None) -> None:
     """Computes what is missing, batch by batch, under a bar or with a line now and then."""
     import torch
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -109,7 +115,7 @@ def _compute(teacher: "FrozenTeacher", task: "Samples", most: int | None) -> Non
     assert teacher.cache is not None
     store, size, views = teacher.cache.store, teacher.batch_size or 64, task.views
     missing = store.count - round(store.share() * store.count)
-    total = min(missing, most or missing)
+    total = missing if most is None else min(missing, most)
     if total == 0:
         print(f"{store.folder} holds all {store.count:,} rows")
         return

@@ -1,5 +1,6 @@
 """The launcher as a command of its own, from a clone."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -7,12 +8,13 @@ import sys
 LAUNCHER = pathlib.Path(__file__).parents[2] / "launchers" / "slurm.py"
 
 
-def call(*arguments, cwd):
+def call(*arguments, cwd, **more):
     return subprocess.run(
         [sys.executable, str(LAUNCHER), *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=cwd,
+        env={**os.environ, **more},
         timeout=120,
     )
 
@@ -23,6 +25,14 @@ def test_it_runs_from_a_clone_and_prints_commands(tmp_path):
     lines = done.stdout.splitlines()
     assert len(lines) == 6
     assert all(line.startswith("python -m ctkd.main --gin_file=") for line in lines)
+
+
+def test_it_takes_the_clones_own_package_whatever_else_is_installed(tmp_path):
+    """Else the launcher would be of one version, and the runs that it starts of another."""
+    (tmp_path / "ctkd").mkdir()
+    (tmp_path / "ctkd" / "__init__.py").write_text("raise SystemExit('another version')\n")
+    done = call("--help", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_mistake_ends_with_2_and_one_message(tmp_path):

@@ -1,6 +1,7 @@
 """tools/detect.py: boxes of the student and the teacher, drawn side by side."""
 
 import pathlib
+import shutil
 
 import pytest
 import torch
@@ -81,5 +82,10 @@ def test_a_trained_run_is_drawn(command, coco_folder, tmp_path, capsys):
     target = tmp_path / "run" / "detected" / f"{picture.stem}.png"
     assert str(pathlib.Path("run/detected") / target.name) in capsys.readouterr().out
     assert max(Image.open(target).size) >= 480
+    (tmp_path / "other").mkdir()
+    twin = tmp_path / "other" / picture.name
+    shutil.copy(picture, twin)
+    assert main([str(picture), str(twin), "--workdir=run"]) == 0
+    assert (target.with_name(f"{picture.stem}-2.png")).is_file()
     assert main([str(tmp_path / "missing.png"), "--workdir=run"]) == 2
     assert "missing.png is no readable picture" in capsys.readouterr().err

@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ctkd.errors import Interrupted, NonFiniteError
+from tools import fill_teacher_cache
+
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "fill_teacher_cache.py"
 
 
@@ -82,7 +85,22 @@ def test_it_fills_what_is_missing_and_a_run_finds_it(fill, tmp_path, losses):
     assert json.loads((home / "key.json").read_text())["batch_size"] == 32
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [(Interrupted("at step 3"), 130, "goes on from there"), (NonFiniteError("kd"), 2, "kd")],
+)
+def test_what_ends_its_teachers_training_ends_it(monkeypatch, capsys, error, status, told):
+    def fail(options):
+        raise error
+
+    monkeypatch.setattr(fill_teacher_cache, "_fill", fail)
+    assert fill_teacher_cache.main(["--gin_file=gin/digits/kd.gin"]) == status
+    assert told in capsys.readouterr().err
+
+
 def test_mistakes_are_told(fill, tmp_path):
+    status, _, err = fill("--rows=0")
+    assert (status, "0 is not 1 or more" in err) == (2, True)
     status, _, err = fill(cache=None)
     assert status == 2
     assert "these settings keep no cache" in err

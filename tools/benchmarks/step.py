@@ -140,7 +140,7 @@ def measure_pair(pair: Pair, rounds: int, block: int, workers: int, plain: bool)
     columns = [Column("step"), Column("ms [quartiles]", "number"), Column("images/s", "number")]
     over = "plain loop" if plain else "no cache"
     columns.append(Column(f"times as fast as {over}", "number"))
-    title = f"A step of {pair.name.replace('_', ' → ', 1)}, batch {BATCH}"
+    title = f"A step of {' → '.join(split_name(pair.name))}, batch {BATCH}"
     stages = [_stages(pair, cases[name], name, rounds * block) for name in (OFF, WARM)]
     return [Section("step", title, Table(columns, rows), data), *stages]
 
