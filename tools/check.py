@@ -17,6 +17,9 @@ COVERAGE = 95  # percent of ctkd/, branches included
 
 def main(arguments: list[str]) -> int:
     """Runs every check even after one failed, so that one look shows all that is wrong."""
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return 0
     fast = "--fast" in arguments
     rest = [argument for argument in arguments if argument != "--fast"]
     binaries = pathlib.Path(sys.executable).parent

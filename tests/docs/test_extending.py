@@ -19,7 +19,7 @@ GIN = [text for language, text in BLOCKS if not language]
 TEACHER, SWEEP = "# pairs_teacher.gin\n", "# my_sweep.gin\n"
 EXAMPLES = [text for text in GIN if not text.startswith((TEACHER, SWEEP))]
 RUNS = {re.search(r"import my_pkg\.(\w+)", text)[1]: text for text in EXAMPLES}
-PARTS = ["policies", "schedules", "transforms", "networks", "arrays", "pairs"]
+PARTS = ["losses", "policies", "schedules", "transforms", "networks", "arrays", "pairs"]
 # Runs one after the other in one process: torch takes its seconds to import once.
 SCRIPT = """
 import json, os, sys
@@ -96,9 +96,11 @@ def test_every_example_trains_as_it_stands(package, python, environment, teacher
         text = (package / "run" / name / file).read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines()] if file[-1] == "l" else text
 
+    assert read("losses")[-1]["train_kd"] > 0
     assert read("policies")[-1]["temperature"] < 11  # raw = 0 is 11, and the adversary goes down
     assert [record["lambda"] for record in read("schedules")] == [0.0, 1.0]
     settings = {name: json.loads(read(name, "settings.json")) for name in PARTS}
+    assert settings["losses"]["method"]["Halved.share"] == 0.7
     assert settings["transforms"]["method"]["Method.transform"] == "@Centred"
     assert settings["networks"]["recipe"]["two_layers.hidden"] == 24
     assert settings["arrays"]["runtime"]["arrays.path"] == "digits.npz"

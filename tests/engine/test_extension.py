@@ -1,10 +1,8 @@
 """A loss, policy, schedule, transform, network or data set from outside, by one decorator."""
 
 import pathlib
-import re
 
 import pytest
-import torch
 
 ROOT = pathlib.Path(__file__).parents[2]
 LOSSES = '''
@@ -192,24 +190,3 @@ def test_mistakes_in_parts_from_outside_are_told_as_in_those_from_inside(
         result = command("--gin_file=mine.gin", "--dry_run", f"--gin_param={binding}")
         assert result.status == 2
         assert expected in result.err
-
-
-def test_the_example_of_build_md_works(python, tmp_path, environment, teacher_file):
-    page = ROOT / "BUILD.md"
-    if not page.exists():
-        pytest.skip("there is no BUILD.md here")
-    text = page.read_text(encoding="utf-8")
-    code = re.search(r"```python\n(# my_pkg/losses\.py\n.*?)```", text, re.DOTALL)[1]
-    gin = re.search(r"```\w*\n(import my_pkg\.losses\n.*?)```", text, re.DOTALL)[1]
-    (tmp_path / "my_pkg").mkdir()
-    (tmp_path / "my_pkg/losses.py").write_text(code)
-    (tmp_path / "mine.gin").write_text(gin)
-    environment["PYTHONPATH"] = f"{environment['PYTHONPATH']}:{tmp_path}"
-    small = ["epochs = 1", "steps_per_epoch = 2", f"teacher_weights = {str(teacher_file)!r}"]
-    result = python(
-        "import sys; from ctkd.main import main\n"
-        f"sys.exit(main(['--gin_file=mine.gin', '--workdir=run', "
-        f"*('--gin_param=' + b for b in {small!r})]))"
-    )
-    assert result.status == 0, result.err
-    assert torch.load(tmp_path / "run/student_last.pt", weights_only=True)
