@@ -45,7 +45,10 @@ def check_types(owner: str, target: Any, arguments: dict[str, Any]) -> None:
         ConfigError: a value does not fit.
     """
     described = getattr(target, "__init__") if isinstance(target, type) else target  # noqa: B009
-    hints = typing.get_type_hints(described)
+    try:
+        hints = typing.get_type_hints(described)
+    except (NameError, TypeError):  # names that only a type checker knows: left to the constructor
+        return
     for parameter, value in arguments.items():
         if parameter in hints and not fits(value, hints[parameter]):
             expect(False, owner, parameter, value, _spell(hints[parameter]))
@@ -61,7 +64,10 @@ def fits(value: Any, annotation: Any) -> bool:
     if origin is collections.abc.Callable or annotation is collections.abc.Callable:
         return callable(value)
     if origin in (collections.abc.Sequence, tuple, list):
-        return isinstance(value, (list, tuple)) and all(fits(item, arguments[0]) for item in value)
+        if not isinstance(value, (list, tuple)):
+            return False
+        expected = _items(origin, arguments, len(value))
+        return len(value) == len(expected) and all(map(fits, value, expected))
     if annotation is None or annotation is type(None):
         return value is None
     if annotation in (int, float):
@@ -70,6 +76,13 @@ def fits(value: Any, annotation: Any) -> bool:
     if annotation in (str, bool):
         return isinstance(value, annotation)
     return True
+
+
+def _items(origin: Any, arguments: tuple[Any, ...], count: int) -> tuple[Any, ...]:
+    """What is asked of each of the `count` items of a sequence."""
+    if origin is tuple and arguments and arguments[-1] is not ...:
+        return arguments
+    return (arguments[0] if arguments else Any,) * count
 
 
 def _spell(annotation: Any) -> str:
@@ -81,8 +94,10 @@ def _spell(annotation: Any) -> str:
         return "one of " + ", ".join(repr(choice) for choice in arguments)
     if origin is collections.abc.Callable or annotation is collections.abc.Callable:
         return "a reference to a component, such as @Name"
+    if origin is tuple and arguments and arguments[-1] is not ...:
+        return f"a tuple of {', '.join(map(_spell, arguments))}"
     if origin in (collections.abc.Sequence, tuple, list):
-        return f"a list of {_spell(arguments[0])}"
+        return f"a list of {_spell(arguments[0])}" if arguments else "a list"
     if annotation is type(None):
         return "None"
     words = {

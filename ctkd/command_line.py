@@ -1,6 +1,8 @@
 """What the project's commands have in common: how their flags are read, and their help shown."""
 
+import os
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 
 from absl import flags
@@ -43,3 +45,11 @@ def help_text(description: str | None, told: Mapping[str, str]) -> str:
     return "\n".join(
         [description or "", *(f"  --{name:<11} {text}" for name, text in told.items())]
     )
+
+
+def show(text: str) -> None:
+    """Prints what a user may want only the head of: a reader that has seen enough is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,7 +1,7 @@
 """The command: `python -m ctkd.main --gin_file=gin/digits/ctkd.gin`.
 
-Trains (or evaluates) the run that Gin files describe. Flags are parsed, a job is made, the engine
-does the rest. Exit status: 0 finished, 2 a user's error, 3 a non-finite loss, 130 interrupted.
+Trains (or evaluates) the run that Gin files describe. Exit status: 0 finished, 2 a user's error,
+3 a non-finite loss, 130 interrupted.
 """
 
 import os
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from ctkd.command_line import ROOT, help_text, read_flags
+from ctkd.command_line import ROOT, help_text, read_flags, show
 from ctkd.engine.interrupt import EarlyInterrupts
 from ctkd.errors import ConfigError, Interrupted, NonFiniteError, UserError
 from ctkd.memory import keep_freed_memory
@@ -21,7 +21,7 @@ HELP = {
     "gin_file": "A Gin file; may be repeated, later ones win.",
     "gin_param": "One more binding, 'Name.parameter = value' or 'macro = value'; may be repeated.",
     "workdir": "Where the run lives; by default derived from the configuration.",
-    "mode": "train|evaluate",
+    "mode": "train (the default), or evaluate: judge a trained student.",
     "checkpoint": "With --mode=evaluate: the student's weights.",
     "fresh": "Begin again; the old work directory is moved aside.",
     "dry_run": "Build and print everything, train nothing; needs no data and no weights.",
@@ -40,8 +40,8 @@ def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
     """Does what the flags say. Raises UserError, NonFiniteError or Interrupted."""
     read_flags(FLAGS, "ctkd.main", arguments, stray="Gin files are given as --gin_file")
     if FLAGS.help:
-        print(help_text(__doc__, HELP))
-        print(f"\nThe Gin files that come along lie in {ROOT / 'gin'}")
+        where = f"The Gin files that come along lie in {ROOT / 'gin'}"
+        show(f"{help_text(__doc__, HELP)}\n\n{where}")
         return
     files = list(FLAGS.gin_file)
     if not files and FLAGS.mode == "evaluate":
@@ -62,7 +62,7 @@ def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
     early.heed()
     job = Job(files, FLAGS.gin_param, FLAGS.workdir, FLAGS.fresh)
     if FLAGS.dry_run:
-        print(describe(job))
+        show(describe(job))
     elif FLAGS.mode == "evaluate":
         evaluate(job, FLAGS.checkpoint, Console())
     else:
@@ -71,9 +71,11 @@ def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
 
 def _config_beside(workdir: str | None, checkpoint: str | None) -> str:
     """The configuration of the work directory that is given, or that a checkpoint lies in."""
-    beside = str(pathlib.Path(checkpoint).parent) if checkpoint else None
-    for folder in filter(None, (workdir, beside)):
-        path = pathlib.Path(folder).expanduser() / "config.gin"
+    given = [pathlib.Path(workdir)] if workdir else []
+    if checkpoint:  # which may lie in the folder's own checkpoints/
+        given += list(pathlib.Path(checkpoint).parents)[:2]
+    for folder in given:
+        path = folder.expanduser() / "config.gin"
         if path.is_file():
             return str(path)
     raise ConfigError(

@@ -25,7 +25,7 @@ except ImportError:
     gin = None  # type: ignore[assignment]
 GIN_INSTALLED = hasattr(gin, "external_configurable")
 
-Settings = Literal["method", "recipe", "seed", "runtime"]
+SettingsSet = Literal["method", "recipe", "seed", "runtime"]
 C = TypeVar("C", bound=Callable[..., Any])
 
 
@@ -43,10 +43,10 @@ class Component:
     kind: str
     target: Callable[..., Any]
     bound: Callable[..., Any]
-    settings: Settings
+    settings: SettingsSet
     runtime: tuple[str, ...] = ()
 
-    def settings_of(self, parameter: str) -> Settings:
+    def settings_of(self, parameter: str) -> SettingsSet:
         """The set of settings that a parameter belongs to."""
         return "runtime" if parameter in self.runtime else self.settings
 
@@ -60,7 +60,7 @@ class Registry:
     def __init__(
         self,
         kind: str,
-        settings: Settings,
+        settings: SettingsSet,
         builtin: Mapping[str, str] | None = None,
         families: Mapping[str, str] | None = None,
     ) -> None:
@@ -70,7 +70,7 @@ class Registry:
         registers one when it is asked for.
         """
         self.kind = kind
-        self.settings: Settings = settings
+        self.settings: SettingsSet = settings
         self._modules, self._families = dict(builtin or {}), dict(families or {})
         self._names: set[str] = set()
         REGISTRIES.append(self)
@@ -82,14 +82,14 @@ class Registry:
         self,
         target: str | None = None,
         *,
-        settings: Settings | None = None,
+        settings: SettingsSet | None = None,
         runtime: tuple[str, ...] = (),
     ) -> Callable[[C], C]: ...
     def register(
         self,
         target: C | str | None = None,
         *,
-        settings: Settings | None = None,
+        settings: SettingsSet | None = None,
         runtime: tuple[str, ...] = (),
     ) -> C | Callable[[C], C]:
         """Decorates a class or function; `register("name")` gives it another name than its own.
@@ -109,7 +109,9 @@ class Registry:
 
         return decorate
 
-    def _add(self, target: C, name: str, settings: Settings | None, runtime: tuple[str, ...]) -> C:
+    def _add(
+        self, target: C, name: str, settings: SettingsSet | None, runtime: tuple[str, ...]
+    ) -> C:
         taken = COMPONENTS.get(name)
         if taken is not None:
             raise ConfigError(f"the name {name!r} is taken by the {taken.kind} {taken.target!r}")
@@ -154,6 +156,12 @@ class Registry:
 
     def _family(self, name: str) -> str | None:
         return next((p for p in self._families if name.startswith(p) and name != p), None)
+
+
+def name_of(target: object) -> str:
+    """The name that a class or function is registered as, or else its own."""
+    own: str = getattr(target, "__name__", "")
+    return next((c.name for c in COMPONENTS.values() if c.target is target), own)
 
 
 REGISTRIES: list[Registry] = []

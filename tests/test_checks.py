@@ -1,6 +1,7 @@
 """The wording and the judgement of settings that come from Gin, which checks no types."""
 
 import math
+import typing
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -105,6 +106,27 @@ def test_a_function_is_judged_by_its_own_annotations():
     check_types("build", build, {"width": 4})
     with pytest.raises(ConfigError, match=r"build\.width = 4\.5: expected a whole number"):
         check_types("build", build, {"width": 4.5})
+
+
+def test_annotations_of_any_form_are_judged_or_left_to_the_constructor():
+    def build(
+        bare: typing.List = (),  # noqa: UP006
+        pair: tuple[str, int] = ("a", 1),
+        many: tuple[int, ...] = (),
+    ) -> None: ...
+
+    check_types("build", build, {"bare": ["a", 1], "pair": ("a", 1), "many": [1, 2, 3]})
+    for wrong in ({"pair": ("a", "b")}, {"pair": ("a",)}, {"pair": 3}):
+        with pytest.raises(
+            ConfigError, match="expected a tuple of a text in quotes, a whole number"
+        ):
+            check_types("build", build, wrong)
+    with pytest.raises(ConfigError, match="expected a list$"):
+        check_types("build", build, {"bare": 3})
+
+    def unresolved(width: "OnlyForATypeChecker") -> None: ...  # noqa: F821
+
+    check_types("unresolved", unresolved, {"width": 4})
 
 
 def test_expect_names_binding_value_and_expectation():

@@ -147,7 +147,10 @@ BINDINGS = [
     ("digits_teacher.num_classes = 9", "the teacher tells 9 classes apart, the data set has 10"),
     ("digits_student.num_classes = 9", "the student tells 9 classes apart, the data set has 10"),
     ("student = @resnet20", "the student cannot take images of 1 × 8 × 8"),
-    ("student = @digits_student()", "Recipe.student = "),
+    ("student = @digits_student()", "Recipe.student is a DigitsCNN that was made already"),
+    ("Method.objective = @GlobalTemperature", "expected an objective: "),
+    ("Method.policy = @p/GlobalTemperature", "@p/GlobalTemperature: Gin's scopes are not used"),
+    ("p/GlobalTemperature.raw_init = 2.0", "bind GlobalTemperature.raw_init"),
 ]
 
 

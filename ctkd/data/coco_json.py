@@ -113,6 +113,8 @@ def read_annotations(
         else:
             boxes[annotation["image_id"]].append((box, labels[annotation["category_id"]]))
     counted.raise_faults()
+    if not images:
+        raise DataError(f"{folder} holds none of the pictures that {file} lists")
     return _assemble(folder, content, images, boxes, labels, truth, counted)
 
 

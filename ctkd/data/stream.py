@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from ctkd.memory import keep_freed_memory
 
 Item = tuple[int, int]
+_WORKERS: set[BaseProcess] = set()  # of all loaders
 
 
 class _Reading(Dataset[Any]):
@@ -49,22 +51,28 @@ def stream(
         workers: processes that read; 0 reads in this one.
         pin: whether to copy into memory that a GPU can fetch from by itself.
     """
-    yield from DataLoader(
-        _Reading(read),
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pin,
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=_prepare,
-        multiprocessing_context=_context(read) if workers else None,
+    running = set(multiprocessing.active_children())
+    loaded = iter(
+        DataLoader(
+            _Reading(read),
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=pin,
+            prefetch_factor=4 if workers else None,
+            worker_init_fn=_prepare,
+            multiprocessing_context=_context(read) if workers else None,
+        )
     )
+    _WORKERS.intersection_update(running)  # without those that have ended
+    _WORKERS.update(set(multiprocessing.active_children()) - running)
+    yield from loaded
 
 
 @atexit.register
 def _end_workers() -> None:
     """Before multiprocessing asks those that are left to end, by a signal that they do not hear."""
-    for worker in multiprocessing.active_children():
+    for worker in _WORKERS & set(multiprocessing.active_children()):
         worker.kill()
 
 

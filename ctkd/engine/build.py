@@ -29,6 +29,7 @@ from ctkd.registry import (
     TRANSFORMS,
     Registry,
     gin,
+    name_of,
 )
 from ctkd.seeds import seeded
 
@@ -86,21 +87,16 @@ def build(
         ConfigError: a setting is missing, of the wrong type or out of range, or parts do not fit.
     """
     call = _Builder(known)
-    runtime: Runtime = call.part(Runtime)
-    if runtime.name is None:
-        gin.parse_config(f"Runtime.name = {name!r}")  # so that config.gin keeps it
-        runtime = call.part(Runtime)
+    runtime = _named(call, name)
     method: Method = call.part(Method)
     recipe: Recipe = call.part(Recipe)
     teacher: Teacher = call.part(Teacher)
     seed: int = call.part(Seed).seed
     instrument: Instrument = call.part(Instrument)
     optimizer: SGDRecipe = call.part(SGDRecipe)
-
     dataset: Dataset = call.component(DATASETS, "Recipe.dataset", recipe.dataset)
     own_part = getattr(kind_of(dataset), "PART", None)
     task_part = None if own_part is None else call.part(own_part)
-    offers = dataset.offers
     with seeded(seed, "objective"):
         objective = call.component(OBJECTIVES, "Method.objective", method.objective)
     if objective.needs_teacher and teacher.network is None:
@@ -109,22 +105,19 @@ def build(
             "(the macro `teacher`) to a network, such as @resnet56"
         )
     with _placed(meta), seeded(seed, "student"):
-        student: nn.Module = call.component(MODELS, "Recipe.student", recipe.student, **offers)
+        role = "Recipe.student"
+        student: nn.Module = call.component(MODELS, role, recipe.student, **dataset.offers)
     with _placed(meta or not objective.needs_teacher), seeded(seed, "teacher"):
-        network = call.component(MODELS, "Teacher.network", teacher.network, **offers)
+        network = call.component(MODELS, "Teacher.network", teacher.network, **dataset.offers)
+    teacher_network = network if objective.needs_teacher else None
     with seeded(seed, "policy"):  # small enough to be built for a dry run too
         distiller = Distiller(
-            call.component(TEMPERATURES, "Method.policy", method.policy, **offers),
+            call.component(TEMPERATURES, "Method.policy", method.policy, **dataset.offers),
             call.component(SCHEDULES, "Method.schedule", method.schedule),
             objective,
             call.component(TRANSFORMS, "Method.transform", method.transform),
         )
-    teacher_network = network if objective.needs_teacher else None
-    for role, model in (("student", student), ("teacher", teacher_network)):
-        if model is not None and (known is None or known.is_new(model, dataset)):
-            kind_of(dataset).check_network(role, model, dataset, meta)
-            if known is not None:
-                known.add(model, dataset)
+    _check_networks({"student": student, "teacher": teacher_network}, dataset, meta, known)
     check_policy(distiller.policy, dataset)
     check_effect(bindings, call.used)
     place = dataset.folder  # a setting may leave it to the environment
@@ -147,6 +140,29 @@ def build(
     )
 
 
+def _named(call: "_Builder", name: str) -> Runtime:
+    """The runtime, its run named `name` unless the configuration gives a name."""
+    runtime: Runtime = call.part(Runtime)
+    if runtime.name is None:
+        gin.parse_config(f"Runtime.name = {name!r}")  # so that config.gin keeps it
+        runtime = call.part(Runtime)
+    return runtime
+
+
+def _check_networks(
+    networks: dict[str, nn.Module | None],
+    dataset: Dataset,
+    meta: bool,
+    known: "KnownNetworks | None",
+) -> None:
+    """Tries those of the networks that are there, and new, on the data set's kind of samples."""
+    for role, model in networks.items():
+        if model is not None and (known is None or known.is_new(model, dataset)):
+            kind_of(dataset).check_network(role, model, dataset, meta)
+            if known is not None:
+                known.add(model, dataset)
+
+
 class _Builder:
     """Calls configurables, and keeps the values they were called with."""
 
@@ -157,8 +173,7 @@ class _Builder:
 
     def part(self, kind: type[T]) -> T:
         """One of the engine's own parts."""
-        name = next(c.name for c in COMPONENTS.values() if c.target is kind)
-        part: T = self._call(name, {})
+        part: T = self._call(name_of(kind), {})
         return part
 
     def component(self, registry: Registry, role: str, reference: Any, **offers: Any) -> Any:
@@ -166,9 +181,15 @@ class _Builder:
         if reference is None:
             return None
         name = getattr(reference, "__name__", "")
+        if callable(reference) and not name:
+            raise ConfigError(
+                f"{role} is a {type(reference).__name__} that was made already: write the "
+                "reference without its (), as in @Name"
+            )
         fine = callable(reference) and name in registry
         owner, parameter = role.split(".")
-        expected = f"a {registry.kind}: {registry.listed()}"
+        article = "an" if registry.kind[0] in "aeiou" else "a"
+        expected = f"{article} {registry.kind}: {registry.listed()}"
         expect(fine, owner, parameter, spell(reference), expected)
         registry.component(name)
         call = functools.partial(self._call, name, offers, reference)

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,7 @@ class ImageTask(abc.ABC):
     """
 
     primary = "test_top1"
+    labels: ClassVar = {"test_top1": "test", "validation_top1": "validation"}
     world: World
     device: torch.device
     _judged: dict[str, Any]
@@ -95,11 +96,11 @@ class ImageTask(abc.ABC):
             loss = F.cross_entropy(logits, targets, reduction="sum", ignore_index=-1)
             counted = (targets >= 0).sum()
             totals += torch.stack([best[:, 0].sum(), best.sum(), loss, counted]).double()
-        *sums, counted = self.world.sum(totals)
+        top1, top5, loss, counted = self.world.sum(totals).tolist()
         if not counted:
             raise DataError(f"none of the {len(images)} {images} can be read")
-        top1, top5, loss = (torch.stack(sums) / counted).tolist()
-        return {"top1": 100 * top1, "top5": 100 * top5, "loss": loss}
+        # In this order 3,767 of 10,000 are 37.67 and not 37.669999999999995.
+        return {"top1": 100 * top1 / counted, "top5": 100 * top5 / counted, "loss": loss / counted}
 
 
 class ClassificationTask(ImageTask):

@@ -39,6 +39,7 @@ def parse(files: Sequence[str], bindings: Sequence[str], flag: str = "--gin_para
     for binding in bindings:
         _translated(gin.parse_config, binding, f"{flag} {binding!r}")
     _check_macros(set(re.findall(r"%(\w+)", text)))
+    _check_scopes()
 
 
 def find(name: str) -> pathlib.Path:
@@ -47,7 +48,7 @@ def find(name: str) -> pathlib.Path:
     Raises:
         ConfigError: there is none.
     """
-    for path in (pathlib.Path(name), ROOT / name, ROOT / "gin" / name):
+    for path in (pathlib.Path(name).expanduser(), ROOT / name, ROOT / "gin" / name):
         if path.is_file():
             return path.resolve()
     known = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "gin").rglob("*.gin"))]
@@ -121,6 +122,17 @@ def _check_macros(mentioned: set[str]) -> None:
         raise ConfigError(f"the macro %{name} is used but never set{suggest(name, defined)}")
     for name in sorted(defined - mentioned):
         raise ConfigError(f"nothing refers to the macro {name!r}{suggest(name, used)}")
+
+
+def _check_scopes() -> None:
+    """Refuses @scope/Name: a run has each component once, and would not record what is scoped."""
+    for reference in gin.config.iterate_references(gin.config._CONFIG):
+        module, _, name = reference.selector.rpartition(".")
+        if reference.scopes and module != "gin":  # which macros and constants are of
+            raise ConfigError(
+                f"{reference}: Gin's scopes are not used here: say @{name}, and bind {name}'s own "
+                "parameters"
+            )
 
 
 def macros(names: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a user sees: a live view on a terminal, one plain line an epoch in a log."""
 
 import contextlib
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -29,10 +30,16 @@ if TYPE_CHECKING:
 
 WAIT_SHOWN = 0.05  # share of the training time; less is no news
 REFRESH = 0.5  # seconds between two looks at the device's accumulators
+PERCENT = re.compile(r"(.*[_/])?(top\d+|a[pr]\d*|claimed)([_/].*)?")  # metrics told in percent
+
+
+def as_text(name: str, value: float) -> str:
+    """A metric's or a summary's number, with its unit if that is percent."""
+    return f"{value:.2f} %" if PERCENT.fullmatch(name) else f"{value:.4g}"
 
 
 class Console:
-    """Speaks to standard output; warnings go to standard error."""
+    """Speaks to standard output; warnings go to standard error, beside a live view to that."""
 
     def __init__(self, prefix: str = "", quiet: bool = False) -> None:
         """`prefix` opens every line: what is being trained, where that is not the run itself.
@@ -75,7 +82,7 @@ class Console:
             TextColumn("{task.fields[numbers]}"),
         )
         self._bars = Bars(*columns, console=self._out, transient=True)
-        self._per_epoch = task.steps_per_epoch
+        self._per_epoch, self._primary = task.steps_per_epoch, task.primary
         total = run.recipe.epochs * task.steps_per_epoch
         self._run_bar = self._bars.add_task(f"{self._prefix}{run.name}", total=total, numbers="")
         self._epoch_bar = self._bars.add_task("epoch", total=task.steps_per_epoch, numbers="")
@@ -103,7 +110,8 @@ class Console:
         seconds, best = progress.train_seconds, progress.best
         run_numbers = [f"{progress.timed_images / seconds:.0f} images/s"] if seconds else []
         if best:
-            run_numbers.append(f"best {best['best']:.2f} % (epoch {best['best_epoch']:.0f})")
+            value = as_text(self._primary, best["best"])
+            run_numbers.append(f"best {value} (epoch {best['best_epoch']:.0f})")
         self._bars.update(self._run_bar, completed=progress.steps, numbers="  ".join(run_numbers))
         self._bars.update(
             self._epoch_bar,
@@ -118,21 +126,17 @@ class Console:
             name, value = next(iter(metrics.items()))
             claimed = run.teacher.claimed
             claim = "" if claimed is None else f" (claimed {claimed:.2f})"
-            self.say(f"teacher: {name.removeprefix('teacher_')} {value:.2f} %{claim}")
+            self.say(f"teacher: {name.removeprefix('teacher_')} {as_text(name, value)}{claim}")
 
-    def epoch(self, record: dict[str, Any], epochs: int) -> None:
+    def epoch(self, record: dict[str, Any], epochs: int, task: "Task") -> None:
         """One plain line."""
         parts = [f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"]
-        for key, label in (
-            ("train_loss", "loss"),
-            ("test_top1", "test"),
-            ("validation_top1", "validation"),
-            ("ap", "AP"),
-            ("ap50", "AP50"),
-        ):
+        labels = getattr(task, "labels", {task.primary: task.primary})
+        if record.get("train_loss") is not None:
+            parts.append(f"loss {record['train_loss']:.4f}")
+        for key, label in labels.items():
             if record.get(key) is not None:
-                unit = " %" if key.endswith("top1") or key.startswith("ap") else ""
-                parts.append(f"{label} {record[key]:.{2 if unit else 4}f}{unit}")
+                parts.append(f"{label} {as_text(key, record[key])}")
         for key, label in (("temperature", "T"), ("t_star", "T*"), ("lambda", "λ"), ("lr", "lr")):
             if record.get(key) is not None:
                 parts.append(f"{label} {record[key]:.3g}")
@@ -151,14 +155,7 @@ class Console:
         )
         for name, value in summary.items():
             if value is not None and name not in ("finished", "name", "primary"):
-                percent = any(word in name for word in ("top1", "top5", "_ap", "_ar"))
-                text = (
-                    f"{value:.2f} %"
-                    if percent
-                    else f"{value:.4g}"
-                    if isinstance(value, float)
-                    else str(value)
-                )
+                text = as_text(name, value) if isinstance(value, float) else str(value)
                 table.add_row(name.replace("_", " "), Text(text, justify="right"))
         self._out.print(table)
         for path in sorted(workdir.path.iterdir()):

@@ -1,9 +1,10 @@
 """The detection task: a sampled proposal is a row, scored by both networks; judged by AP."""
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +88,7 @@ class DetectionTask:
     """
 
     primary = "ap"
+    labels: ClassVar = {"ap": "AP", "ap50": "AP50"}
 
     def __init__(
         self,
@@ -127,7 +129,9 @@ class DetectionTask:
         for split in (self._splits.train, self._splits.test):
             names = "\n".join(os.path.basename(path) for path in split.paths)
             parts += [names.encode(), split.sizes, split.boxes, split.labels, split.starts]
-        return digest(*parts)
+        # What AP is scored by, crowds and areas too.
+        truth = json.dumps(self._splits.test.truth["annotations"], sort_keys=True)
+        return digest(*parts, truth.encode())
 
     def probe(self, size: int) -> Batch:
         """See `Task`: `size` pictures, each with all its proposals."""

@@ -12,8 +12,6 @@ def prepare_device(run: Run) -> None:
         torch.set_num_threads(run.runtime.threads)
     try:
         device = device_of(run)
-        if device.type not in ("cpu", "cuda"):
-            raise ConfigError(f"Runtime.device = {run.runtime.device!r}: expected cpu or cuda")
         torch.zeros(1, device=device)
         if device.type == "cuda":
             if device.index is not None:

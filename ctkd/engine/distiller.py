@@ -59,7 +59,8 @@ class Distiller(nn.Module):
 
         Raises:
             ConfigError: a learned policy without a schedule of λ, a schedule without a learned
-                policy, or an objective that needs a teacher without a policy.
+                policy, an objective that needs a teacher without a policy, or a policy or transform
+                beside one that needs none.
         """
         super().__init__()
         self.learned: bool = bool(getattr(policy, "learned", False))
@@ -69,8 +70,9 @@ class Distiller(nn.Module):
             raise ConfigError(
                 f"the objective {name} compares logits: it needs a temperature policy"
             )
-        if not objective.needs_teacher and policy is not None:
-            raise ConfigError(f"{type(objective).__name__} uses no teacher and so no temperature")
+        if not objective.needs_teacher and (policy is not None or transform is not None):
+            name, part = type(objective).__name__, "temperature" if policy else "transform"
+            raise ConfigError(f"{name} uses no teacher and so no {part}")
         if self.learned and schedule is None:
             raise ConfigError("a learned temperature needs a schedule of λ, such as CosineLambda")
         if schedule is not None and not self.learned:

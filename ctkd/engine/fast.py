@@ -9,7 +9,7 @@ from ctkd.engine.build import Run
 from ctkd.engine.compilation import WholeBatches, compiles_student
 from ctkd.engine.distributed import World
 from ctkd.engine.graph import GraphedStep, Step
-from ctkd.engine.task import Samples, Task
+from ctkd.engine.task import Task, Viewed
 
 
 def fast_student(
@@ -41,11 +41,11 @@ def fast_step(
         "there is no GPU": device.type != "cuda",
         "several processes share the run": world.size > 1,
         "float16 scales the loss": run.runtime.precision == "float16",
-        "its batches cannot be made on the device": not isinstance(task, Samples),
+        "its batches cannot be made on the device": not isinstance(task, Viewed),
     }
     for reason, holds in reasons.items():
         if holds:
             warn(f"Runtime.cuda_graph has no effect: {reason}")
             return step
-    assert isinstance(task, Samples)
+    assert isinstance(task, Viewed)
     return GraphedStep(step, task, run.recipe.batch_size, device)

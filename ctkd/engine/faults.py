@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from ctkd.engine.build import Run
 from ctkd.engine.distiller import Distiller
 from ctkd.engine.metrics import Meter
@@ -17,6 +19,12 @@ def faults_of_run(run: Run) -> list[str]:
         found.append(
             f"Teacher.rows = {run.teacher.rows!r} rounds the teacher's logits: inexact, not to be "
             "compared with runs of 'float32'"
+        )
+    parts, batch = run.runtime.accumulate, run.recipe.batch_size
+    if parts > 1 and any(isinstance(m, _BatchNorm) for m in run.student.modules()):
+        found.append(
+            f"Runtime.accumulate = {parts}: the student's batch normalisations see "
+            f"{batch // parts} samples at a time, and not the step's {batch}"
         )
     bounds, decay = run.distiller.bounds, run.optimizer.policy_weight_decay
     if run.distiller.learned and decay > 0:
@@ -47,8 +55,8 @@ def faults_of_probe(measured: dict[str, Any]) -> list[str]:
         return []
     return [
         f"T stands at its {bound} for at least 95 % of the probe's rows: hardly one per sample any "
-        "more (InstanceTemperature.inputs = 'probabilities' is steadier than 'logits'; else lower "
-        "SGD.policy_lr_scale)"
+        "more (lower SGD.policy_lr_scale; of InstanceTemperature's inputs 'probabilities' are "
+        "steadier than 'logits')"
     ]
 
 

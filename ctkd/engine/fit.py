@@ -72,7 +72,10 @@ def check_policy(policy: nn.Module | None, dataset: Dataset) -> None:
 def check_effect(bindings: Sequence[str], used: set[str]) -> None:
     """Refuses a binding of a component that this run does not use: it would silently do nothing."""
     for binding in bindings:
-        target = re.match(r"\s*(?:[\w/]+/)?(?:[\w.]+\.)?(\w+)\.(\w+)\s*=", binding)
-        if target and target[1] not in used and target[1] != "macro":
+        target = re.match(r"\s*([\w/]+/)?(?:[\w.]+\.)?(\w+)\.(\w+)\s*=", binding)
+        if target and target[2] not in used and target[2] != "macro":
             listed = ", ".join(sorted(used))
             raise ConfigError(f"{binding!r} changes nothing: this run uses only {listed}")
+        if target and target[1]:
+            name = f"{target[2]}.{target[3]}"
+            raise ConfigError(f"{binding!r} changes nothing: no scope is used here, bind {name}")

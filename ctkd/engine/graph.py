@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ctkd.engine.distiller import Outcome
-from ctkd.engine.task import Batch, Samples, TeacherFunction
+from ctkd.engine.task import Batch, TeacherFunction, Viewed
 
 WARM_UP = 3  # steps taken as usual before the capture: libraries set themselves up in them
 Norms = tuple[Tensor, Tensor]
@@ -26,7 +26,7 @@ class GraphedStep:
     is taken for the capture's sake. What a replay returns is overwritten by the next.
     """
 
-    def __init__(self, step: Step, samples: Samples, size: int, device: torch.device) -> None:
+    def __init__(self, step: Step, samples: Viewed, size: int, device: torch.device) -> None:
         """Captures nothing yet; `size` is that of a whole batch."""
         self._step, self._samples, self._size, self._device = step, samples, size, device
         self._indices = torch.zeros(size, dtype=torch.int64, device=device)

@@ -9,7 +9,7 @@ import torch
 
 from ctkd.engine import config
 from ctkd.engine.build import KnownNetworks, Run, build
-from ctkd.engine.console import Console
+from ctkd.engine.console import Console, as_text
 from ctkd.engine.device import device_of, prepare_device, to_device
 from ctkd.engine.distributed import World, joined
 from ctkd.engine.report import Summary
@@ -81,12 +81,10 @@ def execute(job: Job, console: Console) -> Summary:
             held.enter_context(workdir.owned())
 
         world.agree(take_hold)
-        return _execute_in(
-            workdir, run, job, console if world.is_main else Console(quiet=True), world
-        )
+        return _execute_in(workdir, run, console if world.is_main else Console(quiet=True), world)
 
 
-def _execute_in(workdir: Workdir, run: Run, job: Job, console: Console, world: World) -> Summary:
+def _execute_in(workdir: Workdir, run: Run, console: Console, world: World) -> Summary:
     """Trains in a folder that is held."""
     summary = world.agree(lambda: _begin(workdir, run, console))
     if summary is not None:
@@ -170,14 +168,13 @@ def teacher_job(run: Run) -> Job:
     return Job([run.teacher.run], inherited)
 
 
-def teacher_home(run: Run, workdir: Workdir) -> tuple[Job, Run, Workdir]:
-    """The job that trains the run's teacher, that job's run, and the folder that it is kept in."""
-    job = teacher_job(run)
-    teacher_run = job.build()
+def teacher_home(run: Run, workdir: Workdir) -> tuple[Run, Workdir]:
+    """The run that trains the run's teacher, and the folder that it is kept in."""
+    teacher_run = teacher_job(run).build()
     identity = identity_of(teacher_run.settings)
     folder = pathlib.Path(run.runtime.teachers_dir or workdir.path.absolute().parent / "teachers")
     folder = folder.expanduser()
-    return job, teacher_run, Workdir(folder / f"{teacher_run.name}-{identity[:8]}")
+    return teacher_run, Workdir(folder / f"{teacher_run.name}-{identity[:8]}")
 
 
 def trained_teacher(run: Run, workdir: Workdir, console: Console) -> pathlib.Path:
@@ -186,7 +183,7 @@ def trained_teacher(run: Run, workdir: Workdir, console: Console) -> pathlib.Pat
     Raises:
         ConfigError: there is no such file.
     """
-    job, teacher_run, home = teacher_home(run, workdir)
+    teacher_run, home = teacher_home(run, workdir)
     teacher_console = Console(prefix="  teacher | ")
     with home.owned(wait=console.say):
         weights = home.path / "student_last.pt"
@@ -196,7 +193,7 @@ def trained_teacher(run: Run, workdir: Workdir, console: Console) -> pathlib.Pat
             # Where only the weights are missing, the last checkpoint brings them back.
             (home.path / "summary.json").unlink(missing_ok=True)
             console.say(f"training the teacher, once: {home.path}")
-            _execute_in(home, teacher_run, job, teacher_console, World())
+            _execute_in(home, teacher_run, teacher_console, World())
     return weights
 
 
@@ -215,5 +212,5 @@ def evaluate(job: Job, checkpoint: str | None, console: Console) -> dict[str, fl
     metrics = task.evaluate(to_device(run.student, device_of(run)))
     console.say(f"{path}:")
     for name, value in metrics.items():
-        console.say(f"{name} {value:.4f}" if name.endswith("loss") else f"{name} {value:.2f} %")
+        console.say(f"{name} {as_text(name, value)}")
     return metrics

@@ -31,7 +31,7 @@ class SGDRecipe:
         clip_norm: the largest norm of the student's gradient; None for no limit.
         policy_lr_scale: the policy's learning rate over the student's.
         policy_weight_decay: 0 by default, since decay pulls the raw temperature to 0 and T to the
-            middle of its range; the public CTKD code's is 5e-4.
+            middle of its range; the public CTKD code's is 5e-4 on CIFAR-100, 1e-4 on ImageNet.
         policy_clip_norm: as `clip_norm`, for the policy.
     """
 

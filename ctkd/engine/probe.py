@@ -46,7 +46,7 @@ class Probe:
         self._grid = [math.exp(low + (high - low) * k / steps) for k in range(settings.points)]
 
     def measure(self, student: nn.Module, distiller: Distiller) -> dict[str, Any]:
-        """L over the grid, T*, the policy's T and the regret; see `landscape.jsonl` in README.
+        """L over the grid, T*, the policy's T and the regret; see BUILD.md's words and keys.
 
         The `warnings` say what the policy's gradient betrays: one that does not climb L, or that
         is not L's derivative. The `rows` are those of `rows.csv`, none for one common T.

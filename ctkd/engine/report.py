@@ -34,7 +34,7 @@ def epoch_record(
     """An epoch's training in numbers; means over its steps, `lr` and `lambda` of the last one."""
     measured = meter.read()
     record = {"epoch": epoch, "step": progress.steps, "lr": rate, "lambda": lambda_}
-    record |= {name: measured.pop(name, None) for name in ("temperature",)}
+    record["temperature"] = measured.pop("temperature", None)
     for name, value in measured.items():
         kept = name.startswith(("temperature", "gradient", "policy_gradient", "share_"))
         record[name if kept else f"train_{name}"] = value

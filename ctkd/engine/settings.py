@@ -4,6 +4,7 @@ Resuming needs the first three sets equal, comparing needs equal recipes, and th
 neither. The components are references (`@GlobalTemperature`): `build` calls each exactly once.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from ctkd.checks import expect, finite
 from ctkd.registry import Registry
 
 Factory = Callable[..., Any]
+DEVICE = re.compile(r"auto|(cpu|cuda)(:\d+)?")
 PARTS = Registry("engine part", "recipe", {"Proposals": "ctkd.engine.proposals"})
 
 
@@ -80,14 +82,14 @@ class Recipe:
         return step * (self.recipe_epochs or self.epochs) / (steps_per_epoch * self.epochs)
 
 
-@PARTS.register(runtime=("weights",))
+@PARTS.register(runtime=("weights", "floor", "claimed"))
 @dataclass(frozen=True)
 class Teacher:
     """Where the frozen teacher comes from.
 
     Attributes:
         network: a component; None in a run whose objective needs no teacher.
-        weights: a file or URL; None where `run` trains it.
+        weights: a file, a URL or the name of torchvision's weights; None where `run` trains it.
         run: the Gin file that trains it, once, stored beside the work directories.
         floor: the test accuracy in percent below which the run is refused; None for no floor.
         claimed: the published accuracy in percent, for the summary; None where there is none.
@@ -131,7 +133,7 @@ class Runtime:
         precision: of the networks; the losses are always in float32. With float16 the loss is
             scaled for its gradients' sake, and a step whose gradients overflow is passed over.
         compile: whether the networks are compiled by torch.compile; "auto" compiles the teacher,
-            and on a GPU the student too, in runs long enough for it to pay.
+            and on a GPU the student too, unless steps_per_epoch leaves too few steps for it.
         cuda_graph: whether a GPU captures the whole step once and then replays it.
         threads: for computing on a CPU; None leaves torch's own choice.
         workers: processes that load data, for data sets that need them.
@@ -165,6 +167,8 @@ class Runtime:
             value = getattr(self, name)
             expect(value >= 1, "Runtime", name, value, "a number of 1 or more")
         expect(self.workers >= 0, "Runtime", "workers", self.workers, "a number of 0 or more")
+        fine = DEVICE.fullmatch(self.device) is not None
+        expect(fine, "Runtime", "device", self.device, "auto, cpu, cuda or cuda:N")
         fine = self.threads is None or self.threads >= 1
         expect(fine, "Runtime", "threads", self.threads, "None or a number of 1 or more")
         size, expected = self.teacher_cache_gb, "a number of gigabytes above 0"
@@ -192,10 +196,9 @@ class Instrument:
         expect(self.probe_size >= 2, "Instrument", "probe_size", self.probe_size, "2 or more")
         expect(self.points >= 5, "Instrument", "points", self.points, "5 or more")
         expect(self.trace_epochs >= 0, "Instrument", "trace_epochs", self.trace_epochs, "0 or more")
-        fine = 0 < self.low < self.high and finite(self.high)
-        expect(
-            fine, "Instrument", "low", self.low, "a temperature above 0 and below Instrument.high"
-        )
+        expect(self.low > 0, "Instrument", "low", self.low, "a temperature above 0")
+        fine = finite(self.high) and self.high > self.low
+        expect(fine, "Instrument", "high", self.high, f"a temperature above the low {self.low}")
 
 
 def spell(value: Any) -> Any:

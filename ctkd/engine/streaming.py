@@ -23,6 +23,7 @@ from ctkd.engine.distributed import World
 from ctkd.engine.fit import check_network as check_network
 from ctkd.engine.task import Batch, DeferredBatch
 from ctkd.errors import DataError
+from ctkd.registry import name_of
 from ctkd.seeds import generator
 
 if TYPE_CHECKING:
@@ -185,8 +186,8 @@ class StreamedTask(ImageTask):
             listed = problems or list(self._bad)
             more = f"\n  and {count - NAMED} more" if count > NAMED else ""
             raise DataError(
-                f"{count} images cannot be read, more than imagenet.max_bad = "
-                f"{self._dataset.max_bad}:\n  " + "\n  ".join(listed[:NAMED]) + more
+                f"{count} images cannot be read, more than {name_of(type(self._dataset))}.max_bad "
+                f"= {self._dataset.max_bad}:\n  " + "\n  ".join(listed[:NAMED]) + more
             )
 
 

@@ -108,9 +108,10 @@ class Task(Protocol):
         primary: the metric that "best" means, a key of what `evaluate` returns; higher is better.
         steps_per_epoch: how many batches an epoch has.
 
-    Besides, a task may have: `notes` (what was left out of the data, for the user), `files` (what
-    its last evaluation leaves, by file name), `class_names` (of every target), and `is_cut`
-    (whether an epoch was cut short, for trying things out).
+    Besides, a task may have: `labels` (the metrics that an epoch's line shows, and under which
+    names; else the primary one under its own), `notes` (what was left out of the data, for the
+    user), `files` (what its last evaluation leaves, by file name), `class_names` (of every target),
+    and `is_cut` (whether an epoch was cut short, for trying things out).
     """
 
     primary: str
@@ -142,11 +143,14 @@ class Known(Protocol):
     """What a task offers besides if it can tell its data from any others."""
 
     def data_fingerprint(self) -> str:
-        """Depends on all samples, of training and of judging, but not on where they lie."""
+        """Depends on the samples, of training and of judging, but not on where they lie.
+
+        On all of them; of files that are only read as they are needed, on names and annotations.
+        """
 
 
 @runtime_checkable
-class Samples(Protocol):
+class Viewed(Protocol):
     """What a task offers besides if each of its `samples` has so many discrete `views`.
 
     Then a teacher's rows can be remembered by (index, view), and a captured step can make its own

@@ -113,6 +113,7 @@ def judge(teacher: FrozenTeacher, settings: Teacher, task: Task) -> dict[str, fl
         claim = "" if settings.claimed is None else f" (claimed: {settings.claimed:.2f} %)"
         raise DataError(
             f"the teacher scores {measured:.2f} %{claim}, below Teacher.floor = {settings.floor}: "
-            "are these the right weights, the right normalisation, the right data?"
+            "are these the right weights, the right normalisation, the right data? If so, set "
+            "Teacher.floor = None"
         )
     return {f"teacher_{name.removeprefix('test_')}": value for name, value in metrics.items()}

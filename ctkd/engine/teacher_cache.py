@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ctkd.engine.cache_store import Array, RowStore
 from ctkd.engine.checkpoint import write_text
-from ctkd.engine.task import Batch, Samples
+from ctkd.engine.task import Batch, Viewed
 from ctkd.errors import WorkdirError
 
 FORMAT = 1  # of the folder and of what the key means
@@ -68,7 +68,7 @@ class TeacherCache:
         self,
         store: RowStore,
         teacher: Compute,
-        samples: Samples,
+        samples: Viewed,
         device: torch.device,
         table: Tensor | None = None,
     ) -> None:
@@ -78,6 +78,11 @@ class TeacherCache:
         self._table = table
         self._ready: dict[int, Array] = {}  # computed ahead, and not on the disk
         self.hits = self.misses = 0
+
+    def told(self) -> str:
+        """Where the rows of this process's steps came from, for the user."""
+        damaged = f"; {self.store.damaged:,} were damaged on the disk" if self.store.damaged else ""
+        return f"teacher's rows: {self.hits:,} remembered, {self.misses:,} computed{damaged}"
 
     def rows(self, batch: Batch) -> Tensor:
         """Logits [B, C] of a batch, float32, on the device."""
@@ -160,7 +165,7 @@ def open_cache(
     root: pathlib.Path,
     key: Key,
     teacher: Compute,
-    samples: Samples,
+    samples: Viewed,
     *,
     dtype: str,
     limit: int,

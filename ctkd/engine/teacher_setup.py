@@ -14,7 +14,7 @@ from ctkd.engine.compilation import compiles_teacher
 from ctkd.engine.console import Console
 from ctkd.engine.distributed import World
 from ctkd.engine.folding import fold
-from ctkd.engine.task import Samples, Task
+from ctkd.engine.task import Task, Viewed
 from ctkd.engine.tasks import kind_of
 from ctkd.engine.teacher import FrozenTeacher
 from ctkd.engine.workdir import Workdir
@@ -78,7 +78,7 @@ def attach_cache(
     from ctkd.engine.teacher_cache import open_cache
 
     root = cache_root(run, workdir)
-    if root is None or not isinstance(task, Samples):
+    if root is None or not isinstance(task, Viewed):
         return
     recipe = run.settings["recipe"]
     name = recipe["Teacher.network"].removeprefix("@")

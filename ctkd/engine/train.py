@@ -65,6 +65,8 @@ def train(
                     raise Interrupted(f"interrupted after step {trainer.progress.steps}")
     if not world.is_main:
         return report.summarize(run, task, trainer.progress)
+    if teacher is not None and teacher.cache is not None:
+        console.say(teacher.cache.told())
     return report.finish(run, task, trainer.progress, workdir, console)
 
 
@@ -223,7 +225,7 @@ class Trainer:
         self.progress.history.append(record)
         self.meter.reset()
         self.progress.restart_clock()
-        self.console.epoch(record, recipe.epochs)
+        self.console.epoch(record, recipe.epochs, self.task)
         return record
 
     def check(self) -> None:

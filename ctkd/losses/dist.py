@@ -35,7 +35,7 @@ class DIST:
 
     `temperature` is τ (4 on CIFAR-100); where it differs by row, "intra" has the mean of τ². For a
     learned policy there is no T*: as τ grows ρ tends to the correlation of the logits, so that
-    τ² (1 − ρ) grows without bound, and τ rises to the policy's.
+    τ² (1 − ρ) grows without bound, and a learned τ rises to its upper bound.
 
     Raises:
         ConfigError: a weight that is not a finite number >= 0.

@@ -1,6 +1,5 @@
 """Weights of classifiers, pretrained on ImageNet, for the backbones of other networks."""
 
-import re
 from collections.abc import Callable
 
 import torch
@@ -8,7 +7,8 @@ from torch import nn
 from torchvision.models import get_model_weights
 
 from ctkd.checks import suggest
-from ctkd.errors import ConfigError, DataError
+from ctkd.errors import ConfigError
+from ctkd.models.imagenet import WEIGHTS_NAME
 from ctkd.models.weights import load_weights
 
 
@@ -22,23 +22,11 @@ def load_backbone(classifier: nn.Module, build: Callable[..., nn.Module], weight
         ConfigError: torchvision knows no weights of that name.
         DataError: they cannot be had, or do not fit.
     """
-    named = re.fullmatch(r"[A-Z][A-Z0-9_]*", weights)
-    if named:
-        known = get_model_weights(build).__members__
-        if weights not in known:
-            raise ConfigError(
-                f"torchvision has no weights {weights!r} of {build.__name__}"
-                f"{suggest(weights, known)} ({', '.join(known)})"
-            )
-    if torch.get_default_device().type == "meta":
-        return
-    if not named:
-        load_weights(classifier, weights)
-        return
-    try:
-        state = known[weights].get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:  # the latter where the checksum is another
-        raise DataError(
-            f"the weights {weights} of {build.__name__} cannot be had: {error}; give a file"
-        ) from error
-    classifier.load_state_dict(state)
+    known = get_model_weights(build).__members__
+    if WEIGHTS_NAME.fullmatch(weights) and weights not in known:
+        raise ConfigError(
+            f"torchvision has no weights {weights!r} of {build.__name__}"
+            f"{suggest(weights, known)} ({', '.join(known)})"
+        )
+    if torch.get_default_device().type != "meta":
+        load_weights(classifier, weights, build.__name__)

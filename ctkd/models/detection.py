@@ -172,7 +172,7 @@ def detector(
         ConfigError: a value out of range, or a name that torchvision does not know.
         DataError: the backbone's weights are missing or do not fit.
     """
-    owner = "fasterrcnn"
+    owner = f"fasterrcnn_{stages.build.__name__}_fpn"  # the name it is registered as
     counts = {"rois_per_image": rois_per_image, "anchors_per_image": anchors_per_image}
     for name, value in {**counts, "pyramid_channels": pyramid_channels}.items():
         expect(value >= 1, owner, name, value, "a number of 1 or more")

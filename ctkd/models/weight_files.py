@@ -29,9 +29,9 @@ CHECKSUM_MARK = "#sha256="
 TIMEOUT = 60.0  # seconds without an answer
 
 
-def fetch(source: str | os.PathLike[str], sha256: str | None = None) -> Any:
+def fetch(source: str | os.PathLike[str]) -> Any:
     """What the checkpoint at `source` holds; `locate`, then `read`, with their errors."""
-    path = locate(source, sha256)
+    path = locate(source)
     try:
         return read(path)
     except DataError as error:
@@ -42,23 +42,21 @@ def fetch(source: str | os.PathLike[str], sha256: str | None = None) -> Any:
         ) from error
 
 
-def locate(source: str | os.PathLike[str], sha256: str | None = None) -> pathlib.Path:
+def locate(source: str | os.PathLike[str]) -> pathlib.Path:
     """The local file that `source` names, downloaded first where need be.
 
     Args:
         source: a path, a file:// URL (read in place), or an http(s):// URL (kept in the folder
             `checkpoints` of `torch.hub.get_dir()`, and taken from there the next time). It may end
-            in `#sha256=` and a checksum.
-        sha256: the checksum that the file must have, 64 hexadecimal digits.
+            in `#sha256=` and the checksum that the file must have, 64 hexadecimal digits.
 
     Raises:
         DataError: there is no such file or no answer, or the checksum differs.
     """
-    address, _, fragment = os.fspath(source).partition(CHECKSUM_MARK)
-    expected = {digest.lower() for digest in (sha256, fragment) if digest}
-    for digest in expected:
-        if not re.fullmatch("[0-9a-f]{64}", digest):
-            raise DataError(f"sha256 {digest!r} of {address}: expected 64 hexadecimal digits")
+    address, marked, digest = os.fspath(source).partition(CHECKSUM_MARK)
+    expected = digest.lower() if marked else None
+    if expected is not None and not re.fullmatch("[0-9a-f]{64}", expected):
+        raise DataError(f"sha256 {digest!r} of {address}: expected 64 hexadecimal digits")
     scheme, is_url, rest = address.partition("://")
     if is_url and scheme.lower() in ("http", "https"):
         return _cached(address, expected)
@@ -75,21 +73,21 @@ def locate(source: str | os.PathLike[str], sha256: str | None = None) -> pathlib
     return path
 
 
-def _cached(url: str, expected: set[str]) -> pathlib.Path:
+def _cached(url: str, expected: str | None) -> pathlib.Path:
     """The file of an http(s) URL, from the cache unless its checksum is no longer the right one."""
     # Published runs all call their file ckpt_epoch_240.pth or the like, so the whole URL counts.
     name = pathlib.PurePosixPath(urllib.parse.unquote(url.partition("?")[0]))
     key = hashlib.sha256(url.encode()).hexdigest()[:12]
     path = pathlib.Path(torch.hub.get_dir(), "checkpoints", f"{name.stem[:40]}-{key}{name.suffix}")
     if path.is_file():
-        if all(_sha256(path) == digest for digest in expected):
+        if expected in (None, _sha256(path)):
             return path
         logger.warning("%s has another checksum than the one given: downloaded anew", path)
     _download(url, path, expected)
     return path
 
 
-def _download(url: str, target: pathlib.Path, expected: set[str]) -> None:
+def _download(url: str, target: pathlib.Path, expected: str | None) -> None:
     """Fetches `url` beside `target`, and gives it the name only when whole and right."""
     partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
     logger.info("downloading %s to %s", url, target)
@@ -120,15 +118,13 @@ def _sha256(path: pathlib.Path) -> str:
     return digest.hexdigest()
 
 
-def _verify(path: pathlib.Path, expected: set[str], shown: str) -> None:
+def _verify(path: pathlib.Path, expected: str | None, shown: str) -> None:
     """Raises DataError unless the file's sha256 is the one expected, if any is."""
-    for digest in expected:
-        actual = _sha256(path)
-        if actual != digest:
-            raise DataError(
-                f"{shown} has sha256 {actual}, expected {digest}: "
-                "it is damaged or another file; fetch it again, or give the checksum of this one"
-            )
+    if expected is not None and (actual := _sha256(path)) != expected:
+        raise DataError(
+            f"{shown} has sha256 {actual}, expected {expected}: "
+            "it is damaged or another file; fetch it again, or give the checksum of this one"
+        )
 
 
 def read(path: pathlib.Path) -> Any:

@@ -48,7 +48,6 @@ class WeightsInfo:
 def load_weights(
     model: nn.Module,
     source: str | os.PathLike[str],
-    sha256: str | None = None,
     network: str | None = None,
 ) -> WeightsInfo:
     """Loads a file's weights into `model`, all of them or none.
@@ -58,14 +57,13 @@ def load_weights(
         source: a path, or a file, http or https URL, with `#sha256=…` after it if wanted. What is
             downloaded is kept; see `weight_files.locate`. With `network` also torchvision's name
             of published weights, such as IMAGENET1K_V1.
-        sha256: the checksum that the file must have.
         network: the name that the network is registered as.
 
     Raises:
         DataError: the file is missing, damaged, not the one of the checksum, unsafe to read, or
             holds nothing that fits the network.
     """
-    found = _candidates(_payload(source, sha256, network))
+    found = _candidates(_payload(source, network))
     own = model.state_dict()
     fitting = _fitting(found, own)
     if fitting is None:
@@ -75,13 +73,13 @@ def load_weights(
     return WeightsInfo(os.fspath(source), fingerprint(state), container)
 
 
-def _payload(source: str | os.PathLike[str], sha256: str | None, network: str | None) -> object:
+def _payload(source: str | os.PathLike[str], network: str | None) -> object:
     from ctkd.models.imagenet import WEIGHTS_NAME, published_state
 
     name = os.fspath(source)
     if network is not None and WEIGHTS_NAME.fullmatch(name) and not os.path.exists(name):
         return published_state(network, name)
-    return fetch(source, sha256)
+    return fetch(source)
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:

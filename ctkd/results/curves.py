@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MEASURES = {"test_top1": "Accuracy (top-1, %)", "ap": "AP (%)"}
+
 
 def draw_curves(record: RunRecord) -> "Figure":
     """Panels over the epochs; temperature only where the run has one (2 × 2, else 1 × 3 panels)."""
@@ -56,7 +58,7 @@ def _draw_accuracy(axes: "Axes", record: RunRecord, rows: int) -> None:
         star |= {"markeredgecolor": "white", "markeredgewidth": 0.6}
         label = f"best {values[best]:.2f} (epoch {epochs[best]:.0f})"
         axes.plot(epochs[best], values[best], linestyle="none", label=label, **star)
-    style.dress(axes, "Epoch", "AP (%)" if record.primary == "ap" else "Accuracy (top-1, %)")
+    style.dress(axes, "Epoch", MEASURES.get(record.primary, record.primary))
     style.legend(axes, rows)
 
 

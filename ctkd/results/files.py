@@ -114,7 +114,8 @@ def read_columns(path: Path) -> dict[str, Any]:
 
     if not path.is_file():
         return {}
-    header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+    text = path.read_bytes().decode(errors="replace")  # what is no text is no number either
+    header, *lines = text.splitlines() or [""]
     names = header.split(",")
     if not {*ROW_TEXTS, *ROW_NUMBERS}.issubset(names):
         raise DataError(f"{path}, line 1: expected the columns {','.join(ROW_TEXTS + ROW_NUMBERS)}")

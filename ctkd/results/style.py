@@ -34,12 +34,12 @@ CYCLE: tuple[tuple[str, Any], ...] = (
 )
 
 
-def new_figure(height: float, width: float = WIDTH) -> "Figure":
+def new_figure(height: float) -> "Figure":
     """An empty figure that no pyplot knows of; its backend is chosen when it is saved."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.03, hspace=0.04))
+    return Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(h_pad=0.03, hspace=0.04))
 
 
 def dress(axes: "Axes", x: str, y: str) -> None:

@@ -116,6 +116,13 @@ def test_a_missing_picture_is_refused_by_name_or_left_out_with_its_boxes(coco_fo
     assert all(a["image_id"] != 502 for a in test.truth["annotations"])
 
 
+def test_pictures_of_which_none_is_there_are_refused_whatever_faults_are(coco_folder):
+    (coco_folder / "val2017").rename(coco_folder / "elsewhere")
+    (coco_folder / "val2017").mkdir()
+    with pytest.raises(DataError, match="val2017 holds none of the pictures that .*val2017.json"):
+        make(coco_folder, faults="skip").load()
+
+
 def test_what_is_no_set_of_annotations_is_named(coco_folder, coco_json):
     file = coco_folder / "annotations" / "instances_train2017.json"
     coco_json(lambda content: content.update(images=[]))

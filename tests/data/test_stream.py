@@ -73,3 +73,19 @@ def test_a_worker_ends_with_a_run_that_is_killed(environment, tmp_path):
     process.kill()
     process.communicate()
     assert ends(worker)
+
+
+def test_the_users_own_processes_are_left_to_end_by_themselves(python, tmp_path):
+    """At the end of a process its workers are killed; nobody else's children are."""
+    (tmp_path / "own.py").write_text(
+        "import multiprocessing, pathlib, time\n"
+        "import ctkd.data.stream\n"
+        "def work():\n"
+        "    time.sleep(1.0)\n"
+        "    pathlib.Path('done').touch()\n"
+        "if __name__ == '__main__':\n"
+        "    multiprocessing.get_context('fork').Process(target=work).start()\n"
+    )
+    ended = python("import runpy; runpy.run_path('own.py', run_name='__main__')")
+    assert ended.status == 0, ended.err
+    assert (tmp_path / "done").exists()

@@ -139,7 +139,7 @@ def test_top1_and_top5_are_percent_and_the_loss_a_mean():
     logits, targets = Scorer()(images), torch.arange(TEST) % CLASSES
     order = logits.argsort(dim=1, descending=True)
     position = order.eq(targets[:, None]).int().argmax(1)
-    assert metrics["test_top1"] == pytest.approx(100 * (position == 0).double().mean().item())
+    assert metrics["test_top1"] == 100 * int((position == 0).sum()) / TEST  # no tail: 37.67, say
     assert metrics["test_top5"] == pytest.approx(100 * (position < 5).double().mean().item())
     assert metrics["test_loss"] == pytest.approx(F.cross_entropy(logits, targets).item())
     assert 0 < metrics["test_top1"] < metrics["test_top5"] < 100

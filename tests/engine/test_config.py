@@ -78,6 +78,12 @@ def test_an_absolute_path(write, tmp_path):
     assert parsed("SGD.lr") == 0.3
 
 
+def test_a_home_folder_that_no_shell_has_replaced(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write("mine.gin", "include 'digits/vanilla.gin'\n")
+    assert config.find("~/mine.gin") == tmp_path / "mine.gin"
+
+
 def test_the_same_file_may_be_included_twice(write):
     name = write("a.gin", "include 'gin/base.gin'\ninclude 'gin/digits/kd.gin'\n")
     config.parse([name, "gin/base.gin"], [])

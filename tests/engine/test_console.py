@@ -44,6 +44,20 @@ def test_numbers_that_a_run_does_not_have_are_left_out(train):
     assert "None" not in out
 
 
+@pytest.mark.parametrize(
+    ("offered", "line"),
+    [
+        ({}, "test_psnr 31.42"),
+        ({"labels": {"test_psnr": "PSNR", "ap/person": "person"}}, "PSNR 31.42  person 12.35 %"),
+    ],
+)
+def test_a_tasks_own_metric_is_shown_under_its_own_name_and_unit(capsys, offered, line):
+    task = type("Task", (), {"primary": "test_psnr", **offered})()
+    record = {"epoch": 1, "train_loss": 0.5, "test_psnr": 31.4159, "ap/person": 12.345}
+    Console().epoch(record, 20, task)
+    assert capsys.readouterr().out == f"epoch  1/20  loss 0.5000  {line}\n"
+
+
 def test_a_long_path_stays_on_one_line(capsys):
     Console().say("/a" * 300)
     assert capsys.readouterr().out == "/a" * 300 + "\n"

@@ -88,6 +88,19 @@ def test_the_middle_of_an_epoch_is_reached_without_its_beginning(coco_folder, wo
         assert all(torch.equal(a, b) for a, b in zip(one.inputs, other.inputs, strict=True))
 
 
+@pytest.mark.parametrize("change", [{"area": 1.0}, {"iscrowd": 1}])
+def test_the_fingerprint_knows_what_ap_is_scored_by(coco_json, change):
+    def last(content):
+        return content["annotations"][-1]
+
+    def fingerprint(edit):
+        return make(coco_json(edit, "val2017")).data_fingerprint()
+
+    before = fingerprint(lambda content: None)
+    assert fingerprint(lambda content: None) == before
+    assert fingerprint(lambda content: last(content).update(change)) != before
+
+
 def test_ranks_share_a_steps_pictures(coco_folder):
     alone = steps(make(coco_folder).batches(1, 0))
     ranks = [steps(make(coco_folder, World(rank, 2)).batches(1, 0)) for rank in range(2)]

@@ -220,8 +220,8 @@ def test_a_small_student_overfits_eight_real_pictures(command, coco128, tmp_path
         "coco.test_pictures = 8",
         "coco.flip = False",
         "coco.short_sides = (112,)",
-        "epochs = 30",
-        "Recipe.eval_every = 30",
+        "epochs = 22",
+        "Recipe.eval_every = 22",
         "Runtime.tensorboard = False",
     ]
     told = command(

@@ -231,6 +231,7 @@ def test_nan_from_a_schedule_is_refused_too():
     [
         ((None, None, KD()), "KD compares logits: it needs a temperature policy"),
         ((ConstantTemperature(4.0), None, CrossEntropy()), "uses no teacher and so no temperature"),
+        ((None, None, CrossEntropy(), LogitStandardization()), "no teacher and so no transform"),
         ((GlobalTemperature(), None, KD()), "needs a schedule of λ, such as CosineLambda"),
         ((ConstantTemperature(4.0), CosineLambda(), KD()), "works on a learned temperature only"),
         ((None, CosineLambda(), CrossEntropy()), "works on a learned temperature only"),

@@ -168,6 +168,13 @@ def test_weight_decay_on_the_raw_temperature_is_told_before_training(train):
     )
 
 
+def test_normalisations_that_see_parts_of_a_step_are_told(train):
+    run = train("vanilla", "epochs = 1", "steps_per_epoch = 1", "Runtime.accumulate = 4")
+    assert "the student's batch normalisations see 16 samples at a time, and not the step's 64" in (
+        run.result.err
+    )
+
+
 def test_weight_decay_alone_is_seen_in_the_landscape(train):
     """λ = 0, so that nothing else moves T: it goes to 11, away from where the loss is."""
     still = [*EPOCH, "Method.schedule = @ConstantLambda", "ConstantLambda.value = 0.0"]

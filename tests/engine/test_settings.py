@@ -41,8 +41,9 @@ def recipe(**values):
         (lambda: Instrument(points=2), "Instrument.points"),
         (lambda: Instrument(trace_epochs=-1), "Instrument.trace_epochs"),
         (lambda: Instrument(low=0.0), "Instrument.low"),
-        (lambda: Instrument(low=50.0), "Instrument.low"),
-        (lambda: Instrument(high=math.inf), "Instrument.low"),
+        (lambda: Instrument(low=50.0), "Instrument.high"),
+        (lambda: Instrument(high=math.inf), "Instrument.high"),
+        (lambda: Runtime(device="gpu"), "Runtime.device"),
     ],
 )
 def test_values_out_of_range_are_refused_by_their_binding(make, name):

@@ -12,7 +12,7 @@ from ctkd.data.decoding import CentreCrop, decode
 from ctkd.data.imagenet import ImageNet
 from ctkd.engine.distributed import World
 from ctkd.engine.streaming import StreamedTask
-from ctkd.engine.task import Reads, Samples
+from ctkd.engine.task import Reads, Viewed
 from ctkd.errors import DataError
 
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ def test_an_epoch_is_every_image_once_and_normalised(image_folders):
     torch.testing.assert_close(pixels, pixels.round(), rtol=0, atol=1e-3)
     assert 0 <= pixels.round().min() < pixels.round().max() <= 255
     assert isinstance(task, Reads)
-    assert not isinstance(task, Samples)  # its views are not to be remembered
+    assert not isinstance(task, Viewed)  # its views are not to be remembered
 
 
 def test_epochs_and_seeds_differ_and_repeat_exactly(image_folders):

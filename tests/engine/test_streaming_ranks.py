@@ -154,26 +154,27 @@ def test_a_step_is_the_same_however_it_is_cut(start, tmp_path, method):
 @pytest.mark.slow
 def test_statistics_of_each_ranks_own_rows(start, tmp_path):
     """The published custom: the weights still agree, and what is saved is the ranks' mean."""
-    own = ("frozen_network.normalisation = 'batch'", "Recipe.sync_batch_norm = False")
+    shared = (
+        "frozen_network.normalisation = 'batch'",
+        "epochs = 8",
+        "Runtime.checkpoint_steps = 3",
+    )
+    own, all_of_them = (f"Recipe.sync_batch_norm = {value}" for value in (False, True))
     save_teacher(tmp_path / "teacher.pt", normalisation="batch")
-    out = finished(start("ctkd", *own, processes=2, workdir="own"))
-    assert "epoch 2/2" in out
-    start("ctkd", own[0], "Recipe.sync_batch_norm = True", workdir="alone")
-    finished(start("ctkd", own[0], "Recipe.sync_batch_norm = True", processes=2, workdir="synced"))
-    alone, synced, mine = (record(tmp_path / name) for name in ("alone", "synced", "own"))
+    start("ctkd", *shared, all_of_them, workdir="alone")
+    finished(start("ctkd", *shared, all_of_them, processes=2, workdir="synced"))
+    finished(start("ctkd", *shared, own, processes=2, workdir="straight"))
+    alone, synced, mine = (record(tmp_path / name) for name in ("alone", "synced", "straight"))
     assert largest_differences(synced, alone)[1] < 1e-4
     assert largest_differences(mine, alone)[1] > 1e-3
     # A rank that dies ends the run, which then goes on: it has the mean on every rank, as the one
     # that was not interrupted had.
-    long = ("epochs = 12", "Runtime.checkpoint_steps = 3")
-    process = start("ctkd", *own, *long, processes=2)
+    process = start("ctkd", *shared, own, processes=2)
     out = killed(process, tmp_path / "run" / "metrics.jsonl", child=1)
     assert process.returncode != 0
     assert "SIGKILL" in out or "Signal 9" in out
-    assert "resumed at step" in finished(start("ctkd", *own, *long, processes=2))
-    finished(start("ctkd", *own, *long, processes=2, workdir="straight"))
-    one, other = record(tmp_path / "run"), record(tmp_path / "straight")
-    assert largest_differences(one, other) == (0, 0)
+    assert "resumed at step" in finished(start("ctkd", *shared, own, processes=2))
+    assert largest_differences(record(tmp_path / "run"), mine) == (0, 0)
 
 
 def children(pid):

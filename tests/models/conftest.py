@@ -66,11 +66,11 @@ def path(tmp_path):
 def refusal(network):
     """Loads what must be refused, and gives the DataError's message."""
 
-    def refuse(source, model=None, sha256=None):
+    def refuse(source, model=None):
         model = model or network(seed=2)
         before = fingerprint(model.state_dict())
         with pytest.raises(DataError) as caught:
-            load_weights(model, source, sha256)
+            load_weights(model, source)
         assert fingerprint(model.state_dict()) == before  # all or nothing
         return str(caught.value)
 

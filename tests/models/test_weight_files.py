@@ -85,12 +85,11 @@ def test_a_file_without_tensors(payload, path, refusal):
 def test_a_checksum_is_compared(state, path, network, refusal):
     torch.save(state, path)
     right = hashlib.sha256(path.read_bytes()).hexdigest()
-    load_weights(network(seed=2), path, sha256=right.upper())
-    load_weights(network(seed=2), f"{path}#sha256={right}")
-    message = refusal(path, sha256="0" * 64)
+    load_weights(network(seed=2), f"{path}#sha256={right.upper()}")
+    message = refusal(f"{path}#sha256={'0' * 64}")
     assert right in message
     assert "0" * 64 in message
-    assert "expected 64 hexadecimal digits" in refusal(path, sha256="bbd30ac9")
+    assert "expected 64 hexadecimal digits" in refusal(f"{path}#sha256=bbd30ac9")
 
 
 def test_a_file_url_is_read_in_place(state, tmp_path, monkeypatch, network, refusal):
@@ -183,7 +182,8 @@ def test_a_cached_file_that_fails_its_checksum_is_fetched_again(server, state, t
     load_weights(network(seed=2), source)
     server.files["/a.pt"] = saved(state, tmp_path)
     right = hashlib.sha256(server.files["/a.pt"]).hexdigest()
-    assert load_weights(network(seed=2), source, right).fingerprint == fingerprint(state)
+    checked = load_weights(network(seed=2), f"{source}#sha256={right}")
+    assert checked.fingerprint == fingerprint(state)
     assert load_weights(network(seed=2), source).fingerprint == fingerprint(state)
     assert len(server.requests) == 2
 

@@ -23,6 +23,8 @@ def test_the_twelve_pairs_are_complete_for_kd_ctkd_and_dkd():
         (*PAIR, "standardized", 71.43),
         (*PAIR, "ctkd_standardized", 71.34),
         (*PAIR, "vanilla", 69.06),
+        (*PAIR, "dist", 71.75),
+        (*PAIR, "wttm", 71.92),
         (None, "resnet20", "vanilla", 69.06),
         ("resnet110", "resnet32", "kd", 73.08),
         ("resnet110", "resnet20", "dkd", 71.06),
@@ -47,7 +49,7 @@ def test_spot_values(teacher, student, method, value):
 def test_which_accuracy_a_number_reports():
     assert lookup(*PAIR, "kd").reports == "last"
     assert {lookup(*PAIR, m).reports for m in ("ctkd", "dkd", "standardized")} == {"best"}
-    assert lookup(*PAIR, "vanilla").reports is None
+    assert {lookup(*PAIR, m).reports for m in ("vanilla", "dist", "wttm")} == {None}
 
 
 def test_dkd_comes_from_its_own_recipe_and_from_ctkds_rerun():

@@ -43,6 +43,9 @@ def test_damage_is_named_by_line(tmp_path):
     path.write_text(path.read_text().replace("foreground,dog,", "foreground,dog,x"))
     with pytest.raises(DataError, match="rows.csv, line 2"):
         read_columns(path)
+    path.write_bytes(path.read_bytes().replace(b"dog,x", b"dog,\xff"))
+    with pytest.raises(DataError, match="rows.csv, line 2"):
+        read_columns(path)
     write(path, 3, header="a,b")
     with pytest.raises(DataError, match="line 1: expected the columns group,target"):
         read_columns(path)
