@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for path in write_report(SweepFolder(options.sweep_dir)):
             print(path)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 2
     return 0

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import os
 import pathlib
 import re
 import tokenize
@@ -25,7 +26,7 @@ def parse(files: Sequence[str], bindings: Sequence[str], flag: str = "--gin_para
     """
     if not GIN_INSTALLED:
         raise ConfigError("gin-config is not installed: pip install gin-config")
-    paths = [find(name) for name in files]
+    paths = [find(os.path.expanduser(name)) for name in files]
     texts = [text for path in paths for text in _texts(path, ())]
     text = re.sub(r"#.*", "", "\n".join([*texts, *bindings]))
     import_mentioned(text)
@@ -48,7 +49,7 @@ def find(name: str) -> pathlib.Path:
     Raises:
         ConfigError: there is none.
     """
-    for path in (pathlib.Path(name).expanduser(), ROOT / name, ROOT / "gin" / name):
+    for path in (pathlib.Path(name), ROOT / name, ROOT / "gin" / name):
         if path.is_file():
             return path.resolve()
     known = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "gin").rglob("*.gin"))]

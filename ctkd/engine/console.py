@@ -39,7 +39,7 @@ def as_text(name: str, value: float) -> str:
 
 
 class Console:
-    """Speaks to standard output; warnings go to standard error, beside a live view to that."""
+    """Speaks to standard output; warns on standard error or, while a live view is up, above it."""
 
     def __init__(self, prefix: str = "", quiet: bool = False) -> None:
         """`prefix` opens every line: what is being trained, where that is not the run itself.

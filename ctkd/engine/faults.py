@@ -20,11 +20,11 @@ def faults_of_run(run: Run) -> list[str]:
             f"Teacher.rows = {run.teacher.rows!r} rounds the teacher's logits: inexact, not to be "
             "compared with runs of 'float32'"
         )
-    parts, batch = run.runtime.accumulate, run.recipe.batch_size
+    parts = run.runtime.accumulate
     if parts > 1 and any(isinstance(m, _BatchNorm) for m in run.student.modules()):
         found.append(
-            f"Runtime.accumulate = {parts}: the student's batch normalisations see "
-            f"{batch // parts} samples at a time, and not the step's {batch}"
+            f"Runtime.accumulate = {parts}: the student's batch normalisations take the statistics "
+            "of each part, not of the step: not the run that accumulate = 1 makes"
         )
     bounds, decay = run.distiller.bounds, run.optimizer.policy_weight_decay
     if run.distiller.learned and decay > 0:

@@ -16,7 +16,7 @@ from ctkd.engine.metrics import Meter, Trace
 from ctkd.engine.probe import ROW_COLUMNS
 from ctkd.engine.state import Progress
 from ctkd.engine.task import Reads, Task
-from ctkd.engine.workdir import Workdir
+from ctkd.engine.workdir import TEACHER, Workdir
 from ctkd.errors import WorkdirError
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ def summarize(run: Run, task: Task, progress: Progress) -> Summary:
         "primary": task.primary,
         **progress.teacher,
         "teacher_claimed": run.teacher.claimed if run.teacher_network else None,
+        "teacher_fingerprint": chosen.get(TEACHER) if run.teacher_network else None,
         f"last_{name}": last[task.primary],
         f"best_{name}": best["best"],
         "best_epoch": int(best["best_epoch"]),

@@ -80,9 +80,10 @@ class TeacherCache:
         self.hits = self.misses = 0
 
     def told(self) -> str:
-        """Where the rows of this process's steps came from, for the user."""
+        """Where the rows that this process asked for came from, the probe's included."""
         damaged = f"; {self.store.damaged:,} were damaged on the disk" if self.store.damaged else ""
-        return f"teacher's rows: {self.hits:,} remembered, {self.misses:,} computed{damaged}"
+        counts = f"{self.hits:,} remembered, {self.misses:,} computed"
+        return f"teacher's rows, in this process: {counts}{damaged}"
 
     def rows(self, batch: Batch) -> Tensor:
         """Logits [B, C] of a batch, float32, on the device."""

@@ -149,13 +149,14 @@ def published_state(network: str, weights: str) -> Mapping[str, Any]:
         raise DataError(f"torchvision's {name} has no weights {weights!r}: expected {listed}")
     chosen = offered[weights]
     try:
-        # By torchvision's own builder, which knows how to read its older files.
-        state: Mapping[str, Any] = models.get_model(name, weights=chosen).state_dict()
+        # By torchvision's own builder, which knows how to read its older files, and draws first.
+        with torch.random.fork_rng(devices=[]):
+            state: Mapping[str, Any] = models.get_model(name, weights=chosen).state_dict()
     except (OSError, RuntimeError) as error:
         folder = f"{torch.hub.get_dir()}/checkpoints"
         raise DataError(
             f"{chosen.url} could not be downloaded to {folder} ({error}): fetch the file by other "
-            "means and put it there, or give its path as teacher_weights"
+            "means and put it there, or give its path in place of the name"
         ) from error
     return state
 

@@ -19,7 +19,7 @@ RECIPE = {  # what such a table tells of it; must be equal among runs that are c
     "Recipe.epochs": "epochs",
     "Recipe.dataset": "dataset",
     "steps": "steps",
-    "Teacher.claimed": "teacher_claimed",  # no setting of the recipe, but it tells teachers apart
+    "Teacher.fingerprint": "teacher_fingerprint",
 }
 NOTE = (
     "These runs are known by a table alone: that their recipes are equal was checked by "

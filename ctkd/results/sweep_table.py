@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ctkd.errors import DataError
 from ctkd.results.published import Published, lookup, published_notes
@@ -85,6 +85,11 @@ class SweepCell:
         return lookup(record.teacher, record.student, record.name, record.dataset)
 
     @property
+    def mixed(self) -> tuple[str, ...]:
+        """The settings of the recipe, teacher and data among them, in which its runs differ."""
+        return _differing([record.settings["recipe"] for record in self.records.values()])
+
+    @property
     def state(self) -> str:
         """The runs' state, or how many are in which."""
         counted = Counter(run.state for run in self.runs)
@@ -155,9 +160,13 @@ def _recipe_differences(cell: SweepCell, baseline: SweepCell) -> tuple[str, ...]
     """The settings of the recipe in which two cells differ, where both have run."""
     if not cell.records or not baseline.records:
         return ()
-    one, other = (next(iter(c.records.values())).settings["recipe"] for c in (cell, baseline))
-    both = sorted(one.keys() & other.keys())  # a run without a teacher has fewer
-    return tuple(key for key in both if one[key] != other[key])
+    return _differing([next(iter(c.records.values())).settings["recipe"] for c in (cell, baseline)])
+
+
+def _differing(recipes: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The settings that all have, and not all alike; a run without a teacher has fewer."""
+    keys = set[str]().union(*recipes).intersection(*recipes)
+    return tuple(sorted(k for k in keys if any(r[k] != recipes[0][k] for r in recipes)))
 
 
 def sweep_table(cells: Sequence[SweepCell], axes: Sequence[str]) -> Table:
@@ -225,6 +234,12 @@ def notes(cells: Sequence[SweepCell]) -> list[str]:
         told.append(
             f"Cells differ from their baseline in the recipe too ({', '.join(differing)}): their "
             "differences are not the method's alone."
+        )
+    mixed = sorted({setting for cell in cells for setting in cell.mixed})
+    if mixed:
+        told.append(
+            f"Runs of one cell differ in the recipe ({', '.join(mixed)}): their mean is of unlike "
+            "things."
         )
     damaged = [problem for cell in cells for problem in cell.damaged]
     if damaged:

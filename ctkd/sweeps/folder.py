@@ -47,7 +47,7 @@ class SavedCell:
     params: tuple[str, ...]
     command: str
     epochs: int
-    identity: str
+    identity: str = ""  # not noted by versions before
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class SweepFolder:
         before = {cell.key: cell for cell in old.cells}
         for cell in saved.cells:
             was = before.get(cell.key)
-            if was is not None and was.identity != cell.identity:
+            if was is not None and was.identity and was.identity != cell.identity:
                 problems.append(f"the cell {cell.key} {_change(was, cell)}")
         if problems:
             lines = "\n  ".join(problems[:8])
@@ -177,10 +177,13 @@ class SweepFolder:
 def _change(was: SavedCell, cell: SavedCell) -> str:
     """In what the command of a cell that trains something else is another than it was."""
     before, now = was.files + was.params, cell.files + cell.params
-    if before == now:
-        return "trains something else than it did there: its Gin files have been changed"
     gone, come = (sorted(set(a) - set(b)) for a, b in ((before, now), (now, before)))
-    return f"has {', '.join(gone) or 'no more'} there, {', '.join(come) or 'no more'} here"
+    if not gone and not come:
+        return (
+            "trains something else than it did there: its Gin files, or their order, were changed"
+        )
+    what = f"has {', '.join(gone) or 'no more'} there, {', '.join(come) or 'no more'} here"
+    return f"{what}, if it is not its Gin files that were changed"
 
 
 def saved_sweep(study: Study, folder: SweepFolder, plans: Sequence["Plan"]) -> SavedSweep:

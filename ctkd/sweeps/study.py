@@ -83,6 +83,7 @@ def read_study(
     Raises:
         ConfigError: the file is wrong, an axis is empty or unknown, cells are equal or none.
     """
+    path, files = os.path.expanduser(path), [os.path.expanduser(file) for file in files]
     config.parse([path], own, "--sweep_param")
     sweep, resources = _part("Sweep"), _part("Resources")
     assert isinstance(sweep, Sweep)

@@ -80,8 +80,11 @@ def test_an_absolute_path(write, tmp_path):
 
 def test_a_home_folder_that_no_shell_has_replaced(write, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    write("mine.gin", "include 'digits/vanilla.gin'\n")
-    assert config.find("~/mine.gin") == tmp_path / "mine.gin"
+    write("mine.gin", "include 'digits/vanilla.gin'\nSGD.lr = 0.3\n")
+    config.parse(["~/mine.gin"], [])
+    assert parsed("SGD.lr") == 0.3
+    with pytest.raises(ConfigError, match="no Gin file '~nobody_of_that_name/mine.gin'"):
+        config.parse(["~nobody_of_that_name/mine.gin"], [])
 
 
 def test_the_same_file_may_be_included_twice(write):

@@ -170,7 +170,7 @@ def test_weight_decay_on_the_raw_temperature_is_told_before_training(train):
 
 def test_normalisations_that_see_parts_of_a_step_are_told(train):
     run = train("vanilla", "epochs = 1", "steps_per_epoch = 1", "Runtime.accumulate = 4")
-    assert "the student's batch normalisations see 16 samples at a time, and not the step's 64" in (
+    assert "batch normalisations take the statistics of each part, not of the step" in (
         run.result.err
     )
 

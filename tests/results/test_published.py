@@ -25,6 +25,8 @@ def test_the_twelve_pairs_are_complete_for_kd_ctkd_and_dkd():
         (*PAIR, "vanilla", 69.06),
         (*PAIR, "dist", 71.75),
         (*PAIR, "wttm", 71.92),
+        ("vgg13", "vgg8", "wttm", 74.44),
+        ("resnet32x4", "ShuffleV2", "dist", 77.35),
         (None, "resnet20", "vanilla", 69.06),
         ("resnet110", "resnet32", "kd", 73.08),
         ("resnet110", "resnet20", "dkd", 71.06),

@@ -67,14 +67,14 @@ def test_runs_of_other_lengths_are_not_compared(table):
         compare(read_summaries(path))
 
 
-def test_the_steps_and_what_the_teachers_should_score_must_be_equal_too(table):
-    header = HEADER + ",steps,teacher_claimed"
+def test_the_steps_and_the_teachers_must_be_equal_too(table):
+    header = HEADER + ",steps,teacher_fingerprint"
     kd, vanilla = row("kd", 0, 40.0), row("vanilla", 0, 39.0, teacher="")
-    others = [f"{row('ctkd', 0, 41.0)},100,72.6", f"{row('ctkd', 0, 41.0)},200,72.6"]
-    others.append(f"{row('ctkd', 0, 41.0)},100,70.0")
-    lines = [f"{kd},100,72.6", f"{vanilla},100,"]
+    others = [f"{row('ctkd', 0, 41.0)},100,a1", f"{row('ctkd', 0, 41.0)},200,a1"]
+    others.append(f"{row('ctkd', 0, 41.0)},100,b2")
+    lines = [f"{kd},100,a1", f"{vanilla},100,"]
     assert len(compare(read_summaries(table(*lines, others[0], header=header))).standings) == 3
-    for other, told in zip(others[1:], ("steps: 100 in", "Teacher.claimed: 72.6 in"), strict=True):
+    for other, told in zip(others[1:], ("steps: 100 in", 'fingerprint: "a1" in'), strict=True):
         with pytest.raises(ConfigError, match=told):
             compare(read_summaries(table(*lines, other, header=header)))
 

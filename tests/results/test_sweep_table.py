@@ -91,6 +91,15 @@ def test_the_table_has_a_column_for_each_axis_and_the_published_number(cells):
     assert sweep_table(made, []).columns[0].title == "cell"
 
 
+def test_runs_of_one_cell_with_different_teachers_are_told(cells):
+    one, other = ({"recipe": {"Teacher.fingerprint": name}} for name in ("a1", "b2"))
+    (alike,) = cells(("kd", {}, 0, 70.0, one), ("kd", {}, 1, 71.0, one))
+    assert not any("unlike" in note for note in sweep_table([alike], []).notes)
+    (mixed,) = cells(("kd", {}, 2, 70.0, one), ("kd", {}, 3, 71.0, other))
+    assert mixed.mixed == ("Teacher.fingerprint",)
+    assert any("unlike things" in note for note in sweep_table([mixed], []).notes)
+
+
 def test_a_run_whose_files_are_damaged_is_left_out_and_named(cells, workdir):
     given = [("kd", {}, seed, 70.0 + seed) for seed in (0, 1)]
     (whole,) = cells(*given)

@@ -87,7 +87,7 @@ def test_a_gin_file_that_was_changed_meanwhile_is_told(claim, tmp_path):
     mine.write_text("include 'gin/digits/kd.gin'\nepochs = 3\n")
     claim(base=[str(mine)])
     mine.write_text("include 'gin/digits/kd.gin'\nepochs = 4\n")
-    with pytest.raises(WorkdirError, match="its Gin files have been changed"):
+    with pytest.raises(WorkdirError, match="its Gin files, or their order, were changed"):
         claim(base=[str(mine)])
 
 
