@@ -33,6 +33,21 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group("cluster"))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Processes that slow tests start are not traced for coverage.
+
+    It takes as long again to import torch under a tracer, and the quick tests cover nearly as much.
+    """
+    slow = item.get_closest_marker("slow") is not None
+    traced = os.environ.pop("COVERAGE_PROCESS_CONFIG", None) if slow else None
+    try:
+        return (yield)
+    finally:
+        if traced is not None:
+            os.environ["COVERAGE_PROCESS_CONFIG"] = traced
+
+
 @pytest.fixture(autouse=True)
 def _clean_gin():
     gin.clear_config()
