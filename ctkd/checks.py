@@ -78,9 +78,14 @@ def fits(value: Any, annotation: Any) -> bool:
     return True
 
 
+def _by_position(origin: Any, arguments: tuple[Any, ...]) -> bool:
+    """Whether an annotation says what each item is, as tuple[str, int] does."""
+    return origin is tuple and bool(arguments) and arguments[-1] is not ...
+
+
 def _items(origin: Any, arguments: tuple[Any, ...], count: int) -> tuple[Any, ...]:
     """What is asked of each of the `count` items of a sequence."""
-    if origin is tuple and arguments and arguments[-1] is not ...:
+    if _by_position(origin, arguments):
         return arguments
     return (arguments[0] if arguments else Any,) * count
 
@@ -94,7 +99,7 @@ def _spell(annotation: Any) -> str:
         return "one of " + ", ".join(repr(choice) for choice in arguments)
     if origin is collections.abc.Callable or annotation is collections.abc.Callable:
         return "a reference to a component, such as @Name"
-    if origin is tuple and arguments and arguments[-1] is not ...:
+    if _by_position(origin, arguments):
         return f"a tuple of {', '.join(map(_spell, arguments))}"
     if origin in (collections.abc.Sequence, tuple, list):
         return f"a list of {_spell(arguments[0])}" if arguments else "a list"

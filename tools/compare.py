@@ -11,7 +11,6 @@ where the runs cannot be compared.
 
 import argparse
 import io
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import TextIO
 # The package beside this file, whatever is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from ctkd.command_line import let_go_of_output
 from ctkd.errors import ConfigError, UserError
 from ctkd.files import replacing
 from ctkd.results.comparison import Standings, compare
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.workdirs[0].endswith(".csv"):
             print(NOTE, file=sys.stderr)
     except BrokenPipeError:  # a pager or `head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        let_go_of_output()
     except (UserError, OSError) as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2

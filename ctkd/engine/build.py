@@ -97,6 +97,7 @@ def build(
     dataset: Dataset = call.component(DATASETS, "Recipe.dataset", recipe.dataset)
     own_part = getattr(kind_of(dataset), "PART", None)
     task_part = None if own_part is None else call.part(own_part)
+    offers = dataset.offers
     with seeded(seed, "objective"):
         objective = call.component(OBJECTIVES, "Method.objective", method.objective)
     if objective.needs_teacher and teacher.network is None:
@@ -105,14 +106,13 @@ def build(
             "(the macro `teacher`) to a network, such as @resnet56"
         )
     with _placed(meta), seeded(seed, "student"):
-        role = "Recipe.student"
-        student: nn.Module = call.component(MODELS, role, recipe.student, **dataset.offers)
+        student: nn.Module = call.component(MODELS, "Recipe.student", recipe.student, **offers)
     with _placed(meta or not objective.needs_teacher), seeded(seed, "teacher"):
-        network = call.component(MODELS, "Teacher.network", teacher.network, **dataset.offers)
+        network = call.component(MODELS, "Teacher.network", teacher.network, **offers)
     teacher_network = network if objective.needs_teacher else None
     with seeded(seed, "policy"):  # small enough to be built for a dry run too
         distiller = Distiller(
-            call.component(TEMPERATURES, "Method.policy", method.policy, **dataset.offers),
+            call.component(TEMPERATURES, "Method.policy", method.policy, **offers),
             call.component(SCHEDULES, "Method.schedule", method.schedule),
             objective,
             call.component(TRANSFORMS, "Method.transform", method.transform),
