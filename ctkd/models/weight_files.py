@@ -80,7 +80,7 @@ def _cached(url: str, expected: str | None) -> pathlib.Path:
     key = hashlib.sha256(url.encode()).hexdigest()[:12]
     path = pathlib.Path(torch.hub.get_dir(), "checkpoints", f"{name.stem[:40]}-{key}{name.suffix}")
     if path.is_file():
-        if expected in (None, _sha256(path)):
+        if expected is None or _sha256(path) == expected:
             return path
         logger.warning("%s has another checksum than the one given: downloaded anew", path)
     _download(url, path, expected)
