@@ -55,9 +55,9 @@ def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
         raise ConfigError("--fresh begins a run again: it goes with neither --dry_run nor evaluate")
 
     keep_freed_memory()  # before torch allocates anything
-    from ctkd.engine.console import Console  # torch takes seconds to import, --help none
     from ctkd.engine.dry_run import describe
     from ctkd.engine.job import Job, evaluate, execute
+    from ctkd.engine.output.console import Console  # torch takes seconds to import, --help none
 
     early.heed()
     job = Job(files, FLAGS.gin_param, FLAGS.workdir, FLAGS.fresh)

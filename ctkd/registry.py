@@ -237,16 +237,16 @@ _TORCHVISION = (
     "wide_resnet101_2 wide_resnet50_2"
 )
 TORCHVISION_NETWORKS = _TORCHVISION.split()
-_LARGE = dict.fromkeys((*TORCHVISION_NETWORKS, "MobileNetV1"), "ctkd.models.imagenet")
+_LARGE = dict.fromkeys((*TORCHVISION_NETWORKS, "MobileNetV1"), "ctkd.models.imagenet_networks")
 DETECTORS = {
-    f"fasterrcnn_{backbone}_fpn": "ctkd.models.detection"
+    f"fasterrcnn_{backbone}_fpn": "ctkd.models.faster_rcnn"
     for backbone in ("resnet18", "resnet50", "resnet101", "mobilenet_v2")
 }
 MODELS = Registry(
     "network",
     "recipe",
     {**SMALL_NETWORKS, **_LARGE, **DETECTORS},
-    families=dict.fromkeys(("torchvision_", "timm_"), "ctkd.models.imagenet"),
+    families=dict.fromkeys(("torchvision_", "timm_"), "ctkd.models.imagenet_networks"),
 )
 TRANSFORMS = Registry(
     "logit transform", "method", {"LogitStandardization": "ctkd.losses.transforms"}
@@ -257,7 +257,7 @@ TEMPERATURES = Registry(
     {
         "ConstantTemperature": "ctkd.temperature.constant",
         "AnnealedTemperature": "ctkd.temperature.annealed",
-        "GlobalTemperature": "ctkd.temperature.global_",
+        "GlobalTemperature": "ctkd.temperature.global_temperature",
         "InstanceTemperature": "ctkd.temperature.instance",
     },
 )

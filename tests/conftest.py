@@ -153,8 +153,8 @@ def own_images(tmp_path):
 @pytest.fixture(scope="session")
 def teacher_file(tmp_path_factory):
     """The weights of a trained digits teacher, made once for all tests."""
-    from ctkd.engine.console import Console
     from ctkd.engine.job import Job, execute
+    from ctkd.engine.output.console import Console
 
     folder = tmp_path_factory.mktemp("teacher")
     quick = ("epochs = 5", "Runtime.tensorboard = False")

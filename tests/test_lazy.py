@@ -20,7 +20,7 @@ def test_another_name_is_refused_as_python_would():
 
 
 def test_the_package_offers_the_distiller():
-    from ctkd.engine.distiller import Distiller
+    from ctkd.distiller import Distiller
 
     assert ctkd.Distiller is Distiller
     assert set(ctkd.__all__) == {"Distiller", "__version__"}

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ctkd.errors import ConfigError, UserError
 from ctkd.memory import keep_freed_memory
-from ctkd.results.tables import print_table, to_markdown
+from ctkd.results.compare.tables import print_table, to_markdown
 from tools.benchmarks.timing import Section, machine, quartiles
 
 if TYPE_CHECKING:

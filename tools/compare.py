@@ -22,13 +22,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ctkd.command_line import let_go_of_output
 from ctkd.errors import ConfigError, UserError
 from ctkd.files import replacing
-from ctkd.results.comparison import Standings, compare
-from ctkd.results.figures import save_figure
-from ctkd.results.forest import draw_differences
-from ctkd.results.runs import RunRecord, find_runs, read_run
-from ctkd.results.standings import notes, standings_table
-from ctkd.results.summaries import NOTE, read_summaries
-from ctkd.results.tables import FORMATS, print_table
+from ctkd.results.compare.methods import Standings, compare
+from ctkd.results.compare.standings import notes, standings_table
+from ctkd.results.compare.tables import FORMATS, print_table
+from ctkd.results.figures.draw_differences import draw_differences
+from ctkd.results.figures.save import save_figure
+from ctkd.results.read.runs import RunRecord, find_runs, read_run
+from ctkd.results.read.summaries import NOTE, read_summaries
 
 SUFFIXES = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".txt": "terminal"}
 

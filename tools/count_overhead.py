@@ -22,7 +22,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from ctkd.errors import ConfigError, UserError
 from ctkd.memory import keep_freed_memory
-from ctkd.results.tables import Cell, Column, Table, print_table, to_markdown
+from ctkd.results.compare.tables import Cell, Column, Table, print_table, to_markdown
 from tools.benchmarks.counts import PairCount, count_pair, split_name
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

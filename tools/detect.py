@@ -21,13 +21,13 @@ from torch import Tensor
 
 from ctkd.data.coco import COCO
 from ctkd.data.pictures import read_picture
-from ctkd.engine.build import Run
+from ctkd.engine.config.build import Run
 from ctkd.engine.device import device_of, prepare_device
 from ctkd.engine.job import Job, teacher_home
-from ctkd.engine.workdir import Workdir
+from ctkd.engine.output.workdir import Workdir
 from ctkd.errors import ConfigError, DataError, UserError
-from ctkd.models.detection import Detector
-from ctkd.models.weights import load_weights
+from ctkd.models.faster_rcnn import Detector
+from ctkd.models.weights.match import load_weights
 
 # Okabe and Ito's palette; a class has the colour of its number.
 COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")

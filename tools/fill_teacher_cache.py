@@ -25,9 +25,9 @@ from ctkd.errors import ConfigError, Interrupted, NonFiniteError, UserError
 from ctkd.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from ctkd.engine.cache_store import Array, RowStore
     from ctkd.engine.task import Viewed
-    from ctkd.engine.teacher import FrozenTeacher
+    from ctkd.engine.teacher.frozen import FrozenTeacher
+    from ctkd.engine.teacher.row_store import Array, RowStore
 
 PLAIN_LINE = 30.0  # seconds between two lines where no bar can be drawn
 BLOCK = 2**16  # places looked through at once for what is missing
@@ -73,13 +73,13 @@ def _count(text: str) -> int:
 
 
 def _fill(options: argparse.Namespace) -> None:
-    from ctkd.engine.console import Console
     from ctkd.engine.device import device_of, prepare_device
-    from ctkd.engine.distributed import World
+    from ctkd.engine.distributed.world import World
     from ctkd.engine.job import Job, trained_teacher
+    from ctkd.engine.output.console import Console
     from ctkd.engine.task import Viewed
-    from ctkd.engine.tasks import make_task
-    from ctkd.engine.teacher_setup import attach_cache, cache_root, load_teacher
+    from ctkd.engine.tasks.specs import make_task
+    from ctkd.engine.teacher.load import attach_cache, cache_root, load_teacher
 
     console = Console()
     job = Job(options.gin_file, options.gin_param, options.workdir)

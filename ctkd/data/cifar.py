@@ -26,7 +26,7 @@ from ctkd.checks import expect
 from ctkd.data.augment import CropFlip
 from ctkd.data.dataset import check_colours, place_of
 from ctkd.data.folders import read_folders
-from ctkd.data.resident import ResidentDataset, Split, Splits, take_validation
+from ctkd.data.in_memory import ResidentDataset, Split, Splits, take_validation
 from ctkd.errors import DataError
 from ctkd.locks import locked
 from ctkd.registry import DATASETS

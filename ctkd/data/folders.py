@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ctkd.data.resident import Split
+from ctkd.data.in_memory import Split
 from ctkd.errors import DataError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")

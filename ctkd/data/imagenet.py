@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from ctkd.checks import expect, finite
 from ctkd.data.dataset import check_colours, place_of
 from ctkd.data.decoding import CentreCrop, RandomCrop
-from ctkd.data.streamed import FileSplits, ImageFiles, StreamedDataset, set_aside
+from ctkd.data.from_files import FileSplits, ImageFiles, StreamedDataset, set_aside
 from ctkd.errors import DataError
 from ctkd.registry import DATASETS
 

@@ -7,20 +7,20 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ctkd.engine import config
-from ctkd.engine.build import KnownNetworks, Run, build
-from ctkd.engine.console import Console, as_text
+from ctkd.engine.config import parse as config
+from ctkd.engine.config.build import KnownNetworks, Run, build
 from ctkd.engine.device import device_of, prepare_device, to_device
-from ctkd.engine.distributed import World, joined
-from ctkd.engine.report import Summary
+from ctkd.engine.distributed.world import World, joined
+from ctkd.engine.output.console import Console, as_text
+from ctkd.engine.output.records import Summary
+from ctkd.engine.output.workdir import DATA, TEACHER, Workdir, differences, identity_of
 from ctkd.engine.task import Known, Task
-from ctkd.engine.tasks import make_task
-from ctkd.engine.teacher_setup import attach_cache, load_teacher, load_teacher_weights
+from ctkd.engine.tasks.specs import make_task
+from ctkd.engine.teacher.load import attach_cache, load_teacher, load_teacher_weights
 from ctkd.engine.train import train
-from ctkd.engine.workdir import DATA, TEACHER, Workdir, differences, identity_of
 from ctkd.errors import ConfigError
 from ctkd.memory import keep_freed_memory
-from ctkd.models.weights import load_weights
+from ctkd.models.weights.match import load_weights
 
 # Of a run's macros, those that hold for the teacher it trains as well.
 INHERITED = ("data_dir", "download", "device", "threads", "workers", "steps_per_epoch")

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctkd.engine.distiller import Outcome
+from ctkd.distiller import Outcome
 from ctkd.errors import NonFiniteError
-from ctkd.losses.groups import group_means
+from ctkd.losses.row_groups import group_means
 
 
 class Meter:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ctkd.checks import expect, finite
-from ctkd.engine.settings import PARTS
+from ctkd.engine.config.settings import PARTS
 from ctkd.errors import NonFiniteError
 
 SMALLEST_SCALE = 2.0**-20  # of a loss; it starts at 2^16 and is halved by each step passed over

@@ -5,29 +5,29 @@ import time
 import torch
 from torch import Tensor, nn
 
-from ctkd.engine import report
-from ctkd.engine.build import Run
-from ctkd.engine.checkpoint import Checkpoints
-from ctkd.engine.console import Console
+from ctkd.distiller import Outcome
+from ctkd.engine.config.build import Run
 from ctkd.engine.device import device_of, to_device
-from ctkd.engine.distiller import Outcome
-from ctkd.engine.distributed import World
-from ctkd.engine.fast import fast_step, fast_student
-from ctkd.engine.faults import faults_of_epoch, faults_of_probe, faults_of_run
-from ctkd.engine.interrupt import StopRequests
-from ctkd.engine.metrics import Meter, Trace
-from ctkd.engine.optim import Optimizer
-from ctkd.engine.probe import Probe
-from ctkd.engine.reduction import (
+from ctkd.engine.diagnostics.landscape import Probe
+from ctkd.engine.diagnostics.warnings import faults_of_epoch, faults_of_probe, faults_of_run
+from ctkd.engine.distributed.reduce import (
     average_statistics,
     merge,
     sum_over_ranks,
     synchronise_batch_norm,
 )
-from ctkd.engine.state import Moving, Progress
+from ctkd.engine.distributed.world import World
+from ctkd.engine.interrupt import StopRequests
+from ctkd.engine.metrics import Meter, Trace
+from ctkd.engine.optim import Optimizer
+from ctkd.engine.output import records as report
+from ctkd.engine.output.checkpoint import Checkpoints
+from ctkd.engine.output.console import Console
+from ctkd.engine.output.workdir import Workdir, identity_of
+from ctkd.engine.progress import Moving, Progress
+from ctkd.engine.speed.choose import fast_step, fast_student
 from ctkd.engine.task import Batch, Task, TeacherFunction
-from ctkd.engine.teacher import FrozenTeacher, autocast, judge
-from ctkd.engine.workdir import Workdir, identity_of
+from ctkd.engine.teacher.frozen import FrozenTeacher, autocast, judge
 from ctkd.errors import Interrupted, NonFiniteError
 from ctkd.seeds import seed_of
 

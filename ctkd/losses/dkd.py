@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ctkd.losses.kd import kl_rows
-from ctkd.losses.rows import (
+from ctkd.losses.per_row import (
     by_blocks,
     check_reduction,
     check_targets,

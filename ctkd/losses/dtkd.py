@@ -4,7 +4,7 @@ from torch import Tensor
 
 from ctkd.losses.kd import kd_rows, kl_rows
 from ctkd.losses.objectives import check_weights, teacher_given, warmup_share
-from ctkd.losses.rows import cross_entropy_rows, prepare_rows
+from ctkd.losses.per_row import cross_entropy_rows, prepare_rows
 from ctkd.registry import OBJECTIVES
 
 # A maximum below this counts as this. The formula divides by the sum of two maxima and makes a

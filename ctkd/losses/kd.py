@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctkd.losses.rows import (
+from ctkd.losses.per_row import (
     by_blocks,
     check_reduction,
     needs_plain_form,

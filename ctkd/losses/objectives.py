@@ -12,7 +12,7 @@ from torch import Tensor
 from ctkd.checks import expect, finite
 from ctkd.losses.dkd import dkd_terms
 from ctkd.losses.kd import kd_loss
-from ctkd.losses.rows import cross_entropy_rows
+from ctkd.losses.per_row import cross_entropy_rows
 from ctkd.registry import OBJECTIVES
 
 

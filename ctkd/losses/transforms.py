@@ -6,7 +6,7 @@ They are differentiable, so every policy and objective works with them. No trans
 from torch import Tensor
 
 from ctkd.checks import expect, finite
-from ctkd.losses.rows import check_logits, full_precision
+from ctkd.losses.per_row import check_logits, full_precision
 from ctkd.registry import TRANSFORMS
 
 

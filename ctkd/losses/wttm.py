@@ -4,7 +4,7 @@ from torch import Tensor
 
 from ctkd.losses.kd import kl_rows
 from ctkd.losses.objectives import check_weights, teacher_given
-from ctkd.losses.rows import cross_entropy_rows, prepare_rows
+from ctkd.losses.per_row import cross_entropy_rows, prepare_rows
 from ctkd.registry import OBJECTIVES
 
 

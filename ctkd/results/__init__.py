@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 from ctkd.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ctkd.results.comparison import Standings, compare
-    from ctkd.results.figures import draw_curves, draw_landscape, draw_rows, save_figures
-    from ctkd.results.forest import draw_differences
-    from ctkd.results.published import Published, lookup
-    from ctkd.results.runs import RunRecord, find_runs, read_run
-    from ctkd.results.statistics import Comparison, mean_std, paired_difference
-    from ctkd.results.summaries import read_summaries
-    from ctkd.results.tables import Column, Table
+    from ctkd.results.compare.methods import Standings, compare
+    from ctkd.results.compare.published import Published, lookup
+    from ctkd.results.compare.statistics import Comparison, mean_std, paired_difference
+    from ctkd.results.compare.tables import Column, Table
+    from ctkd.results.figures.draw_differences import draw_differences
+    from ctkd.results.figures.save import draw_curves, draw_landscape, draw_rows, save_figures
+    from ctkd.results.read.runs import RunRecord, find_runs, read_run
+    from ctkd.results.read.summaries import read_summaries
 
 __all__ = [
     "Column",

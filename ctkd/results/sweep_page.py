@@ -9,10 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ctkd.results.landscape import bounds_of, normalised_losses
-from ctkd.results.runs import RunRecord, pick
-from ctkd.results.statistics import MeanStd
-from ctkd.results.sweep_table import SweepCell, SweepRun, notes
+from ctkd.results.compare.statistics import MeanStd
+from ctkd.results.compare.sweep_table import SweepCell, SweepRun, notes
+from ctkd.results.figures.draw_landscape import bounds_of, normalised_losses
+from ctkd.results.read.runs import RunRecord, pick
 
 SCRIPTS = ("sweep_charts.js", "sweep_page.js")
 POINTS = 120  # of a curve: more are not seen at a card's size

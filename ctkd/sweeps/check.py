@@ -4,12 +4,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ctkd.engine.build import KnownNetworks, Run
+from ctkd.engine.config.build import KnownNetworks, Run
 from ctkd.engine.job import Job, teacher_job
-from ctkd.engine.workdir import identity_of
+from ctkd.engine.output.workdir import identity_of
 from ctkd.errors import ConfigError
-from ctkd.results.tables import Cell as TableCell
-from ctkd.results.tables import Column, Table
+from ctkd.results.compare.tables import Cell as TableCell
+from ctkd.results.compare.tables import Column, Table
 from ctkd.sweeps.study import Cell, Study
 
 

@@ -91,7 +91,7 @@ def _own_bindings() -> list[str]:
 
 
 def _send() -> int:
-    from ctkd.results.tables import print_table
+    from ctkd.results.compare.tables import print_table
     from ctkd.sweeps import send
     from ctkd.sweeps.check import cells_table, check, estimate
     from ctkd.sweeps.folder import saved_sweep
@@ -138,10 +138,10 @@ def _called(cluster: str) -> str:
 
 def _wait(folder: "SweepFolder", asked: set[str]) -> int:
     """Follows the cells asked for until all have ended; the report is of all there are."""
+    from ctkd.sweeps.cell_states import ACTIVE, Status, statuses
     from ctkd.sweeps.report import write_report
     from ctkd.sweeps.send import send_again
-    from ctkd.sweeps.state import ACTIVE, Status, statuses
-    from ctkd.sweeps.status import follow, new_console, view
+    from ctkd.sweeps.status_table import follow, new_console, view
 
     console = new_console()
 
@@ -163,8 +163,8 @@ def _wait(folder: "SweepFolder", asked: set[str]) -> int:
 
 
 def _look() -> int:
-    from ctkd.sweeps.state import statuses
-    from ctkd.sweeps.status import follow, new_console, view
+    from ctkd.sweeps.cell_states import statuses
+    from ctkd.sweeps.status_table import follow, new_console, view
 
     folder, console = _folder(), new_console()
     if console.is_terminal:
@@ -175,8 +175,8 @@ def _look() -> int:
 
 
 def _cancel() -> int:
+    from ctkd.sweeps.cell_states import statuses
     from ctkd.sweeps.send import cancel
-    from ctkd.sweeps.state import statuses
 
     folder = _folder()
     ended = cancel(folder)

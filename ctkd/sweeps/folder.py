@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from ctkd.errors import DataError, WorkdirError
 from ctkd.locks import locked
-from ctkd.sweeps.files import read_json, write_whole
+from ctkd.sweeps.cell_job import Task
 from ctkd.sweeps.ledger import Ledger
-from ctkd.sweeps.settings import Resources
+from ctkd.sweeps.shared_files import read_json, write_whole
 from ctkd.sweeps.study import Study
-from ctkd.sweeps.task import Task
+from ctkd.sweeps.study_settings import Resources
 
 if TYPE_CHECKING:
     from ctkd.sweeps.check import Plan

@@ -17,7 +17,7 @@ from ctkd.command_line import PACKAGE
 from ctkd.errors import ConfigError
 from ctkd.locks import is_locked
 from ctkd.sweeps.jobs import JobState
-from ctkd.sweeps.settings import Resources
+from ctkd.sweeps.study_settings import Resources
 
 PATIENCE = 20.0  # seconds from SIGTERM, at which a run saves its state, to SIGINT and SIGKILL
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ctkd.errors import WorkdirError
+from ctkd.results.compare.sweep_table import SweepRun, runs_table, sweep_cells, sweep_table
+from ctkd.results.compare.tables import to_csv
 from ctkd.results.sweep_page import sweep_page
-from ctkd.results.sweep_table import SweepRun, runs_table, sweep_cells, sweep_table
-from ctkd.results.tables import to_csv
-from ctkd.sweeps.files import write_whole
+from ctkd.sweeps.cell_states import Status, statuses
 from ctkd.sweeps.folder import SweepFolder
+from ctkd.sweeps.shared_files import write_whole
 from ctkd.sweeps.slurm import ClusterError
-from ctkd.sweeps.state import Status, statuses
 
 
 def write_report(folder: SweepFolder, found: Sequence[Status] | None = None) -> list[Path]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from ctkd.errors import ConfigError
 from ctkd.locks import is_locked
 from ctkd.sweeps import local, slurm
+from ctkd.sweeps.cell_states import ACTIVE, LOST, Status, job_states, statuses
 from ctkd.sweeps.folder import SWEEPS, SavedCell, SavedSweep, SweepFolder
-from ctkd.sweeps.state import ACTIVE, LOST, Status, job_states, statuses
 
 CANCEL_PATIENCE = 60.0  # seconds until a cancelled job is gone
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ctkd.command_line import PACKAGE
 from ctkd.errors import ConfigError, UserError
+from ctkd.sweeps.cell_job import Task
 from ctkd.sweeps.jobs import JobState, Phase
-from ctkd.sweeps.settings import Resources
-from ctkd.sweeps.task import Task
+from ctkd.sweeps.study_settings import Resources
 
 PATIENCE = 60  # seconds for a command of SLURM
 QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ctkd.engine import config
+from ctkd.engine.config import parse as config
 from ctkd.errors import ConfigError
 from ctkd.registry import COMPONENTS, gin
 from ctkd.sweeps.axes import Choice, Conditions, choices_of, holds
-from ctkd.sweeps.settings import Resources, Sweep
+from ctkd.sweeps.study_settings import Resources, Sweep
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import re
 import gin
 import pytest
 
-from ctkd.engine import config
-from ctkd.engine.build import KnownNetworks
+from ctkd.engine.config import parse as config
+from ctkd.engine.config.build import KnownNetworks
 from ctkd.engine.job import Job
 from ctkd.errors import ConfigError
-from ctkd.results.published import ALONE, PAIRS, lookup_all
+from ctkd.results.compare.published import ALONE, PAIRS, lookup_all
 
 KNOWN = KnownNetworks()  # each network is built once, and tried
 FOLDER = pathlib.Path(__file__).parents[2] / "gin" / "cifar100"

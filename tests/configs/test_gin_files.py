@@ -8,8 +8,8 @@ import shlex
 import gin
 import pytest
 
-from ctkd.engine import config
-from ctkd.engine.build import KnownNetworks
+from ctkd.engine.config import parse as config
+from ctkd.engine.config.build import KnownNetworks
 from ctkd.engine.job import Job
 from ctkd.errors import ConfigError
 from ctkd.registry import REGISTRIES

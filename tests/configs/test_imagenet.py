@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from ctkd.engine.build import KnownNetworks
+from ctkd.engine.config.build import KnownNetworks
 from ctkd.engine.job import Job
-from ctkd.results.published import lookup, lookup_all
+from ctkd.results.compare.published import lookup, lookup_all
 
 KNOWN = KnownNetworks()  # each network is built once, and tried
 FOLDER = pathlib.Path(__file__).parents[2] / "gin" / "imagenet"

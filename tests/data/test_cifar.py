@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional
 
 from ctkd.data import cifar
 from ctkd.data.cifar import CIFAR10, CIFAR100
-from ctkd.data.resident import ResidentImages
+from ctkd.data.in_memory import ResidentImages
 from ctkd.errors import ConfigError, DataError
 from ctkd.registry import DATASETS
 

@@ -5,8 +5,8 @@ import shutil
 import pytest
 import torch
 
+from ctkd.data.from_files import ImageFiles, Reader, collate, set_aside
 from ctkd.data.imagenet import ImageNet
-from ctkd.data.streamed import ImageFiles, Reader, collate, set_aside
 from ctkd.errors import ConfigError, DataError
 
 

@@ -7,10 +7,10 @@ import statistics
 
 import pytest
 
-from ctkd.results.comparison import compare
-from ctkd.results.standings import standings_table
-from ctkd.results.summaries import read_summaries
-from ctkd.results.tables import FORMATS
+from ctkd.results.compare.methods import compare
+from ctkd.results.compare.standings import standings_table
+from ctkd.results.compare.tables import FORMATS
+from ctkd.results.read.summaries import read_summaries
 
 ROOT = pathlib.Path(__file__).parents[2]
 RUNS = ROOT / "docs" / "study" / "runs.csv"

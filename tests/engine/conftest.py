@@ -8,7 +8,7 @@ import signal
 import pytest
 import torch
 
-from ctkd.engine.workdir import Workdir
+from ctkd.engine.output.workdir import Workdir
 
 
 class Folder:
@@ -75,7 +75,7 @@ def arguments(teacher_file):
 @pytest.fixture
 def train(command, arguments, tmp_path, monkeypatch):
     """Trains such a run in this process, without figures: train("ctkd", "epochs = 2") -> Folder."""
-    monkeypatch.setattr("ctkd.results.figures.save_figures", lambda record, folder: [])
+    monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
 
     def call(method, *bindings, workdir="run", status=0, flags=()):
         result = command(*arguments(method, *bindings, workdir=workdir), *flags)

@@ -75,7 +75,7 @@ def two_layers(num_classes: int, hidden: int = 16) -> nn.Module:
 DATA = '''
 import torch
 from ctkd.data.augment import CropFlip
-from ctkd.data.resident import ResidentDataset, Split, Splits
+from ctkd.data.in_memory import ResidentDataset, Split, Splits
 from ctkd.registry import DATASETS
 from ctkd.seeds import generator
 

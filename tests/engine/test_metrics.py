@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ctkd.engine.distiller import Outcome
+from ctkd.distiller import Outcome
 from ctkd.engine.metrics import Meter, Trace
 from ctkd.errors import NonFiniteError
 

@@ -39,7 +39,7 @@ def plain_network(num_classes: int) -> nn.Module:
 @pytest.fixture
 def batches(monkeypatch):
     """Records the (index, view) pairs of every step of the runs that follow."""
-    from ctkd.engine.classification import ClassificationTask
+    from ctkd.engine.tasks.images_in_memory import ClassificationTask
 
     seen = []
     real = ClassificationTask.batches

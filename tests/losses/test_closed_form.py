@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ctkd.losses import rows as rows_module
+from ctkd.losses import per_row as rows_module
 from ctkd.losses.dkd import dkd_terms, plain_dkd_rows
 from ctkd.losses.kd import kd_rows, plain_kd_rows
 

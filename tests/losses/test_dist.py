@@ -6,11 +6,11 @@ import statistics
 import pytest
 import torch
 
-from ctkd.engine.distiller import Distiller
+from ctkd.distiller import Distiller
 from ctkd.errors import ConfigError
 from ctkd.losses.dist import DIST, pearson
 from ctkd.losses.kd import kd_loss
-from ctkd.losses.rows import cross_entropy_rows
+from ctkd.losses.per_row import cross_entropy_rows
 from ctkd.registry import OBJECTIVES
 from ctkd.temperature import ConstantTemperature
 

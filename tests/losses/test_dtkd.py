@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from ctkd.adversary.schedules import ConstantLambda
-from ctkd.engine.distiller import Distiller
+from ctkd.distiller import Distiller
 from ctkd.errors import ConfigError
 from ctkd.losses.dtkd import DTKD, dtkd_temperatures
 from ctkd.losses.kd import kd_loss
-from ctkd.losses.rows import cross_entropy_rows
+from ctkd.losses.per_row import cross_entropy_rows
 from ctkd.registry import OBJECTIVES
 from ctkd.temperature import GlobalTemperature, InstanceTemperature
 

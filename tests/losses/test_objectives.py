@@ -10,7 +10,7 @@ from ctkd.errors import ConfigError
 from ctkd.losses.dkd import dkd_loss
 from ctkd.losses.kd import kd_loss
 from ctkd.losses.objectives import DKD, KD, CrossEntropy
-from ctkd.losses.rows import cross_entropy_rows
+from ctkd.losses.per_row import cross_entropy_rows
 from ctkd.registry import OBJECTIVES
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from ctkd.errors import ConfigError
 from ctkd.losses.kd import kd_loss
-from ctkd.losses.rows import cross_entropy_rows
+from ctkd.losses.per_row import cross_entropy_rows
 from ctkd.losses.wttm import WTTM, wttm_rows
 from ctkd.registry import OBJECTIVES
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ctkd.errors import DataError
-from ctkd.models.weights import fingerprint, load_weights
+from ctkd.models.weights.match import fingerprint, load_weights
 from ctkd.registry import MODELS
 
 SHARED = pathlib.Path(__file__).parents[2].parent / "shared" / "data"

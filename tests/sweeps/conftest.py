@@ -13,9 +13,9 @@ from typing import NamedTuple
 import pytest
 
 from ctkd.sweeps import command
+from ctkd.sweeps.cell_states import statuses
 from ctkd.sweeps.folder import SweepFolder
 from ctkd.sweeps.local import _command
-from ctkd.sweeps.state import statuses
 
 _spec = importlib.util.spec_from_file_location(
     "slurm_cluster", pathlib.Path(__file__).with_name("slurm_cluster.py")

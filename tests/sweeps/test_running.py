@@ -38,7 +38,7 @@ def send(launch, sweep_file, small, cluster, sent):
 @pytest.fixture(autouse=True)
 def _nothing_goes_on(tmp_path, sent, monkeypatch):
     """Whatever a test leaves running would slow the next one down; here nobody looks at figures."""
-    monkeypatch.setattr("ctkd.results.figures.save_figures", lambda record, folder: [])
+    monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
     yield
     for folder in tmp_path.glob("sweep-*"):
         if (folder / "sweep.json").exists():

@@ -47,7 +47,7 @@ def fill(tmp_path, environment, teacher_file):
 @pytest.fixture
 def losses(command, tmp_path, teacher_file, monkeypatch):
     """Trains on those digits with a setting of the cache; its losses, and what it said."""
-    monkeypatch.setattr("ctkd.results.figures.save_figures", lambda record, folder: [])
+    monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
 
     def call(cache, workdir):
         given = ["digits.train_images = 40", "batch_size = 32", "epochs = 2"]

@@ -5,7 +5,7 @@ import os
 import torch
 
 from ctkd.data.cifar import CIFAR100
-from ctkd.data.resident import Split, Splits
+from ctkd.data.in_memory import Split, Splits
 from ctkd.errors import DataError
 
 

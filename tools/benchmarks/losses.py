@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from ctkd.losses.dkd import dkd_terms, plain_dkd_rows
 from ctkd.losses.kd import kd_rows, plain_kd_rows
-from ctkd.results.tables import Column, Table
+from ctkd.results.compare.tables import Column, Table
 from tools.benchmarks.timing import Section, in_turns, quartiles, ratios
 
 ROWS, CLASSES = (64, 512, 4096, 65_536), (10, 100, 1000, 32_000)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ctkd.results.tables import Column, Table
+from ctkd.results.compare.tables import Column, Table
 from tools.benchmarks.images import MeasuredCIFAR
 from tools.benchmarks.policies import own_step
 from tools.benchmarks.step import BATCH, Ours, Pair

@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional
 
 from ctkd.data.decoding import RandomCrop
+from ctkd.data.from_files import ImageFiles, Normalisation, Reader, Samples, collate
 from ctkd.data.imagenet import ImageNet
-from ctkd.data.stream import stream
-from ctkd.data.streamed import ImageFiles, Normalisation, Reader, Samples, collate
-from ctkd.results.tables import Column, Table
+from ctkd.data.workers import stream
+from ctkd.results.compare.tables import Column, Table
 from tools.benchmarks.timing import Section, Work, in_turns, quartiles, ratios, spelled
 
 BATCH = 64

@@ -6,7 +6,7 @@ import torch
 
 from ctkd.adversary.grl import gradient_reversal
 from ctkd.engine.optim import Optimizer, SGDRecipe
-from ctkd.results.tables import Column, Table
+from ctkd.results.compare.tables import Column, Table
 from tools.benchmarks.counts import POLICIES, make_policy
 from tools.benchmarks.timing import Section, in_turns, quartiles, spelled
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ctkd.results.tables import Column, Table
+from ctkd.results.compare.tables import Column, Table
 from tools.benchmarks.timing import Section, Work, in_turns, quartiles, ratios, spelled
 
 ROOT = Path(__file__).resolve().parents[2]

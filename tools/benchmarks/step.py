@@ -11,18 +11,18 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from ctkd.engine.build import Run
-from ctkd.engine.classification import ClassificationTask
-from ctkd.engine.console import Console
+from ctkd.engine.config.build import Run
 from ctkd.engine.device import device_of
-from ctkd.engine.distributed import World
+from ctkd.engine.distributed.world import World
 from ctkd.engine.job import Job
+from ctkd.engine.output.console import Console
+from ctkd.engine.output.workdir import Workdir
 from ctkd.engine.task import Batch
-from ctkd.engine.teacher import FrozenTeacher
-from ctkd.engine.teacher_setup import attach_cache, load_teacher
+from ctkd.engine.tasks.images_in_memory import ClassificationTask
+from ctkd.engine.teacher.frozen import FrozenTeacher
+from ctkd.engine.teacher.load import attach_cache, load_teacher
 from ctkd.engine.train import Trainer
-from ctkd.engine.workdir import Workdir
-from ctkd.results.tables import Column, Table
+from ctkd.results.compare.tables import Column, Table
 from tools.benchmarks.counts import split_name
 from tools.benchmarks.images import MeasuredCIFAR
 from tools.benchmarks.plain_loop import PILImages, PlainLoop

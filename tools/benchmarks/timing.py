@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctkd.results.tables import Table
+from ctkd.results.compare.tables import Table
 
 Work = Callable[[], object]
 Seconds = dict[str, list[float]]

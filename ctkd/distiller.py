@@ -1,0 +1,216 @@
+"""The game between the student and the temperature, as a module for anybody's training loop."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ctkd.adversary.grl import gradient_reversal
+from ctkd.errors import ConfigError
+from ctkd.losses.objectives import Objective
+from ctkd.losses.row_groups import group_sums
+
+Schedule = Callable[[float], float]
+Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Outcome(NamedTuple):
+    """What a call of the Distiller gives.
+
+    Attributes:
+        loss: 0-d, to call `backward` on.
+        terms: the terms' means over the step's rows, detached and without their weights.
+        temperature: 0-d or [N, 1], detached; None without a teacher.
+        groups: sums over the rows of each group, over the step's rows; see `group_sums`.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    temperature: Tensor | None
+    groups: dict[str, Tensor] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
+
+
+class Distiller(nn.Module):
+    """min over the student, max over the temperature, of Σ weight · term / rows.
+
+    The logits pass through `transform`; `policy` gives the temperature T; a learned T passes
+    through gradient reversal of strength λ = `schedule(position)`, so that one optimizer that
+    descends for the student ascends for the policy (CTKD, Li et al. 2023, equations 4 to 8);
+    `objective` gives the per-row losses.
+
+    `distiller.parameters()` are the policy's, and those of an objective or a transform that learns
+    something itself (`helpers`): give them to the optimizer beside the student's, the policy's
+    without weight decay, which would pull T to the middle of its range.
+
+    Attributes:
+        learned: whether the policy plays against the student.
+        bounds: (lower, upper) of a bounded T, or None.
+    """
+
+    def __init__(
+        self,
+        policy: nn.Module | None,
+        schedule: Schedule | None,
+        objective: Objective,
+        transform: Transform | None = None,
+    ) -> None:
+        """Composes the parts; `policy` and `schedule` are None where nothing is distilled.
+
+        Raises:
+            ConfigError: a learned policy without a schedule of λ, a schedule without a learned
+                policy, an objective that needs a teacher without a policy, or a policy or transform
+                beside one that needs none.
+        """
+        super().__init__()
+        self.learned: bool = bool(getattr(policy, "learned", False))
+        self.bounds: tuple[float, float] | None = getattr(policy, "bounds", None)
+        if objective.needs_teacher and policy is None:
+            name = type(objective).__name__
+            raise ConfigError(
+                f"the objective {name} compares logits: it needs a temperature policy"
+            )
+        if not objective.needs_teacher and (policy is not None or transform is not None):
+            name, part = type(objective).__name__, "temperature" if policy else "transform"
+            raise ConfigError(f"{name} uses no teacher and so no {part}")
+        if self.learned and schedule is None:
+            raise ConfigError("a learned temperature needs a schedule of λ, such as CosineLambda")
+        if schedule is not None and not self.learned:
+            raise ConfigError("a schedule of λ works on a learned temperature only")
+        self.policy, self.schedule = policy, schedule
+        self.objective, self.transform = objective, transform
+        # What changes from step to step lives in 0-d tensors on the device, so that a captured
+        # step sees it move.
+        self.register_buffer("lambda_", torch.zeros(()), persistent=False)
+        self.register_buffer("progress", torch.zeros(()), persistent=False)
+        for term, weight in objective.weights(0.0).items():
+            self.register_buffer(f"weight_{term}", torch.tensor(weight), persistent=False)
+        self._placed = False
+
+    @property
+    def helpers(self) -> list[nn.Module]:
+        """The objective and the transform, where they are modules: what they learn descends."""
+        return [part for part in (self.objective, self.transform) if isinstance(part, nn.Module)]
+
+    def at(self, position: float, progress: float = 0.0) -> None:
+        """Sets λ and the weights for a place in the recipe.
+
+        Args:
+            position: done epochs of the published recipe, what schedules and warm-ups refer to.
+            progress: done share of the whole run, in [0, 1], what an annealed T refers to.
+
+        Raises:
+            ConfigError: the schedule gives a negative λ; the reversal does the negation.
+        """
+        if self.schedule is not None:
+            strength = self.schedule(position)
+            if not strength >= 0:
+                name = type(self.schedule).__name__
+                raise ConfigError(
+                    f"{name} gives λ = {strength} at position {position}: expected λ >= 0 "
+                    "(the gradient reversal negates, once)"
+                )
+            self._buffer("lambda_").fill_(strength)
+        self._buffer("progress").fill_(progress)
+        for term, weight in self.objective.weights(position).items():
+            self._buffer(f"weight_{term}").fill_(weight)
+        self._placed = True
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor | None,
+        targets: Tensor,
+        *,
+        position: float | None = None,
+        progress: float = 0.0,
+        total_rows: int | None = None,
+        other_losses: dict[str, Tensor] | None = None,
+        groups: Tensor | None = None,
+        group_names: Sequence[str] = (),
+        row_weights: Tensor | None = None,
+    ) -> Outcome:
+        """The step's loss, or this part's share of it.
+
+        Args:
+            student_logits, teacher_logits: [N, C]; the teacher's None where nothing is distilled.
+            targets: [N].
+            position, progress: as in `at`; without a position the last call of `at` holds.
+            total_rows: the rows of the whole step, where this is a part of it (default N).
+            other_losses: scalars of this part that ride along with weight 1.
+            groups, group_names: [N] and what its numbers mean: groups of rows to be told apart.
+            row_weights: [N], what a row counts for in the loss; the terms told of are plain means.
+
+        Raises:
+            ValueError: no position was ever given.
+        """
+        if position is not None:
+            self.at(position, progress)
+        if not self._placed:
+            raise ValueError("Distiller: pass position=<done epochs>, or call at(position) before")
+        terms, temperature = self.terms(student_logits, teacher_logits, targets)
+        rows = len(targets)
+        share = rows / (total_rows or rows)
+
+        def mean(term: Tensor) -> Tensor:
+            # A term that is already a mean over the part counts by the part's share of the rows.
+            return term * share if term.dim() == 0 else term.sum() / (total_rows or rows)
+
+        means = {name: mean(term) for name, term in terms.items()}
+        counted = means
+        if row_weights is not None:
+            counted = {name: mean(term) for name, term in weigh(terms, row_weights).items()}
+        loss = torch.stack([self._buffer(f"weight_{k}") * m for k, m in counted.items()]).sum()
+        for name, value in (other_losses or {}).items():
+            means[name] = value * share
+            loss = loss + means[name]
+        detached = {name: mean.detach() for name, mean in means.items()}
+        told: dict[str, Tensor] = {}
+        if groups is not None:
+            values = dict(terms)
+            if temperature is not None:
+                values["temperature"] = temperature.detach().reshape(-1).expand(rows)
+            told = group_sums(values, groups, group_names, total_rows or rows)
+        temperature = None if temperature is None else temperature.detach()
+        return Outcome(loss, detached, temperature, told)
+
+    def terms(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor | None,
+        targets: Tensor,
+        temperature: Tensor | None = None,
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """The per-row terms and the temperature they were taken at.
+
+        A `temperature` passed in stands in place of the policy's and is not reversed: so the
+        instrument asks for L(T).
+        """
+        student, teacher = student_logits, teacher_logits
+        if self.policy is not None:
+            if teacher is None:
+                raise ValueError(
+                    "this objective compares the student with a teacher: got no logits"
+                )
+            if self.transform is not None:
+                student, teacher = self.transform(student, teacher)
+            if temperature is None:
+                temperature = self.policy(student, teacher, self._buffer("progress"))
+                if self.learned:
+                    temperature = gradient_reversal(temperature, self._buffer("lambda_"))
+        terms = self.objective(student, teacher, targets, temperature, student_logits)
+        return terms, temperature
+
+    def weighted(self, terms: dict[str, Tensor]) -> Tensor:
+        """Σ weight · mean of the term over its rows, with the weights in force."""
+        return torch.stack([self._buffer(f"weight_{k}") * v.mean() for k, v in terms.items()]).sum()
+
+    def _buffer(self, name: str) -> Tensor:
+        return self.get_buffer(name)
+
+
+def weigh(terms: dict[str, Tensor], row_weights: Tensor | None) -> dict[str, Tensor]:
+    """The terms with each row times its weight; a term that is not made of rows as it is."""
+    if row_weights is None:
+        return terms
+    return {k: term * row_weights if term.dim() else term for k, term in terms.items()}

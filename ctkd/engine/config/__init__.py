@@ -1,0 +1,1 @@
+"""From Gin files to one built `Run`: parse, settings, build, compatibility, identity."""

@@ -1,0 +1,208 @@
+"""What a run is made of, in four sets: method, recipe, seed, runtime. All of it comes from Gin.
+
+Resuming needs the first three sets equal, comparing needs equal recipes, and the fourth hinders
+neither. The components are references (`@GlobalTemperature`): `build` calls each exactly once.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ctkd.checks import expect, finite
+from ctkd.registry import Registry
+
+Factory = Callable[..., Any]
+DEVICE = re.compile(r"auto|(cpu|cuda)(:\d+)?")
+PARTS = Registry("engine part", "recipe", {"Proposals": "ctkd.engine.tasks.proposals"})
+
+
+@PARTS.register(settings="method")
+@dataclass(frozen=True)
+class Method:
+    """What is compared: how the student is taught.
+
+    Attributes:
+        objective: what is minimised; without it there is no run.
+        policy: the temperature; None where nothing is distilled.
+        schedule: λ, the strength of the gradient reversal; for learned policies.
+        transform: of both logits, before everything else; None for none.
+    """
+
+    objective: Factory | None = None
+    policy: Factory | None = None
+    schedule: Factory | None = None
+    transform: Factory | None = None
+
+    def __post_init__(self) -> None:
+        expect(self.objective is not None, "Method", "objective", None, "an objective, such as @KD")
+
+
+@PARTS.register
+@dataclass(frozen=True)
+class Recipe:
+    """What methods have in common when they are compared.
+
+    Attributes:
+        dataset, student: components.
+        epochs: how long to train.
+        recipe_epochs: the epochs that the schedules' numbers refer to; None for `epochs`. A run of
+            24 epochs of a recipe of 240 passes through all its schedules ten times as fast.
+        batch_size: of a whole step, all ranks and accumulated parts together.
+        steps_per_epoch: a cut for trying things out; None for the whole data set.
+        eval_every: in epochs; the last epoch is always evaluated.
+        sync_batch_norm: whether batch normalisations take the statistics of all ranks' rows, so
+            that a run does not depend on how many share it. Published recipes for several GPUs
+            take each rank's own, which is faster.
+    """
+
+    dataset: Factory | None = None
+    student: Factory | None = None
+    epochs: int = 240
+    recipe_epochs: int | None = None
+    batch_size: int = 64
+    steps_per_epoch: int | None = None
+    eval_every: int = 1
+    sync_batch_norm: bool = True
+
+    def __post_init__(self) -> None:
+        expect(self.dataset is not None, "Recipe", "dataset", None, "a data set, such as @digits")
+        expect(self.student is not None, "Recipe", "student", None, "a network, such as @resnet20")
+        for name in ("epochs", "recipe_epochs", "batch_size", "steps_per_epoch", "eval_every"):
+            value = getattr(self, name)
+            optional = name in ("recipe_epochs", "steps_per_epoch")
+            expected = "None or a number of 1 or more" if optional else "a number of 1 or more"
+            expect((optional and value is None) or value >= 1, "Recipe", name, value, expected)
+
+    def position(self, step: int, steps_per_epoch: int) -> float:
+        """The place in the published recipe, in its epochs, after `step` steps.
+
+        One correctly rounded division, so that a whole epoch is a whole number.
+        """
+        return step * (self.recipe_epochs or self.epochs) / (steps_per_epoch * self.epochs)
+
+
+@PARTS.register(runtime=("weights", "floor", "claimed"))
+@dataclass(frozen=True)
+class Teacher:
+    """Where the frozen teacher comes from.
+
+    Attributes:
+        network: a component; None in a run whose objective needs no teacher.
+        weights: a file, a URL or the name of torchvision's weights; None where `run` trains it.
+        run: the Gin file that trains it, once, stored beside the work directories.
+        floor: the test accuracy in percent below which the run is refused; None for no floor.
+        claimed: the published accuracy in percent, for the summary; None where there is none.
+        rows: "float16" rounds its logits to 16 bits, which halves the cache of them; inexact, and
+            therefore part of the recipe.
+    """
+
+    network: Factory | None = None
+    weights: str | None = None
+    run: str | None = None
+    floor: float | None = None
+    claimed: float | None = None
+    rows: Literal["float32", "float16"] = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("floor", "claimed"):
+            value = getattr(self, name)
+            expected = "None or an accuracy in percent"
+            expect(value is None or 0 <= value <= 100, "Teacher", name, value, expected)
+
+
+@PARTS.register(settings="seed")
+@dataclass(frozen=True)
+class Seed:
+    """The one seed; runs that share it share order, views and first weights."""
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        expect(self.seed >= 0, "Seed", "seed", self.seed, "a whole number of 0 or more")
+
+
+@PARTS.register(settings="runtime")
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how a run is carried out.
+
+    Attributes:
+        name: the method's label in tables; by default the first Gin file's.
+        device: "auto" takes a GPU where there is one.
+        precision: of the networks; the losses are always in float32. With float16 the loss is
+            scaled for its gradients' sake, and a step whose gradients overflow is passed over.
+        compile: whether the networks are compiled by torch.compile; "auto" compiles the teacher,
+            and on a GPU the student too, unless steps_per_epoch leaves too few steps for it.
+        cuda_graph: whether a GPU captures the whole step once and then replays it.
+        threads: for computing on a CPU; None leaves torch's own choice.
+        workers: processes that load data, for data sets that need them.
+        accumulate: parts in which a step is computed, to save memory.
+        checkpoint_steps: steps between checkpoints; they are also taken after every epoch.
+        keep_checkpoints: how many of the newest stay.
+        teachers_dir: where trained teachers are shared; None for beside the work directory.
+        teacher_cache: the folder in which teachers' rows are remembered for all runs, exactly;
+            "auto" for one beside the images (see `teacher_setup.cache_root`), None for none.
+        teacher_cache_gb: what that folder may take on the disk; then nothing more is added.
+        tensorboard: whether to write TensorBoard's events.
+    """
+
+    name: str | None = None
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    compile: bool | Literal["auto"] = False
+    cuda_graph: bool = False
+    threads: int | None = None
+    workers: int = 0
+    accumulate: int = 1
+    checkpoint_steps: int = 1000
+    keep_checkpoints: int = 2
+    teachers_dir: str | None = None
+    teacher_cache: str | None = "auto"
+    teacher_cache_gb: float = 16.0
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("accumulate", "checkpoint_steps", "keep_checkpoints"):
+            value = getattr(self, name)
+            expect(value >= 1, "Runtime", name, value, "a number of 1 or more")
+        expect(self.workers >= 0, "Runtime", "workers", self.workers, "a number of 0 or more")
+        fine = DEVICE.fullmatch(self.device) is not None
+        expect(fine, "Runtime", "device", self.device, "auto, cpu, cuda or cuda:N")
+        fine = self.threads is None or self.threads >= 1
+        expect(fine, "Runtime", "threads", self.threads, "None or a number of 1 or more")
+        size, expected = self.teacher_cache_gb, "a number of gigabytes above 0"
+        expect(size > 0 and finite(size), "Runtime", "teacher_cache_gb", size, expected)
+
+
+@PARTS.register(settings="runtime")
+@dataclass(frozen=True)
+class Instrument:
+    """What is recorded of the temperature; none of it changes the training.
+
+    Attributes:
+        probe_size: samples of the fixed batch on which L(T) is measured at every evaluation.
+        low, high, points: the grid of temperatures, equally spaced in log T.
+        trace_epochs: the first epochs, in which T is recorded at every step.
+    """
+
+    probe_size: int = 256
+    low: float = 0.5
+    high: float = 40.0
+    points: int = 65
+    trace_epochs: int = 10
+
+    def __post_init__(self) -> None:
+        expect(self.probe_size >= 2, "Instrument", "probe_size", self.probe_size, "2 or more")
+        expect(self.points >= 5, "Instrument", "points", self.points, "5 or more")
+        expect(self.trace_epochs >= 0, "Instrument", "trace_epochs", self.trace_epochs, "0 or more")
+        expect(self.low > 0, "Instrument", "low", self.low, "a temperature above 0")
+        fine = finite(self.high) and self.high > self.low
+        expect(fine, "Instrument", "high", self.high, f"a temperature above the low {self.low}")
+
+
+def spell(value: Any) -> Any:
+    """A setting as JSON holds it: components by name, sequences as lists."""
+    if callable(value):
+        return f"@{getattr(value, '__name__', value)}"
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value

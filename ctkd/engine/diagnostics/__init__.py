@@ -1,0 +1,1 @@
+"""The landscape L(T) and the warnings of a run."""

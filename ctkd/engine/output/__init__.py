@@ -1,0 +1,1 @@
+"""What a run writes: work directory, checkpoints, records, TensorBoard events, console."""

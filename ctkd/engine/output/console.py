@@ -1,0 +1,163 @@
+"""What a user sees: a live view on a terminal, one plain line an epoch in a log."""
+
+import contextlib
+import re
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console as RichConsole
+from rich.progress import (
+    BarColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ctkd.engine.config.build import Run
+    from ctkd.engine.metrics import Meter
+    from ctkd.engine.output.workdir import Workdir
+    from ctkd.engine.progress import Progress
+    from ctkd.engine.task import Task
+
+WAIT_SHOWN = 0.05  # share of the training time; less is no news
+REFRESH = 0.5  # seconds between two looks at the device's accumulators
+PERCENT = re.compile(r"(.*[_/])?(top\d+|a[pr]\d*|claimed)([_/].*)?")  # metrics told in percent
+
+
+def as_text(name: str, value: float) -> str:
+    """A metric's or a summary's number, with its unit if that is percent."""
+    return f"{value:.2f} %" if PERCENT.fullmatch(name) else f"{value:.4g}"
+
+
+class Console:
+    """Speaks to standard output; warns on standard error or, while a live view is up, above it."""
+
+    def __init__(self, prefix: str = "", quiet: bool = False) -> None:
+        """`prefix` opens every line: what is being trained, where that is not the run itself.
+
+        A `quiet` console says nothing: that of a rank for which another one speaks.
+        """
+        self._out = RichConsole(soft_wrap=True, highlight=False, markup=False, quiet=quiet)
+        self._errors = RichConsole(
+            stderr=True, soft_wrap=True, highlight=False, markup=False, quiet=quiet
+        )
+        self._prefix = prefix
+        self._bars: Bars | None = None
+        self._looked = 0.0
+        self._said: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self._out.print(self._prefix + text)
+        sys.stdout.flush()
+
+    def warn(self, text: str) -> None:
+        """One line on standard error, once however often it is said."""
+        if text not in self._said:
+            self._said.add(text)
+            console = self._out if self._bars is not None else self._errors
+            console.print(f"{self._prefix}warning: {text}", style="yellow")
+
+    @contextlib.contextmanager
+    def live(self, run: "Run", task: "Task") -> Iterator[None]:
+        """On a terminal, a view of two bars and the newest numbers while inside."""
+        if self._out.quiet or not self._out.is_terminal:
+            yield
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+        )
+        self._bars = Bars(*columns, console=self._out, transient=True)
+        self._per_epoch, self._primary = task.steps_per_epoch, task.primary
+        total = run.recipe.epochs * task.steps_per_epoch
+        self._run_bar = self._bars.add_task(f"{self._prefix}{run.name}", total=total, numbers="")
+        self._epoch_bar = self._bars.add_task("epoch", total=task.steps_per_epoch, numbers="")
+        try:
+            with self._bars:
+                yield
+        finally:
+            self._bars = None
+
+    def step(
+        self, progress: "Progress", meter: "Meter", rate: float, lambda_: "Tensor | None"
+    ) -> None:
+        """Shows a step on the live view, now and then: each look waits for the device."""
+        if self._bars is None or time.monotonic() - self._looked < REFRESH:
+            return
+        self._looked = time.monotonic()
+        measured = meter.read()
+        numbers = {name: f"{measured[name]:.3f}" for name in meter.losses}
+        if "temperature" in measured:
+            numbers["T"] = f"{measured['temperature']:.2f}"
+        if lambda_ is not None:
+            numbers["λ"] = f"{lambda_.item():.3f}"
+        numbers["lr"] = f"{rate:.2g}"
+        epoch, done = divmod(progress.steps - 1, self._per_epoch)
+        seconds, best = progress.train_seconds, progress.best
+        run_numbers = [f"{progress.timed_images / seconds:.0f} images/s"] if seconds else []
+        if best:
+            value = as_text(self._primary, best["best"])
+            run_numbers.append(f"best {value} (epoch {best['best_epoch']:.0f})")
+        self._bars.update(self._run_bar, completed=progress.steps, numbers="  ".join(run_numbers))
+        self._bars.update(
+            self._epoch_bar,
+            completed=done + 1,
+            description=f"epoch {epoch + 1}",
+            numbers=" ".join(f"{name} {value}" for name, value in numbers.items()),
+        )
+
+    def teacher(self, run: "Run", metrics: dict[str, float]) -> None:
+        """The teacher's measured accuracy, beside the claimed one."""
+        if metrics:
+            name, value = next(iter(metrics.items()))
+            claimed = run.teacher.claimed
+            claim = "" if claimed is None else f" (claimed {claimed:.2f})"
+            self.say(f"teacher: {name.removeprefix('teacher_')} {as_text(name, value)}{claim}")
+
+    def epoch(self, record: dict[str, Any], epochs: int, task: "Task") -> None:
+        """One plain line."""
+        parts = [f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"]
+        labels = getattr(task, "labels", {task.primary: task.primary})
+        if record.get("train_loss") is not None:
+            parts.append(f"loss {record['train_loss']:.4f}")
+        for key, label in labels.items():
+            if record.get(key) is not None:
+                parts.append(f"{label} {as_text(key, record[key])}")
+        for key, label in (("temperature", "T"), ("t_star", "T*"), ("lambda", "λ"), ("lr", "lr")):
+            if record.get(key) is not None:
+                parts.append(f"{label} {record[key]:.3g}")
+        if record.get("images_per_s"):
+            parts.append(f"{record['images_per_s']:.0f} images/s")
+        if (record.get("data_wait") or 0) >= WAIT_SHOWN:
+            parts.append(f"waiting for data {record['data_wait']:.0%}")
+        if record.get("bad_images"):
+            parts.append(f"bad images {record['bad_images']}")
+        self.say("  ".join(parts))
+
+    def summary(self, summary: dict[str, Any], workdir: "Workdir") -> None:
+        """A table of a finished run, and where its files are."""
+        table = Table(
+            title=f"{self._prefix}{summary['name']}", show_header=False, title_justify="left"
+        )
+        for name, value in summary.items():
+            if value is not None and name not in ("finished", "name", "primary"):
+                text = as_text(name, value) if isinstance(value, float) else str(value)
+                table.add_row(name.replace("_", " "), Text(text, justify="right"))
+        self._out.print(table)
+        for path in sorted(workdir.path.iterdir()):
+            if not path.name.startswith("."):
+                self.say(str(path))

@@ -1,0 +1,1 @@
+"""Faster forms of a step: torch.compile and CUDA graphs."""

@@ -1,0 +1,86 @@
+"""A whole step as one CUDA graph: views, teacher, student, loss, reversal, backward, optimizer.
+
+A small network's step is some thousand kernels of a few microseconds, and a GPU waits for the
+processor that launches them; a captured step is launched at once. What changes from step to step
+(λ, learning rate, weights, indices, views) lies in tensors that a replay reads anew; metrics are
+accumulated outside.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ctkd.distiller import Outcome
+from ctkd.engine.task import Batch, TeacherFunction, Viewed
+
+WARM_UP = 3  # steps taken as usual before the capture: libraries set themselves up in them
+Norms = tuple[Tensor, Tensor]
+Step = Callable[[Batch, TeacherFunction | None], tuple[Outcome, Norms]]
+
+
+class GraphedStep:
+    """Takes steps as `step` does, whole batches by replaying a capture of it.
+
+    The first steps and an epoch's short last batch are taken as usual. The steps are all real: none
+    is taken for the capture's sake. What a replay returns is overwritten by the next.
+    """
+
+    def __init__(self, step: Step, samples: Viewed, size: int, device: torch.device) -> None:
+        """Captures nothing yet; `size` is that of a whole batch."""
+        self._step, self._samples, self._size, self._device = step, samples, size, device
+        self._indices = torch.zeros(size, dtype=torch.int64, device=device)
+        self._views = torch.zeros_like(self._indices)
+        self._rows: Tensor | None = None  # the teacher's, where they are looked up
+        self._given_rows = 0  # of them, to the parts of the step that is being captured
+        self._side: torch.cuda.Stream | None = None
+        self._warm = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._taken: tuple[Outcome, Norms] | None = None
+
+    def __call__(self, batch: Batch, teacher: TeacherFunction | None) -> tuple[Outcome, Norms]:
+        """The step's outcome and gradient norms."""
+        if len(batch.indices) != self._size or self._warm < WARM_UP:
+            self._warm += 1
+            return self._as_usual(batch, teacher)
+        self._indices.copy_(batch.indices, non_blocking=True)
+        self._views.copy_(batch.views, non_blocking=True)
+        remembered = getattr(teacher, "cache", None) is not None
+        if remembered and teacher is not None:
+            rows = teacher(batch)
+            self._rows = torch.empty_like(rows) if self._rows is None else self._rows
+            self._rows.copy_(rows)
+        if self._graph is None:
+            self._capture(self._given if remembered else teacher)
+        assert self._graph is not None
+        assert self._taken is not None
+        self._graph.replay()
+        return self._taken
+
+    def _given(self, batch: Batch) -> Tensor:
+        """The teacher's rows, looked up before the replay, for the next part of the batch."""
+        assert self._rows is not None
+        start, self._given_rows = self._given_rows, self._given_rows + len(batch.indices)
+        return self._rows[start : self._given_rows]
+
+    def _as_usual(self, batch: Batch, teacher: TeacherFunction | None) -> tuple[Outcome, Norms]:
+        """On a stream of its own, so that nothing of it is tied to the default stream."""
+        if self._side is None:
+            self._side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        current = torch.cuda.current_stream()
+        self._side.wait_stream(current)
+        with torch.cuda.stream(self._side):
+            taken = self._step(batch, teacher)
+        current.wait_stream(self._side)
+        return taken
+
+    def _capture(self, teacher: TeacherFunction | None) -> None:
+        """Records the step; nothing is computed by that."""
+        graph = torch.cuda.CUDAGraph()
+        self._given_rows = 0
+        with torch.cuda.graph(graph):
+            batch = self._samples.batch_of(self._indices, self._views)
+            outcome, norms = self._step(batch, teacher)
+        # Without what backward needs, which would tie later steps to the capture's stream.
+        self._taken = outcome._replace(loss=outcome.loss.detach()), norms
+        self._graph = graph

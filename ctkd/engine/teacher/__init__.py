@@ -1,0 +1,1 @@
+"""The frozen teacher: its weights, its folded network, and the cache of its rows."""

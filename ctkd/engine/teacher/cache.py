@@ -1,0 +1,219 @@
+"""The teacher's rows, remembered per (image, view): exact, on disk, shared by a machine's runs.
+
+Views are discrete, so a teacher sees the same pixels again and again, and its logits need computing
+once. They are the very bits that it would compute now: a cache belongs to one teacher, one set of
+images and one way of computing, which are spelled out in its `key.json` and hashed into its name;
+anything else is another folder. Where the disk fails, rows are computed as without it.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctkd.engine.output.checkpoint import write_text
+from ctkd.engine.task import Batch, Viewed
+from ctkd.engine.teacher.row_store import Array, RowStore
+from ctkd.errors import WorkdirError
+
+FORMAT = 1  # of the folder and of what the key means
+AHEAD = 64  # batches to look ahead, for rows to fill a batch with that is not wholly missing
+Key = dict[str, Any]
+
+
+class Compute(Protocol):
+    """A teacher: logits [B, C], float32, computed in calls of one size."""
+
+    batch_size: int | None
+
+    def compute(self, inputs: Tensor) -> Tensor:
+        """Logits of inputs."""
+
+
+def numerics(device: torch.device) -> Key:
+    """What decides the last bits of a float32 computation on this machine, as far as torch says."""
+    if device.type == "cuda":
+        cudnn = torch.backends.cudnn
+        flags: list[object] = [
+            str(torch.version.cuda),
+            cudnn.allow_tf32,
+            cudnn.benchmark,
+            cudnn.deterministic,
+        ]
+        processor = torch.cuda.get_device_name(device)
+    else:
+        flags = [torch.backends.mkldnn.enabled, os.environ.get("ONEDNN_MAX_CPU_ISA")]
+        processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return {
+        "torch": torch.__version__,
+        "device": device.type,
+        "processor": processor,
+        "threads": None if device.type == "cuda" else torch.get_num_threads(),
+        "matmul": torch.get_float32_matmul_precision(),
+        "flags": flags,
+    }
+
+
+class TeacherCache:
+    """Looks a teacher's rows up, computes what is missing, and keeps it."""
+
+    def __init__(
+        self,
+        store: RowStore,
+        teacher: Compute,
+        samples: Viewed,
+        device: torch.device,
+        table: Tensor | None = None,
+    ) -> None:
+        """See `open_cache`. A `table` on the device holds all rows: nothing is read from disk."""
+        self._device = device
+        self.store, self._teacher, self._samples = store, teacher, samples
+        self._table = table
+        self._ready: dict[int, Array] = {}  # computed ahead, and not on the disk
+        self.hits = self.misses = 0
+
+    def told(self) -> str:
+        """Where the rows that this process asked for came from, the probe's included."""
+        damaged = f"; {self.store.damaged:,} were damaged on the disk" if self.store.damaged else ""
+        counts = f"{self.hits:,} remembered, {self.misses:,} computed"
+        return f"teacher's rows, in this process: {counts}{damaged}"
+
+    def rows(self, batch: Batch) -> Tensor:
+        """Logits [B, C] of a batch, float32, on the device."""
+        places = self._places(batch.indices, batch.views)
+        if self._table is not None:
+            self.hits += len(places)
+            return self._table[torch.from_numpy(places).to(self._table.device, non_blocking=True)]
+        found, rows = self._read(places)
+        self.hits, self.misses = self.hits + int(found.sum()), self.misses + int((~found).sum())
+        if not found.all():
+            rows[~found] = self._compute(batch, ~found, places)
+        return torch.from_numpy(rows).to(self._device, non_blocking=True)
+
+    def _places(self, indices: Tensor, views: Tensor) -> Array:
+        places: Array = (indices * self._samples.views + views).cpu().numpy()
+        return places
+
+    def _read(self, places: Array) -> tuple[Array, Array]:
+        found, rows = self.store.read(places)
+        if self._ready:
+            for k in np.flatnonzero(~found):
+                row = self._ready.pop(int(places[k]), None)
+                if row is not None:
+                    found[k], rows[k] = True, row
+        return found, rows
+
+    def _compute(self, batch: Batch, missing: Array, places: Array) -> Array:
+        """The missing rows of a batch.
+
+        The teacher computes whole batches in any case, since a row's bits could depend on the
+        batch's size. Free places in it are given to rows that later batches of the epoch will ask
+        for, so that what is computed is what is missing, however the misses are spread.
+        """
+        size = self._teacher.batch_size or len(places)
+        here = torch.from_numpy(np.flatnonzero(missing))
+        inputs = batch.inputs[here.to(batch.inputs.device)]
+        ahead = self._ahead(batch, free=-len(here) % size, known=set(places.tolist()))
+        if len(ahead):
+            views = self._samples.views
+            later = self._samples.batch_of(
+                torch.from_numpy(ahead // views), torch.from_numpy(ahead % views)
+            )
+            inputs = torch.cat([inputs, later.inputs])
+        rows: Array = self._teacher.compute(inputs).cpu().numpy()
+        self.store.write(np.concatenate([places[missing], ahead]), rows)
+        count = len(here)
+        if not self.store.writable:
+            self._ready.update(zip(ahead.tolist(), rows[count:], strict=True))
+        return rows[:count]
+
+    def _ahead(self, batch: Batch, free: int, known: set[int]) -> Array:
+        """Up to `free` places that later batches need and nobody has computed."""
+        if not free or batch.coming is None:
+            return np.zeros(0, np.int64)
+        horizon = AHEAD * (self._teacher.batch_size or 1)
+        coming = self._places(*(tensor[:horizon] for tensor in batch.coming))
+        absent = coming[~self.store.present(coming)].tolist()
+        fresh = [k for k in dict.fromkeys(absent) if k not in known and k not in self._ready]
+        return np.array(fresh[:free], np.int64)
+
+    def agrees(self) -> bool:
+        """Whether rows that are there are what the teacher computes now, bit by bit.
+
+        A batch of them is computed anew: the last guard against whatever the key does not know of,
+        such as a network whose code was changed.
+        """
+        size = self._teacher.batch_size or 64
+        places = self.store.some(size)
+        found, rows = self.store.read(places)
+        if not found.any():
+            return True
+        views = self._samples.views
+        indices, which = torch.from_numpy(places // views), torch.from_numpy(places % views)
+        fresh = self._teacher.compute(self._samples.batch_of(indices, which).inputs)
+        same: bool = np.array_equal(fresh.cpu().numpy()[found], rows[found])
+        return same
+
+
+def open_cache(
+    root: pathlib.Path,
+    key: Key,
+    teacher: Compute,
+    samples: Viewed,
+    *,
+    dtype: str,
+    limit: int,
+    device: torch.device,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+    only_whole: bool = False,
+) -> TeacherCache | None:
+    """The cache below `root` that belongs to `key`; None, with a warning, where there can be none.
+
+    Args:
+        root: the folder of all caches.
+        key: of the teacher; that of the samples and of the numerics are added to it.
+        dtype: that the rows are kept in.
+        limit: bytes that `root` may come to hold.
+        device: a GPU has a whole cache in its memory; of one that is not whole, rows are copied.
+        say, warn: are told what is found, and what goes wrong.
+        only_whole: whether a cache that lacks rows, or does not exist, is left alone.
+    """
+    whole = {**key, **samples.data_key(), **numerics(device), "rows": dtype, "format": FORMAT}
+    text = json.dumps(whole, indent=1, sort_keys=True) + "\n"
+    folder = root / hashlib.sha256(text.encode()).hexdigest()[:16]
+    count = samples.samples * samples.views
+    if only_whole and not folder.is_dir():
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        written = folder / "key.json"
+        if not written.exists():
+            write_text(written, text)
+        if written.read_text() != text:
+            raise WorkdirError(f"{written} is damaged: delete the folder")
+        store = RowStore(folder, count, samples.num_classes, dtype, limit, warn)
+    except (OSError, WorkdirError) as error:
+        warn(f"no teacher cache: {error}; the teacher's rows are computed")
+        return None
+    share = store.share()
+    if only_whole and share < 1.0:
+        return None
+    cache = TeacherCache(store, teacher, samples, device)
+    if not cache.agrees():
+        warn(
+            f"{folder} holds other rows than this teacher computes: it is not used; delete it if "
+            "the network's code has changed"
+        )
+        return None
+    say(f"teacher rows are remembered in {folder} ({share:.1%} of {count:,} are there)")
+    if share == 1.0 and device.type == "cuda" and (table := store.table()) is not None:
+        return TeacherCache(store, teacher, samples, device, torch.from_numpy(table).to(device))
+    return cache

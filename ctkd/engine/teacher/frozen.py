@@ -1,0 +1,119 @@
+"""The frozen teacher: called with whole batches, which it computes or remembers, and judged."""
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ctkd.engine.config.settings import Teacher
+from ctkd.engine.task import Batch, Task
+from ctkd.errors import DataError
+
+if TYPE_CHECKING:
+    from ctkd.engine.teacher.cache import TeacherCache
+
+
+class FrozenTeacher:
+    """A network that only gives logits: no gradient, eval mode, channels last.
+
+    Attributes:
+        fingerprint: of the weights that it was loaded with.
+        batch_size: the one size in which it computes, or None for whatever comes.
+        cache: remembers rows, if there is one.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        precision: str,
+        fingerprint: str,
+        *,
+        batch_size: int | None = None,
+        compiled: bool = False,
+        half_rows: bool = False,
+    ) -> None:
+        """Takes the network, its weights loaded (and folded, if they are to be).
+
+        Args:
+            precision: in which the network computes.
+            compiled: whether to compile it for its one batch size.
+            half_rows: whether the logits are rounded to 16 bits, as a cache of half the size has
+                them; inexact.
+        """
+        self.fingerprint, self.batch_size, self.half_rows = fingerprint, batch_size, half_rows
+        self.network = network.requires_grad_(False).eval()
+        self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.cache: TeacherCache | None = None
+        self._autocast = autocast(device, precision)
+        self._forward = self.network
+        if compiled:
+            from ctkd.engine.speed.compile import compile_frozen
+
+            self._forward = compile_frozen(self.network)  # type: ignore[assignment]
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Logits [B, C], float32, of a batch."""
+        return self.compute(batch.inputs) if self.cache is None else self.cache.rows(batch)
+
+    def compute(self, inputs: Any) -> Tensor:
+        """Logits [B, C], float32, in calls of `batch_size`.
+
+        A convolution or a matrix product may add up in another order for another batch size, but
+        does not look at a row's neighbours: so a row has the same bits whichever batch it is in.
+        """
+        size = self.batch_size or len(inputs)
+        # Filled outside: for a compiled network a tensor made in inference mode is another kind.
+        batches = [_filled(part, size) for part in torch.split(inputs, size)]
+        with torch.inference_mode(), self._autocast:
+            logits = torch.cat([self._forward(b) for b in batches])[: len(inputs)].float()
+            if self.half_rows:
+                logits = logits.half().float()
+        # An inference tensor could not be kept for the temperature's gradient; a copy can.
+        copied: Tensor = logits.clone()
+        return copied
+
+
+def _filled(inputs: Tensor, size: int) -> Tensor:
+    """`inputs` followed by zeros up to `size` samples; images always in one and the same layout.
+
+    With one channel a layout has several spellings of its strides, and a network that was compiled
+    for one of them would be compiled again for another.
+    """
+    strides = inputs.stride()
+    if inputs.dim() == 4:
+        _, channels, height, width = inputs.shape
+        strides = (height * width * channels, 1, width * channels, channels)
+    if len(inputs) == size and inputs.stride() == strides:
+        return inputs
+    whole = inputs.new_empty_strided((size, *inputs.shape[1:]), strides).zero_()
+    whole[: len(inputs)] = inputs
+    return whole
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    """The context in which a network computes at the given precision."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float16
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def judge(teacher: FrozenTeacher, settings: Teacher, task: Task) -> dict[str, float]:
+    """The teacher's metrics, under their names with `teacher_` before.
+
+    Raises:
+        DataError: the primary one is below the configured floor.
+    """
+    metrics = task.evaluate(teacher.network)
+    getattr(task, "files", {}).clear()  # what a task writes of a judgement is the student's
+    measured = metrics[task.primary]
+    if settings.floor is not None and measured < settings.floor:
+        claim = "" if settings.claimed is None else f" (claimed: {settings.claimed:.2f} %)"
+        raise DataError(
+            f"the teacher scores {measured:.2f} %{claim}, below Teacher.floor = {settings.floor}: "
+            "are these the right weights, the right normalisation, the right data? If so, set "
+            "Teacher.floor = None"
+        )
+    return {f"teacher_{name.removeprefix('test_')}": value for name, value in metrics.items()}

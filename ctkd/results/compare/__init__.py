@@ -1,0 +1,1 @@
+"""Comparison of methods: paired statistics, published numbers, tables."""

@@ -1,0 +1,134 @@
+"""The figure of a training: accuracy, losses, λ and learning rate, and temperature by epoch."""
+
+from typing import TYPE_CHECKING, Any
+
+from ctkd.results.figures import style
+from ctkd.results.figures.draw_landscape import (
+    BANDS,
+    STAR_LABEL,
+    STAR_LOOK,
+    bounds_of,
+    headline_of,
+    quantiles_of,
+)
+from ctkd.results.read.runs import RunRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MEASURES = {"test_top1": "Accuracy (top-1, %)", "ap": "AP (%)"}
+
+
+def draw_curves(record: RunRecord) -> "Figure":
+    """Panels over the epochs; temperature only where the run has one (2 × 2, else 1 × 3 panels)."""
+    tempered = len(record.series("temperature")[0]) > 0
+    figure = style.new_figure(height=4.8 if tempered else 2.7)
+    panels = figure.subplots(2, 2).flat if tempered else figure.subplots(1, 3).flat
+    drawings = [_draw_accuracy, _draw_losses, _draw_schedules]
+    if tempered:
+        drawings.append(_draw_temperature)
+    epochs = [row["epoch"] for row in record.metrics] or [1]
+    for draw, axes in zip(drawings, panels, strict=True):
+        draw(axes, record, 2 if tempered else 3)
+        style.epoch_axis(axes, min(epochs), max(epochs))
+    style.headline(figure, headline_of(record))
+    return figure
+
+
+def _draw_accuracy(axes: "Axes", record: RunRecord, rows: int) -> None:
+    """Test (and validation) accuracy, its best epoch, and the teacher's as a level."""
+    epochs, values = record.series(record.primary)
+    style.line(axes, epochs, values, "test", color=style.BLUE, marker="o")
+    checked = record.primary.replace("test_", "validation_")
+    if checked != record.primary:
+        look = {"color": style.ORANGE, "linestyle": style.DASHED, "marker": "s"}
+        style.line(axes, *record.series(checked), "validation", **look)
+    teacher = record.told(f"teacher_{record.measure}")
+    if teacher is not None:
+        style.level(axes, teacher, f"teacher {teacher:.2f}", linestyle=(0, (6, 2)))
+    if len(values):
+        best = int(values.argmax())  # the first of equals, as the run keeps it
+        star: dict[str, Any] = {
+            "marker": "*",
+            "markersize": 8,
+            "color": style.VERMILLION,
+            "zorder": 5,
+        }
+        star |= {"markeredgecolor": "white", "markeredgewidth": 0.6}
+        label = f"best {values[best]:.2f} (epoch {epochs[best]:.0f})"
+        axes.plot(epochs[best], values[best], linestyle="none", label=label, **star)
+    style.dress(axes, "Epoch", MEASURES.get(record.primary, record.primary))
+    style.legend(axes, rows)
+
+
+def _draw_losses(axes: "Axes", record: RunRecord, rows: int) -> None:
+    """The training loss, its terms before weighting, and the test loss."""
+    keys = dict.fromkeys(key for row in record.metrics for key in row if key.startswith("train_"))
+    groups = [key[len("share") :] for row in record.metrics for key in row if key[:6] == "share_"]
+    terms = [key for key in keys if key != "train_loss" and not key.endswith(tuple(groups))]
+    dots: dict[str, Any] = {"marker": "o", "markersize": 2.6}
+    style.line(axes, *record.series("train_loss"), "training", color=style.BLACK, **dots)
+    for index, key in enumerate(terms if len(terms) > 1 else ()):  # one term is the loss itself
+        color, linestyle = style.CYCLE[index % len(style.CYCLE)]
+        name = key.removeprefix("train_")
+        label = name.upper() if len(name) <= 4 else name.replace("_", " ")
+        style.line(axes, *record.series(key), label, color=color, linestyle=linestyle, **dots)
+    style.line(axes, *record.series("test_loss"), "test (CE)", color=style.GREY, marker="s")
+    values = [value for key in [*keys, "test_loss"] for value in record.series(key)[1]]
+    # Terms differ by orders of magnitude (DKD's TCKD and NCKD): a linear axis would flatten one.
+    if values and min(values) > 0 and max(values) > 20 * min(values):
+        axes.set_yscale("log")
+        style.plain_log_ticks(axes.yaxis)
+    style.dress(axes, "Epoch", "Loss (terms unweighted)" if len(terms) > 1 else "Loss")
+    style.legend(axes, rows)
+
+
+def _draw_schedules(axes: "Axes", record: RunRecord, rows: int) -> None:
+    """The learning rate, and over it λ on an axis of its own where there is an adversary."""
+    epochs, rates = record.series("lr")
+    look: dict[str, Any] = {"color": style.BLUE, "linestyle": style.DASHED, "marker": "s"}
+    style.line(axes, epochs, rates, "learning rate", **look)
+    if len(rates) and rates.min() > 0:
+        axes.set_yscale("log")
+        if rates.max() < 8 * rates.min():  # or the axis would hold no power of ten to read
+            axes.set_ylim(rates.min() / 10, rates.max() * 2)
+    style.dress(axes, "Epoch", "Learning rate")
+    handles = list(axes.lines)
+    strengths = record.series("lambda")
+    if len(strengths[0]):
+        right = axes.twinx()
+        label = r"reversal strength $\lambda$"
+        style.line(right, *strengths, label, color=style.VERMILLION, marker="o")
+        style.dress(right, "", r"Reversal strength $\lambda$")
+        right.spines["right"].set_visible(True)
+        right.grid(False)
+        right.set_ylim(0, max(1.0, float(strengths[1].max())) * 1.08)
+        handles += right.lines
+    style.legend(axes, rows, handles)
+
+
+def _draw_temperature(axes: "Axes", record: RunRecord, rows: int) -> None:
+    """The temperature's mean over each epoch, its range, per-row quantiles, T* and the bounds."""
+    epochs, low = record.series("temperature_low")
+    also, high = record.series("temperature_high")
+    color: dict[str, Any] = {"color": style.VERMILLION, "linewidth": 0}
+    if len(epochs) == len(also) and (high > low).any():
+        style.band(axes, epochs, low, high, "range in the epoch", alpha=0.15, **color)
+    # Before training (epoch 0) there is a probe but no epoch whose mean it would belong to.
+    quantiles = quantiles_of([row for row in record.landscape if row["epoch"] > 0])
+    if quantiles is not None:
+        for lower, upper, alpha, label in BANDS:
+            values = quantiles[1][lower], quantiles[1][upper]
+            style.band(axes, quantiles[0], *values, label, alpha=alpha, **color)
+    means, stars = record.series("temperature"), record.series("t_star")
+    look: dict[str, Any] = {"color": style.VERMILLION, "marker": "o", "linewidth": 2.0}
+    style.line(axes, *means, "mean $T$", markersize=4.0, **look)
+    style.line(axes, *stars, STAR_LABEL, **STAR_LOOK)
+    bounds = bounds_of(record.landscape)
+    for index, bound in enumerate(bounds):
+        label = "" if index else "bounds of $T$"
+        style.level(axes, bound, label, linestyle=style.DOTTED)
+    style.dress(axes, "Epoch", "Temperature $T$")
+    style.temperature_axis(axes, [*means[1], *stars[1], *low, *high, *bounds])
+    style.legend(axes, rows if quantiles is None else rows + 1)

@@ -1,0 +1,113 @@
+"""The figure of a comparison: every method's difference to the baseline, with its interval."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ctkd.errors import ConfigError
+from ctkd.results.compare.methods import Standings
+from ctkd.results.compare.standings import SHOWN
+from ctkd.results.compare.statistics import Comparison, Interval
+from ctkd.results.figures import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ROW = 0.21  # inches for a method
+SEED = 0.16  # of a row: how far seeds' dots lie above the interval
+FEW = 2  # seeds whose interval, 13 standard errors to each side, would leave room for nothing else
+
+
+class _Row(NamedTuple):
+    method: str
+    difference: float
+    against: Comparison
+
+
+def draw_differences(result: Standings) -> "Figure":
+    """A panel for each pair of networks, a row for each method, the highest difference on top.
+
+    A row has the mean of the paired differences, its 95 % t interval, and each seed's own
+    difference as a dot. An interval that excludes zero has a colour and a mark of its own. Of two
+    seeds it may reach beyond the panel, where an arrow ends it; of one there is none.
+
+    Raises:
+        ConfigError: the comparison has no baseline, or no method shares a seed with it.
+    """
+    if result.baseline is None:
+        raise ConfigError("no differences to draw: no baseline was given")
+    pairs: dict[str, list[_Row]] = {}
+    for standing in result.standings:
+        against = standing.against
+        if against is not None and against.difference is not None:
+            row = _Row(standing.method, against.difference, against)
+            pairs.setdefault(standing.pair, []).append(row)
+    if not pairs:
+        raise ConfigError(
+            f"no differences to draw: no method shares a seed with the baseline {result.baseline}"
+        )
+    sizes = [len(rows) for rows in pairs.values()]
+    figure = style.new_figure(height=ROW * sum(sizes) + 0.75 * len(sizes) + 0.2)
+    panels = figure.subplots(len(sizes), 1, sharex=True, squeeze=False, height_ratios=sizes)[:, 0]
+    limits = _limits([row.against for rows in pairs.values() for row in rows])
+    panels[0].set_xlim(limits)
+    for axes, (pair, rows) in zip(panels, pairs.items(), strict=True):
+        _draw_pair(axes, sorted(rows, key=lambda row: row.difference), limits)
+        style.dress(axes, "", "")
+        axes.grid(False, axis="y")
+        axes.set_title(pair, fontsize=style.NORMAL, loc="left")
+    panels[-1].set_xlabel(
+        f"Difference to {result.baseline} in points of {SHOWN[result.shown]}",
+        fontsize=style.NORMAL,
+    )
+    style.legend(panels[0], rows=1, handles=_handles())
+    panels[0].get_legend().set_loc("lower right")
+    panels[0].get_legend().set_bbox_to_anchor((1.0, 1.0), transform=panels[0].transAxes)
+    return figure
+
+
+def _limits(compared: list[Comparison]) -> Interval:
+    """From the lowest to the highest of what must be seen, zero included, with a margin."""
+    values = [0.0]
+    for each in compared:
+        values += each.differences
+        if each.interval is not None and each.n > FEW:
+            values += each.interval
+    low, high = min(values), max(values)
+    margin = 0.08 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _draw_pair(axes: "Axes", rows: list[_Row], limits: Interval) -> None:
+    axes.axvline(0.0, color=style.BLACK, linewidth=style.THIN)
+    for place, (_, difference, against) in enumerate(rows):
+        settled = against.interval is not None and not _holds_zero(against.interval)
+        look: dict[str, Any] = {"color": style.VERMILLION if settled else style.BLUE}
+        if against.interval is not None:
+            low, high = against.interval
+            shown = max(low, limits[0]), min(high, limits[1])
+            axes.plot(shown, [place] * 2, linewidth=style.LINE, **look)
+            for end, cut, arrow in zip(shown, (low < shown[0], high > shown[1]), "<>", strict=True):
+                if cut:
+                    axes.plot(end, place, marker=arrow, markersize=4.0, clip_on=False, **look)
+        axes.plot(difference, place, marker="D" if settled else "o", markersize=4.5, **look)
+        seeds: dict[str, Any] = {"marker": ".", "markersize": 3.5, "linestyle": "none"}
+        axes.plot(against.differences, [place + SEED] * against.n, color=style.GREY, **seeds)
+    axes.set_yticks(range(len(rows)), [f"{row.method} ({row.against.n})" for row in rows])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+
+
+def _holds_zero(interval: Interval) -> bool:
+    return interval[0] <= 0.0 <= interval[1]
+
+
+def _handles() -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    look: dict[str, Any] = {"linewidth": style.LINE, "markersize": 4.5}
+    return [
+        Line2D(
+            [], [], marker="o", color=style.BLUE, label="mean (of seeds), 95 % interval", **look
+        ),
+        Line2D([], [], marker="D", color=style.VERMILLION, label="the same, zero outside", **look),
+        Line2D([], [], marker=".", color=style.GREY, label="a seed", linestyle="none"),
+    ]

@@ -1,0 +1,107 @@
+"""The figure of a policy with one temperature per row: T by group of row, and by difficulty."""
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from ctkd.errors import DataError
+from ctkd.results.figures import style
+from ctkd.results.figures.draw_landscape import headline_of
+from ctkd.results.read.runs import RunRecord
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+COLORS = (style.SKY, style.VERMILLION, style.GREEN, style.PURPLE)
+BINS = 8  # of equally many rows
+CLASSES = 6  # shown one by one, the most frequent ones
+WHISKERS = (5, 95)  # percent
+MEASURES = {"student_ce": "Student's cross-entropy", "teacher_confidence": "Teacher's confidence"}
+
+
+def draw_rows(record: RunRecord) -> "Figure":
+    """Three panels on the rows of the last probe: T by group and class, by CE, by confidence.
+
+    A row is a dot; the line is the median of T in bins of equally many rows, and ρ is Spearman's
+    rank correlation over all of them.
+
+    Raises:
+        DataError: the run recorded no rows: its policy has one T for all.
+    """
+    if not record.rows:
+        raise DataError(f"{record.path}: no rows to draw; only a policy with one T per row has any")
+    figure = style.new_figure(height=2.9)
+    by_group, *by_difficulty = figure.subplots(1, 3, sharey=True)
+    _draw_groups(by_group, record.rows)
+    for axes, (name, label) in zip(by_difficulty, MEASURES.items(), strict=True):
+        _draw_difficulty(axes, record.rows, name)
+        style.dress(axes, label, "")
+    style.temperature_axis(by_group, record.rows["temperature"])
+    style.legend(by_difficulty[0])
+    style.headline(figure, headline_of(record))
+    return figure
+
+
+def rank_correlation(x: "Floats", y: "Floats") -> float:
+    """Spearman's ρ: the correlation of ranks, ties at their mean rank; nan if one is constant."""
+    import numpy as np
+
+    ranks = []
+    for values in (x, y):
+        _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+        if len(counts) < 2:
+            return float("nan")
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[places])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def _draw_groups(axes: "Axes", rows: dict[str, Any]) -> None:
+    """Boxes from the lower to the upper quartile, whiskers to 5 and 95 % of the rows."""
+    groups = list(dict.fromkeys(sorted(rows["group"].tolist())))
+    drawn = [(group, rows["group"] == group, COLORS[k % 4]) for k, group in enumerate(groups)]
+    own = {(group, target) for group, target in zip(rows["group"], rows["target"], strict=True)}
+    targets = Counter(rows["target"].tolist())
+    for group in groups:  # a group of one class, the background, is not shown twice
+        if sum(1 for g, _ in own if g == group) == 1:
+            targets.pop(next(target for g, target in own if g == group))
+    for target, _ in targets.most_common(CLASSES):
+        drawn.append((target, rows["target"] == target, style.GREY))
+    boxes = axes.boxplot(
+        [rows["temperature"][chosen] for _, chosen, _ in drawn],
+        whis=WHISKERS,
+        showfliers=False,
+        patch_artist=True,
+        widths=0.6,
+        medianprops={"color": style.BLACK},
+    )
+    for patch, (_, _, color) in zip(boxes["boxes"], drawn, strict=True):
+        patch.set(facecolor=color, alpha=0.6, linewidth=style.THIN)
+    style.dress(axes, "", "Temperature $T$")
+    labels = [f"{name} ({int(chosen.sum())})" for name, chosen, _ in drawn]
+    axes.set_xticks(range(1, len(drawn) + 1), labels, rotation=40, ha="right")
+
+
+def _draw_difficulty(axes: "Axes", rows: dict[str, Any], name: str) -> None:
+    import numpy as np
+
+    x, t = rows[name], rows["temperature"]
+    for number, group in enumerate(dict.fromkeys(sorted(rows["group"].tolist()))):
+        chosen = rows["group"] == group
+        dots: dict[str, Any] = {"linestyle": "none", "marker": ".", "markersize": 3.0, "alpha": 0.5}
+        axes.plot(x[chosen], t[chosen], color=COLORS[number % 4], label=group, **dots)
+    order = np.argsort(x, kind="stable")
+    parts = [part for part in np.array_split(order, BINS) if len(part)]
+    middle = [(np.median(x[part]), np.median(t[part])) for part in parts]
+    look: dict[str, Any] = {"color": style.BLACK, "marker": "o", "markersize": 3.0}
+    axes.plot(*zip(*middle, strict=True), linewidth=style.LINE, label="median of a bin", **look)
+    told = rank_correlation(x, t)
+    if np.isfinite(told):
+        place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "bottom"}
+        place["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.8}
+        axes.text(0.97, 0.03, rf"$\rho$ = {told:+.2f}", fontsize=style.SMALL, **place)
+    if name == "student_ce" and x.min() > 0 and x.max() > 100 * x.min():
+        axes.set_xscale("log")

@@ -1,0 +1,172 @@
+"""What is pickled and sent: a cell's run, as plain values. Importing this imports no torch."""
+
+import json
+import os
+import signal
+import socket
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ctkd.engine.interrupt import request_stop
+from ctkd.errors import Interrupted, NonFiniteError, UserError
+from ctkd.sweeps.shared_files import read_json, write_whole
+
+if TYPE_CHECKING:
+    from submitit.core.utils import DelayedSubmission
+
+TERM_PATIENCE = 60.0  # seconds between SIGTERM and what follows it: a requeue, or SIGKILL
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cell's run; all it knows of its past lies in the work directory.
+
+    Attributes:
+        files, params, workdir: as a command line has them.
+        note: the file in which it says how it fares, for whoever follows the sweep.
+        processes: that share the run; more than one make it distributed.
+        grace: seconds that the cluster leaves between its signal and the end.
+    """
+
+    files: tuple[str, ...]
+    params: tuple[str, ...]
+    workdir: str
+    note: str
+    processes: int = 1
+    grace: int = 90
+
+    def __call__(self) -> dict[str, Any]:
+        """Trains the run, or takes it up where it was left; its summary."""
+        with Preemption(self.grace) as preemption:  # before torch, which takes seconds to import
+            self._write("running", epochs_before=_epochs(self.workdir))
+            try:
+                summary = self._train(preemption)
+            except Interrupted as error:
+                self._write("interrupted", error=str(error))
+                raise
+            except (UserError, NonFiniteError) as error:
+                self._write("failed", error=str(error))
+                raise
+            except Exception as error:
+                told = "".join(traceback.format_exception_only(error)).strip()
+                self._write("failed", error=told)
+                raise
+        self._write("finished")
+        return summary
+
+    def checkpoint(self) -> "DelayedSubmission":
+        """What submitit sends in this one's place when it is preempted or timed out: the same."""
+        from submitit.core.utils import DelayedSubmission
+
+        self._write("requeued")
+        return DelayedSubmission(self)
+
+    def _train(self, preemption: "Preemption") -> dict[str, Any]:
+        from ctkd.engine.job import Job, execute
+        from ctkd.engine.output.console import Console
+
+        if self.processes > 1:
+            from submitit.helpers import TorchDistributedEnvironment
+
+            environment = TorchDistributedEnvironment()
+            environment.export(set_cuda_visible_devices=False, overwrite=True)
+        try:
+            return execute(Job(self.files, self.params, self.workdir), Console())
+        except Interrupted:
+            preemption.hand_over()
+            raise
+
+    def _write(self, state: str, **more: Any) -> None:
+        """Notes the state; the first process speaks for all."""
+        if _rank() != 0:
+            return
+        path = Path(self.note)
+        now = time.time()
+        told = {"started": now} if state == "running" else (read_json(path) or {})
+        told |= {"state": state, "job": _job(), "node": _node(), "time": now, **more}
+        write_whole(path, json.dumps(told) + "\n")
+
+
+class Preemption:
+    """Puts submitit's answer to its signal off until the training loop has saved its state.
+
+    submitit has set a handler that calls `checkpoint`, requeues the job and ends the process: at
+    once, in the middle of a step. Inside this, the signal first asks the loop to stop; the answer
+    comes when the state is saved, or when half of the grace has gone without that (the latest
+    checkpoint then has to do). Where no loop runs there is nothing to save, and the answer is
+    immediate.
+    """
+
+    def __init__(self, grace: int) -> None:
+        """Nothing is installed before `__enter__`."""
+        self._patience = max(1.0, grace / 2)
+        self._answer: Any = None
+        self._asked: tuple[int, FrameType | None] | None = None
+
+    def __enter__(self) -> "Preemption":
+        if "SUBMITIT_EXECUTOR" in os.environ and _rank() == 0:  # the others end with the first
+            self._answer = signal.signal(_number(), self._ask)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
+    ) -> None:
+        if self._answer is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(_number(), self._answer)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        first, self._asked = self._asked is None, (number, frame)
+        if first and request_stop():
+            signal.signal(signal.SIGALRM, lambda *_: self._answer(number, frame))
+            signal.setitimer(signal.ITIMER_REAL, self._patience)
+        else:
+            self._answer(number, frame)
+
+    def hand_over(self) -> None:
+        """Gives submitit's answer if it was asked for; it ends the process.
+
+        Clusters announce some preemptions by SIGTERM and send submitit's signal after it, so where
+        only SIGTERM came the process waits: for that signal, or for its end.
+        """
+        if self._asked is None and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+            end = time.monotonic() + TERM_PATIENCE
+            while time.monotonic() < end:  # the handler answers at once now: no loop runs
+                time.sleep(0.2)
+        if self._asked is not None:
+            self._answer(*self._asked)
+
+
+def _number() -> signal.Signals:
+    """The signal that submitit's job environment answers."""
+    return signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"]
+
+
+def _rank() -> int:
+    for name in ("SLURM_PROCID", "SUBMITIT_LOCAL_GLOBALID"):
+        if name in os.environ and "SUBMITIT_EXECUTOR" in os.environ:
+            return int(os.environ[name])
+    return 0
+
+
+def _job() -> str | None:
+    """The job's number as submitit spells it; None outside of a job."""
+    if "SUBMITIT_EXECUTOR" not in os.environ:
+        return None
+    from submitit import JobEnvironment
+
+    return str(JobEnvironment().job_id)
+
+
+def _epochs(workdir: str) -> int:
+    """The finished epochs that the work directory tells of."""
+    path = Path(workdir) / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def _node() -> str:
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()

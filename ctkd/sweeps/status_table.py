@@ -1,0 +1,198 @@
+"""The table of a sweep's cells, live on a terminal, and one line a change in a log."""
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from ctkd.sweeps.cell_states import ACTIVE, LOST, State, Status
+from ctkd.sweeps.slurm import ClusterError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+PATIENCE = 600.0  # seconds for which a cluster may be silent once it has answered
+AGAIN = 10.0  # seconds until it is asked again
+Answer = TypeVar("Answer")
+COLORS = {
+    "finished": "green",
+    "running": "cyan",
+    "queued": "blue",
+    "failed": "bold red",
+    "killed": "red",
+    "stopped": "yellow",
+    "cancelled": "yellow",
+    "not sent": "dim",
+    "unknown": "yellow",
+}
+URGENCY: tuple[State, ...] = (
+    "failed",
+    "killed",
+    "stopped",
+    "unknown",
+    "running",
+    "queued",
+    "cancelled",
+    "not sent",
+    "finished",
+)
+
+
+def status_table(found: Sequence[Status]) -> RichTable:
+    """Cell, state, epoch, accuracy, T, time left, node."""
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("cell", "state"):
+        table.add_column(title, no_wrap=True)
+    for title in ("epoch", "test %", "T", "left"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("node, or why it waits", no_wrap=True)
+    for status in found:
+        again = f" (sent again: {status.again})" if status.again else ""
+        table.add_row(
+            Text(status.cell.key),
+            Text(status.state + again, style=COLORS[status.state]),
+            f"{status.epoch}/{status.cell.epochs}",
+            _number(status.accuracy),
+            _number(status.temperature),
+            "" if status.seconds_left is None else duration(status.seconds_left),
+            Text(status.node),
+        )
+    return table
+
+
+def view(found: Sequence[Status], rows: int | None = None) -> "RenderableType":
+    """The table, the errors and the counts; with `rows`, the cells that matter most."""
+    shown = list(found)
+    if rows is not None and len(shown) > rows:
+        urgent = sorted(range(len(found)), key=lambda i: URGENCY.index(found[i].state))
+        shown = [found[i] for i in sorted(urgent[:rows])]
+    parts: list[RenderableType] = [status_table(shown)]
+    if len(shown) < len(found):
+        parts.append(Text(f"… and {len(found) - len(shown)} more", style="dim"))
+    parts += [Text(line) for line in complaints(found)]
+    parts.append(Text(counts(found), style="bold"))
+    return Group(*parts)
+
+
+def complaints(found: Sequence[Status]) -> list[str]:
+    """What went wrong, with the log of each, the first line of each error."""
+    told = []
+    for status in found:
+        if status.error and status.state in ("failed", *LOST):
+            first = status.error.splitlines()[0]
+            log = f" — {status.log}" if status.log else ""
+            told.append(f"{status.cell.key}: {status.state}: {first}{log}")
+    return told
+
+
+def counts(found: Sequence[Status]) -> str:
+    """The number of cells in each state."""
+    counted = Counter(status.state for status in found)
+    told = ", ".join(f"{counted[state]} {state}" for state in reversed(URGENCY) if counted[state])
+    return f"{len(found)} runs: {told}"
+
+
+def duration(seconds: float) -> str:
+    """Hours and minutes, or minutes and seconds."""
+    minutes = int(seconds) // 60
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d}"
+    return f"{minutes}:{int(seconds) % 60:02d}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def new_console() -> Console:
+    """On a terminal as wide as it is, in a log as wide as the tables are."""
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, width=240, soft_wrap=True)
+
+
+def follow(
+    look: Callable[[], list[Status]],
+    slowest: float = 1.0,
+    console: Console | None = None,
+    end: Callable[[Sequence[Status]], bool] | None = None,
+) -> list[Status]:
+    """Looks again and again until no cell waits or runs, showing a live table or what changed.
+
+    It looks once a second, and more and more seldom, down to every `slowest` seconds, while
+    nothing changes. A cluster that has answered once may fail to for a while (`PATIENCE`).
+
+    Args:
+        end: decides otherwise: it sends cells again, and says whether all have ended.
+    """
+    console = console or new_console()
+    ended = end or (lambda found: all(status.state not in ACTIVE for status in found))
+    found, pause = look(), min(slowest, 1.0)
+    with _shown(console) as show:
+        while True:
+            show(found)
+            if _patiently(partial(ended, found), console):
+                return found
+            time.sleep(pause)
+            before, found = found, _patiently(look, console)
+            pause = min(slowest, pause * 1.3 if _alike(before, found) else 1.0)
+
+
+def _alike(one: Sequence[Status], other: Sequence[Status]) -> bool:
+    """Whether nothing has happened between two looks."""
+    return [(s.state, s.epoch) for s in one] == [(s.state, s.epoch) for s in other]
+
+
+def _patiently(ask: Callable[[], Answer], console: Console) -> Answer:
+    """What the call gives, made again and again while the cluster does not answer.
+
+    Raises ClusterError if it does not for too long.
+    """
+    end, silent = time.monotonic() + PATIENCE, False
+    while True:
+        try:
+            return ask()
+        except ClusterError as error:
+            if time.monotonic() >= end:
+                raise
+            if not silent:
+                console.print(f"{error}; asking again", markup=False)
+            silent = True
+        time.sleep(AGAIN)
+
+
+@contextlib.contextmanager
+def _shown(console: Console) -> Iterator[Callable[[Sequence[Status]], None]]:
+    """Shows statuses: in a live table on a terminal, else a line for each change."""
+    if not console.is_terminal:
+        before: dict[str, str] = {}
+
+        def print_changes(found: Sequence[Status]) -> None:
+            for status in found:
+                if before.get(status.cell.key) != status.state:
+                    before[status.cell.key] = status.state
+                    with contextlib.suppress(BrokenPipeError):
+                        console.print(_line(status), markup=False)
+
+        yield print_changes
+        return
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        yield lambda found: live.update(view(found, max(5, console.height - 12)), refresh=True)
+
+
+def _line(status: Status) -> str:
+    parts = [f"{status.cell.key}: {status.state}"]
+    if status.state == "finished" and status.accuracy is not None:
+        parts.append(f"{status.accuracy:.2f} %")
+    if status.error:
+        parts.append(status.error.splitlines()[0])
+    if status.error and status.log:
+        parts.append(str(status.log))
+    return "  ".join(parts)

@@ -1,0 +1,283 @@
+"""Several processes that share a run, each a process of its own on this machine, under gloo."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from ctkd.engine.distributed.reduce import SyncedBatchNorm, sum_over_ranks, synchronise_batch_norm
+from ctkd.engine.distributed.world import World, joined
+from ctkd.main import main
+
+TRAIN = """
+import json, sys
+from ctkd.engine.output.console import Console
+from ctkd.engine.job import Job, execute
+files, params, workdir = json.loads(sys.argv[1])
+print(json.dumps(execute(Job(files, params, workdir), Console())), flush=True)
+"""
+
+
+def free_port():
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return opened.getsockname()[1]
+
+
+@pytest.fixture
+def ranks(tmp_path, environment):
+    """Starts `size` processes of one world that run `code`; gives their Popen objects."""
+    started = []
+
+    def start(size, code, *arguments):
+        told = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+        for rank in range(size):
+            own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            own |= {name: str(value) for name, value in told.items()}
+            process = subprocess.Popen(
+                [sys.executable, "-c", code, *arguments],
+                cwd=tmp_path,
+                env=own,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            started.append(process)
+        return started[-size:]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def ends(processes, seconds=200):
+    """The status and output of each."""
+    told = []
+    for process in processes:
+        out, err = process.communicate(timeout=seconds)
+        told.append((process.returncode, out, err))
+    return told
+
+
+@pytest.fixture
+def job(teacher_file, tmp_path):
+    """What a small run is described by: files, parameters, work directory."""
+
+    def make(method, name, *params):
+        small = [
+            f"teacher_weights = '{teacher_file}'",
+            "digits.train_images = 128",
+            "Runtime.tensorboard = False",
+            "Instrument.points = 9",
+        ]
+        return [f"gin/digits/{method}.gin"], [*small, *params], str(tmp_path / name)
+
+    return make
+
+
+def train_alone(described):
+    files, params, workdir = described
+    words = [f"--gin_file={file}" for file in files] + [f"--gin_param={p}" for p in params]
+    assert main([*words, f"--workdir={workdir}"]) == 0
+    return torch.load(f"{workdir}/student_last.pt", weights_only=True)
+
+
+def metrics(folder):
+    path = pathlib.Path(folder) / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def summary_of(out):
+    return json.loads(out.strip().splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "size", "params"),
+    [
+        ("ctkd", 2, ("epochs = 3",)),
+        # 128 = 2·61 + 6: three processes with parts of unequal size, and a small last batch
+        ("ctkd_instance", 3, ("epochs = 2", "batch_size = 61", "Runtime.accumulate = 2")),
+        ("vanilla", 2, ("epochs = 2",)),
+    ],
+)
+def test_a_run_does_not_depend_on_how_many_processes_share_it(ranks, job, method, size, params):
+    shared, alone = job(method, "shared", *params), job(method, "alone", *params)
+    if method == "vanilla":  # which has no teacher
+        for described in (shared, alone):
+            described[1].pop(0)
+    told = ends(ranks(size, TRAIN, json.dumps(shared)))
+    assert [status for status, _, _ in told] == [0] * size, told
+    mine = train_alone(alone)
+    theirs = torch.load(f"{shared[2]}/student_last.pt", weights_only=True)
+    for name, value in mine.items():
+        torch.testing.assert_close(theirs[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    summaries = [summary_of(out) for _, out, _ in told]
+    for key in ("temperature", "t_star", "last_top1", "best_top1", "teacher_top1"):
+        values = {repr(summary.get(key)) for summary in summaries}
+        assert len(values) == 1, (key, values)  # the same bits on every rank
+    assert all(len(out.strip().splitlines()) == 1 for _, out, _ in told[1:])  # only one speaks
+    rows = [metrics(folder) for folder in (shared[2], alone[2])]
+    for ours, single in zip(*rows, strict=True):
+        for key in ("train_loss", "temperature", "temperature_low", "temperature_high", "gradient"):
+            if single.get(key) is None:  # a run without a teacher has no temperature
+                assert ours.get(key) is None
+            else:
+                assert ours[key] == pytest.approx(single[key], rel=1e-4), key
+        assert ours["test_top1"] == single["test_top1"]  # every image counted once
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_ends_the_run_whose_state_is_there(ranks, job):
+    described = job("ctkd", "run", "epochs = 2000", "Runtime.checkpoint_steps = 2")
+    first, second = ranks(2, TRAIN, json.dumps(described))
+    end = time.monotonic() + 100
+    while not metrics(described[2]):
+        assert time.monotonic() < end, ends([first, second], 5)
+        time.sleep(0.1)
+    second.send_signal(signal.SIGKILL)
+    status, _, _ = ends([first], 60)[0]
+    assert status not in (0, None)
+    assert os.listdir(f"{described[2]}/checkpoints")
+
+
+@pytest.mark.slow
+def test_all_ranks_stop_after_the_same_step_and_go_on_exactly(ranks, job):
+    params = ("epochs = 40", "Recipe.eval_every = 40")
+    described = job("ctkd", "run", *params)
+    code = TRAIN.replace("execute(", "run(").replace(
+        "files,",
+        "from ctkd.errors import Interrupted\n"
+        "def run(*a):\n"
+        "    try: return execute(*a)\n"
+        "    except Interrupted as e: return {'stopped': str(e)}\n"
+        "files,",
+        1,
+    )
+    both = ranks(2, code, json.dumps(described))
+    end = time.monotonic() + 100
+    while len(metrics(described[2])) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    both[1].send_signal(signal.SIGTERM)  # not the one that writes
+    stopped = [summary_of(out) for _, out, _ in ends(both)]
+    assert stopped[0] == stopped[1]
+    assert stopped[0]["stopped"].startswith("interrupted after step")
+    again = ends(ranks(2, TRAIN, json.dumps(described)))
+    assert [status for status, _, _ in again] == [0, 0], again
+    assert "resumed at step" in again[0][1]
+    undisturbed = job("ctkd", "undisturbed", *params)
+    ends(ranks(2, TRAIN, json.dumps(undisturbed)))
+    one, other = (
+        torch.load(f"{folder}/student_last.pt", weights_only=True)
+        for folder in (described[2], undisturbed[2])
+    )
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.slow
+def test_a_mistake_is_told_to_every_rank(ranks, job):
+    described = job("ctkd", "run", "epochs = 1")
+    folder = pathlib.Path(described[2])
+    folder.mkdir()
+    (folder / "thesis.tex").touch()
+    told = ends(ranks(2, TRAIN, json.dumps(described)), 60)
+    assert all(status == 1 for status, _, _ in told)
+    assert all("WorkdirError" in err and "thesis.tex" in err for _, _, err in told)
+
+
+@pytest.mark.slow
+def test_a_batch_too_small_for_its_ranks_is_refused(ranks, job):
+    described = job("ctkd", "run", "batch_size = 127")
+    told = ends(ranks(2, TRAIN, json.dumps(described)), 60)
+    assert all("the last batch of an epoch has 1 images for 2 processes" in err for *_, err in told)
+
+
+def test_a_world_of_one_asks_nobody(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with joined() as world:
+        assert (world.rank, world.size, world.is_main) == (0, 1, True)
+        assert world.any(True)
+        assert not world.any(False)
+        assert world.agree(lambda: 7) == 7
+        assert world.sum(torch.ones(3)).tolist() == [1, 1, 1]
+
+
+def test_ranks_share_a_steps_samples_without_rest():
+    samples = torch.arange(11)
+    shares = [World(rank, 3).share(samples) for rank in range(3)]
+    assert torch.equal(torch.cat(shares).sort().values, samples)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("shape", [(16, 3, 5, 4), (16, 3)])
+def test_the_normalisation_over_ranks_is_the_ordinary_one_for_a_single_rank(shape):
+    """Mean, variance, running statistics and gradients, against torch's own in float64."""
+    torch.manual_seed(0)
+    kind = nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d
+    ordinary = kind(3)
+    nn.init.normal_(ordinary.weight)
+    nn.init.normal_(ordinary.bias)
+    holder = nn.Sequential(kind(3))
+    holder.load_state_dict({f"0.{k}": v for k, v in ordinary.state_dict().items()})
+    synced = SyncedBatchNorm.of(holder[0], World())
+    ordinary.double()
+    inputs = torch.randn(shape) * 3 + 2
+    mine, theirs = (inputs.clone().to(t).requires_grad_() for t in (torch.float32, torch.float64))
+    ours, expected = synced(mine), ordinary(theirs)
+    torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-5)
+    weight = torch.randn(shape)
+    (ours * weight).sum().backward()
+    (expected * weight).sum().backward()
+    torch.testing.assert_close(mine.grad.double(), theirs.grad, rtol=1e-4, atol=1e-5)
+    for name in ("weight", "bias"):
+        torch.testing.assert_close(
+            getattr(synced, name).grad.double(), getattr(ordinary, name).grad, rtol=1e-4, atol=1e-4
+        )
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        one, other = getattr(synced, name), getattr(ordinary, name)
+        torch.testing.assert_close(one.double(), other.double(), rtol=1e-5, atol=1e-6)
+    synced.eval()
+    ordinary.eval()
+    torch.testing.assert_close(
+        synced(inputs).double(), ordinary(inputs.double()), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("mean", [0.0, 3.0, 20.0])
+def test_the_normalisation_over_ranks_computes_in_float32_on_bfloat16(mean):
+    """A channel far from zero: scale and shift, rounded to 16 bits, would not cancel."""
+    torch.manual_seed(0)
+    ordinary = nn.BatchNorm2d(3)
+    synced = SyncedBatchNorm.of(nn.BatchNorm2d(3), World())
+    inputs = (torch.randn(64, 3, 8, 8) + mean).bfloat16()
+    ours, expected = synced(inputs), ordinary(inputs)
+    assert ours.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(ours, expected, rtol=0.01, atol=0.01)
+    assert ours.float().mean((0, 2, 3)).abs().max() < 0.002
+
+
+def test_a_network_keeps_its_parameters_and_their_names():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(nn.BatchNorm2d(2), nn.ReLU()))
+    before = dict(network.named_parameters())
+    names = list(network.state_dict())
+    synchronise_batch_norm(network, World())
+    assert type(network[1][0]) is nn.BatchNorm2d  # one rank: nothing to do
+    synchronise_batch_norm(network, World(0, 2))
+    assert type(network[1][0]) is SyncedBatchNorm
+    assert list(network.state_dict()) == names
+    assert all(value is before[name] for name, value in network.named_parameters())
+
+
+def test_a_single_rank_sums_nothing():
+    outcome = object()
+    assert sum_over_ranks(World(), [], outcome, 3) is outcome

@@ -1,0 +1,148 @@
+"""What a user sees: plain lines in a log, a live view on a terminal."""
+
+import contextlib
+import os
+import pty
+import re
+import sys
+import threading
+import time
+
+import pytest
+
+from ctkd.engine.output import console as console_module
+from ctkd.engine.output.console import Console
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def test_in_a_log_there_is_one_plain_line_an_epoch(train):
+    out = train("ctkd").result.out
+    lines = [line for line in out.splitlines() if line.startswith("epoch")]
+    assert [line.split()[1] for line in lines] == ["1/3", "2/3", "3/3"]
+    for line in lines:
+        for label in ("loss ", "test ", " % ", "T ", "T* ", "λ ", "lr "):
+            assert label in line
+    assert not ESCAPES.search(out)
+    assert "\r" not in out
+
+
+def test_at_the_end_there_is_a_table_and_the_paths_of_what_was_written(train):
+    run = train("ctkd", "digits.validation = 50")
+    out = run.result.out
+    for name in ("last_top1", "best_top1", "chosen_top1", "teacher_top1"):
+        assert re.search(rf"{name.replace('_', ' ')} +│ +{run.summary[name]:.2f} %", out)
+    for path in run.path.iterdir():
+        assert (f"run/{path.name}" in out.splitlines()) == (not path.name.startswith("."))
+
+
+def test_numbers_that_a_run_does_not_have_are_left_out(train):
+    out = train("vanilla").result.out
+    (line,) = (line for line in out.splitlines() if line.startswith("epoch 1/3"))
+    assert "T" not in line
+    assert "λ" not in line
+    assert "None" not in out
+
+
+@pytest.mark.parametrize(
+    ("offered", "line"),
+    [
+        ({}, "test_psnr 31.42"),
+        ({"labels": {"test_psnr": "PSNR", "ap/person": "person"}}, "PSNR 31.42  person 12.35 %"),
+    ],
+)
+def test_a_tasks_own_metric_is_shown_under_its_own_name_and_unit(capsys, offered, line):
+    task = type("Task", (), {"primary": "test_psnr", **offered})()
+    record = {"epoch": 1, "train_loss": 0.5, "test_psnr": 31.4159, "ap/person": 12.345}
+    Console().epoch(record, 20, task)
+    assert capsys.readouterr().out == f"epoch  1/20  loss 0.5000  {line}\n"
+
+
+def test_a_long_path_stays_on_one_line(capsys):
+    Console().say("/a" * 300)
+    assert capsys.readouterr().out == "/a" * 300 + "\n"
+
+
+def test_brackets_are_no_markup(capsys):
+    Console("  [red] | ").say("SGD.milestones = [0.6, 0.8] [bold]")
+    assert capsys.readouterr().out == "  [red] | SGD.milestones = [0.6, 0.8] [bold]\n"
+
+
+def test_a_warning_is_said_once_on_standard_error(capsys):
+    console = Console()
+    for text in ("T stood at its bound", "T stood at its bound", "another"):
+        console.warn(text)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "warning: T stood at its bound\nwarning: another\n"
+
+
+@pytest.fixture
+def terminal(train, monkeypatch):
+    """Trains with standard output on a pseudo-terminal; what was written there."""
+
+    def call(method, *bindings):
+        reader, writer = pty.openpty()
+        written = []
+
+        def listen():
+            with contextlib.suppress(OSError):  # the other end is closed
+                while chunk := os.read(reader, 65536):
+                    written.append(chunk)
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        monkeypatch.setattr(console_module, "REFRESH", 0.0)
+        monkeypatch.setenv("TERM", "xterm-256color")
+        monkeypatch.setenv("COLUMNS", "220")
+        with open(writer, "w", encoding="utf-8") as screen, monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", screen)
+            train(method, *bindings)
+        listener.join()
+        os.close(reader)
+        return b"".join(written).decode()
+
+    return call
+
+
+def test_on_a_terminal_there_is_a_live_view(terminal):
+    written = terminal("ctkd", "epochs = 12")
+    assert ESCAPES.search(written)
+    text = ESCAPES.sub("", written)
+    assert re.search(r"ctkd .*%.*\d:\d\d:\d\d", text)  # a bar, time gone, time left
+    for label in ("images/s", "loss ", "kd ", "T ", "λ ", "lr ", "best "):
+        assert label in text, label
+    # The lines of the log are there as well, and stay.
+    assert [int(n) for n in re.findall(r"epoch +(\d+)/12 ", text)] == list(range(1, 13))
+    assert "│" in text
+
+
+def test_a_warning_does_not_break_the_live_view(terminal):
+    text = ESCAPES.sub("", terminal("ctkd", "GlobalTemperature.raw_init = -9.0"))
+    assert text.count("warning: T stood at its lower bound 1 for the whole epoch") == 1
+
+
+def test_a_look_at_the_device_is_taken_only_now_and_then(monkeypatch):
+    """Between two looks nothing is read back, since that would wait for the device."""
+    console, looks = Console(), []
+
+    class Meter:
+        losses = ()
+
+        def read(self):
+            looks.append(time.monotonic())
+            return {}
+
+    class Progress:
+        steps, train_seconds, timed_images, best = 1, 0.0, 0, {}
+
+    class Bars:
+        def update(self, *_, **__): ...
+
+    console._bars, console._per_epoch, console._run_bar, console._epoch_bar = Bars(), 10, 0, 1
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for _ in range(100):
+        now[0] += 0.02
+        console.step(Progress, Meter(), 0.1, None)
+    assert len(looks) == 4  # in two seconds

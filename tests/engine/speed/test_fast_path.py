@@ -1,0 +1,234 @@
+"""What makes a step fast, and that it stays the same step: folding, compiling, capturing."""
+
+import contextlib
+import ctypes
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ctkd import memory
+from ctkd.data.digits import Digits
+from ctkd.distiller import Outcome
+from ctkd.engine.distributed.world import World
+from ctkd.engine.job import Job
+from ctkd.engine.output.console import Console
+from ctkd.engine.output.workdir import Workdir
+from ctkd.engine.speed import cuda_graph as graph
+from ctkd.engine.speed.cuda_graph import WARM_UP, GraphedStep
+from ctkd.engine.task import Batch, DeferredBatch
+from ctkd.engine.tasks.images_in_memory import ClassificationTask
+from ctkd.engine.tasks.specs import make_task
+from ctkd.engine.teacher.load import load_teacher
+from ctkd.engine.train import Trainer
+
+CPU = torch.device("cpu")
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU to capture on")
+
+
+class Watch(TorchDispatchMode):
+    """Keeps the names of the operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def trainer(teacher_file, tmp_path):
+    """A Trainer of a small digits run."""
+
+    def make(method, *bindings):
+        given = [f"teacher_weights = {str(teacher_file)!r}", "digits.train_images = 100"]
+        job = Job([f"gin/digits/{method}.gin"], [*given, "batch_size = 32", *bindings])
+        run, console = job.build(), Console(quiet=True)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        task = make_task(run, device, World())
+        teacher = load_teacher(run, device, World(), console)
+        made = Trainer(run, task, teacher, Workdir(tmp_path), console, World())
+        made.student.train()
+        return made
+
+    return make
+
+
+class TestStep:
+    @pytest.mark.parametrize("method", ["kd", "ctkd", "ctkd_instance", "dkd_ctkd", "annealed"])
+    def test_nothing_in_a_step_waits_for_the_device(self, trainer, method):
+        """Reading a value, a size that depends on values, or a tensor made of Python numbers."""
+        made = trainer(method)
+        batches = made.task.batches(1, skip=0)
+        made.step(next(batches))  # momentum and the like are made in the first
+        made.place()
+        batch = next(batches)
+        with Watch() as watch:
+            made.take(batch, made.teacher)
+        seen = {name.partition(".")[0] for name in watch.names}
+        assert "aten::convolution" in seen
+        waiting = {"_local_scalar_dense", "nonzero", "masked_select", "item", "is_nonzero"}
+        waiting |= {"lift_fresh"}  # of a tensor made of a number
+        assert not seen & {f"aten::{name}" for name in waiting}
+
+    def test_a_batch_is_made_when_it_is_asked_for_and_once(self):
+        dataset = Digits(train_images=40)
+        task = ClassificationTask(dataset, dataset.load(), 32, 0, CPU, World())
+        (first, last) = task.batches(1, skip=0)
+        assert "_made" not in vars(first)
+        assert first.inputs is first.inputs
+        assert first.inputs.shape == (32, 1, 8, 8)
+        assert torch.equal(first.coming[0], last.indices)
+        assert len(last.coming[0]) == 0
+        again = task.batch_of(first.indices, first.views)
+        assert torch.equal(again.inputs, first.inputs)
+        assert torch.equal(again.targets, first.targets)
+        assert [len(part.inputs) for part in first.parts(3)] == [11, 11, 10]
+
+    @GPU
+    @pytest.mark.parametrize("method", ["kd", "ctkd", "ctkd_instance", "dkd_ctkd"])
+    def test_a_captured_step_equals_the_eager_one(self, trainer, method):
+        """The same steps, with λ and the learning rate moving, an epoch's short batch included."""
+        ended = []
+        for bindings in ((), ("Runtime.cuda_graph = True",)):
+            made = trainer(method, "SGD.warmup_epochs = 3.0", *bindings)
+            for epoch in (1, 2, 3):
+                for batch in made.task.batches(epoch, skip=0):
+                    made.step(batch)
+            ended.append((made.student.state_dict(), made.distiller.state_dict(), made.meter))
+        for one, other in zip(ended[0][:2], ended[1][:2], strict=True):
+            for name in one:
+                torch.testing.assert_close(one[name], other[name], rtol=1e-5, atol=1e-6)
+        for name, value in ended[0][2].read().items():
+            assert ended[1][2].read()[name] == pytest.approx(value, rel=1e-4)
+
+    def test_without_a_gpu_a_run_says_that_nothing_is_captured(self, train):
+        if torch.cuda.is_available():
+            pytest.skip("there is a GPU here")
+        run = train("kd", "Runtime.cuda_graph = True", "epochs = 1")
+        assert "Runtime.cuda_graph has no effect: there is no GPU" in run.result.err
+
+
+def kind_of(event):
+    return event if isinstance(event, str) else event[0]
+
+
+class Recorded:
+    """Stands in for a CUDA graph: what was called while it was open is called again by `replay`."""
+
+    def replay(self):
+        self.log.append(("replay", self.step_batch.indices.tolist()))
+
+
+class TestGraphedStep:
+    @pytest.fixture
+    def log(self, monkeypatch):
+        """CUDA's part replaced, so that the order of things can be seen anywhere."""
+        log = []
+
+        class Stream:
+            def wait_stream(self, other):
+                pass
+
+        @contextlib.contextmanager
+        def capture(recorded):
+            recorded.log = log
+            log.append("capture")
+            yield
+
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
+        monkeypatch.setattr(torch.cuda, "graph", capture)
+        monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream())
+        monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+        monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+        return log
+
+    def steps(self, log, teacher=None, parts=1):
+        """Steps over three epochs of 100 = 32 + 32 + 32 + 4 images; what was done for each."""
+        dataset = Digits(train_images=100)
+        task = ClassificationTask(dataset, dataset.load(), 32, 0, CPU, World())
+
+        def step(batch, given):
+            Recorded.step_batch = batch
+            rows = given and [given(part) for part in batch.parts(parts)]
+            log.append(("step", len(batch.indices), rows))
+            return Outcome(torch.zeros((), requires_grad=True) * 1, {}, None, {}), "norms"
+
+        graphed = GraphedStep(step, task, 32, CPU)
+        batches = [b for epoch in (1, 2) for b in task.batches(epoch, skip=0)]
+        done = []
+        for batch in batches:
+            log.clear()
+            outcome, norms = graphed(batch, teacher)
+            assert norms == "norms"
+            # A captured step's graph for backward would tie later steps to the capture's stream.
+            assert outcome.loss.requires_grad == ("replay" not in dict.fromkeys(map(kind_of, log)))
+            done.append(list(log))
+        return batches, done
+
+    def test_first_and_short_batches_go_as_usual_then_all_is_replayed(self, log):
+        batches, done = self.steps(log)
+        assert WARM_UP == 3
+        for batch, events in list(zip(batches, done, strict=True))[:4]:
+            assert events == [("step", len(batch.indices), None)]
+        assert [kind_of(event) for event in done[4]] == [
+            "capture",
+            "step",
+            "replay",
+        ]
+        for batch, events in list(zip(batches, done, strict=True))[4:7]:
+            assert events[-1] == ("replay", batch.indices.tolist())
+        assert done[7] == [("step", 4, None)]
+
+    @pytest.mark.parametrize("parts", [1, 3])
+    def test_rows_that_are_looked_up_are_given_to_the_captured_step(self, log, parts):
+        class Remembering:
+            cache = "some"
+
+            def __call__(self, batch):
+                return batch.indices.float()
+
+        batches, done = self.steps(log, Remembering(), parts)
+        kind, size, rows = done[4][1]
+        assert (kind, size) == ("step", 32)
+        assert len(rows) == parts
+        # The buffer, after the last replay.
+        assert torch.equal(torch.cat(rows), batches[6].indices.float())
+
+
+class TestMemory:
+    def test_glibc_is_told_to_keep_what_is_freed(self, monkeypatch):
+        told = {}
+        library = SimpleNamespace(mallopt=told.__setitem__)
+        monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+        memory.keep_freed_memory()
+        # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX of glibc's malloc.h
+        assert told == {-1: 2**31 - 1, -3: 2**25, -4: 0}
+
+    def test_it_needs_no_torch(self, python):
+        done = python(
+            "from ctkd.memory import keep_freed_memory; keep_freed_memory();"
+            "import sys; print('torch' in sys.modules)"
+        )
+        assert (done.status, done.out) == (0, "False\n")
+
+    @pytest.mark.parametrize("error", [OSError, AttributeError])
+    def test_other_libraries_are_left_as_they_are(self, monkeypatch, error):
+        class Library:
+            def __init__(self, name):
+                if error is OSError:
+                    raise OSError("no C library")
+
+        monkeypatch.setattr(ctypes, "CDLL", Library)
+        memory.keep_freed_memory()
+
+
+def test_a_deferred_batch_is_a_batch():
+    batch = DeferredBatch(lambda i, v: (i + v, i), torch.arange(3), torch.ones(3).long(), 3)
+    assert isinstance(batch, Batch)
+    assert batch.inputs.tolist() == [1, 2, 3]
+    assert batch.targets.tolist() == [0, 1, 2]
+    assert graph.WARM_UP > 0

@@ -1,0 +1,140 @@
+"""Normalisations folded into convolutions: the same logits, or the network as it was."""
+
+import contextlib
+
+import pytest
+import torch
+from torch import nn
+
+from ctkd.engine.teacher import fold_batch_norm as folding
+from ctkd.engine.teacher.fold_batch_norm import fold
+from ctkd.errors import ConfigError
+from ctkd.registry import MODELS
+
+
+def trained(name):
+    """A network in eval mode whose normalisations are not the identity."""
+    torch.manual_seed(0)
+    network = MODELS.get(name)()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.3)
+            module.running_var.uniform_(0.3, 2.0)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+    return network.eval()
+
+
+def norms(network):
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+class Shared(nn.Module):
+    """A convolution that two normalisations follow."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.one, self.two = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.one(self.conv(x)) * self.two(self.conv(x)).sum((1, 2, 3), keepdim=True)
+
+
+class Undecided(nn.Module):
+    """It looks at its input's values, so that its forward cannot be traced."""
+
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.body = MODELS.get("digits_teacher")(num_classes)
+
+    def forward(self, x):
+        return self.body(x) if x.abs().sum() >= 0 else x
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("resnet8", 0),
+        ("resnet8x4", 0),
+        ("vgg8", 0),
+        ("MobileNetV2", 0),
+        ("ShuffleV1", 0),
+        ("ShuffleV2", 0),
+        ("wrn_16_1", 7),  # those before an activation have no convolution of their own
+        ("digits_teacher", 0),
+    ],
+)
+def test_logits_stay_and_normalisations_go(name, left):
+    network = trained(name)
+    shape = (1, 8, 8) if name == "digits_teacher" else (3, 32, 32)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    folded, reason = fold(network, torch.randn(2, *shape))
+    assert reason is None
+    assert norms(folded) == left < norms(network)
+    images = torch.randn(4, *shape)
+    with torch.no_grad():
+        expected = network(images)
+        error = (folded(images) - expected).abs().max() / expected.abs().max()
+    assert error < 1e-4
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    assert next(folded.parameters()).dtype == torch.float32
+
+
+def test_a_convolution_that_is_used_twice_is_left_alone():
+    torch.manual_seed(0)
+    network = Shared().eval()
+    folded, reason = fold(network, torch.randn(2, 3, 8, 8))
+    assert (reason, norms(folded)) == (None, 2)
+
+
+def test_what_cannot_be_traced_stays_as_it_is():
+    network = Undecided().eval()
+    same, reason = fold(network, torch.randn(2, 1, 8, 8))
+    assert same is network
+    assert reason.startswith("it cannot be traced")
+
+
+def test_a_network_that_insists_on_float32_stays_as_it_is():
+    """Folding is done in float64, which a network may undo in its midst."""
+
+    class Halfway(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.last = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.last(self.norm(self.conv(x)).mean((2, 3)).float())
+
+    network = Halfway().eval()
+    same, reason = fold(network, torch.randn(2, 3, 8, 8))
+    assert same is network
+    assert "must have the same dtype" in reason
+
+
+def test_a_folding_that_changes_the_logits_is_not_taken(monkeypatch):
+    wrong = folding.fuse_conv_bn_eval
+
+    def off(conv, norm):
+        fused = wrong(conv, norm)
+        fused.bias.data += 1e-6
+        return fused
+
+    monkeypatch.setattr(folding, "fuse_conv_bn_eval", off)
+    network = trained("resnet8")
+    same, reason = fold(network, torch.randn(2, 3, 32, 32))
+    assert same is network
+    assert "differ by" in reason
+
+
+def test_a_run_with_an_untraceable_teacher_says_so_and_trains(train, tmp_path):
+    with contextlib.suppress(ConfigError):  # registered once a session
+        MODELS.register("undecided_teacher")(Undecided)
+    torch.save(Undecided().state_dict(), tmp_path / "teacher.pt")
+    run = train(
+        "kd",
+        "teacher = @undecided_teacher",
+        f"teacher_weights = {str(tmp_path / 'teacher.pt')!r}",
+        "Teacher.floor = None",
+    )
+    assert "normalisations stay as they are: it cannot be traced" in run.result.out
+    assert run.summary["finished"]

@@ -1,0 +1,118 @@
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctkd.results.compare.statistics import mean_std, paired_difference, power, seeds_needed
+
+
+def by_seed(values):
+    return dict(enumerate(values))
+
+
+def test_mean_and_std_by_hand():
+    told = mean_std([70.0, 71.0, 75.0])
+    assert (told.n, told.mean) == (3, 72.0)
+    assert told.std == pytest.approx(math.sqrt(7))  # (4 + 1 + 9) / 2
+    assert mean_std([70.0]).std is None
+
+
+def test_paired_difference_by_hand():
+    # d = 1, 2, 3: mean 2, variance 1, t = 2√3 with two degrees of freedom;
+    # the 97.5 % quantile of t with two degrees of freedom is 4.302653.
+    told = paired_difference({1: 11.0, 2: 22.0, 3: 33.0}, {1: 10.0, 2: 20.0, 3: 30.0})
+    assert (told.n, told.seeds, told.difference) == (3, (1, 2, 3), 2.0)
+    reach = 4.302653 / math.sqrt(3)
+    assert told.interval == pytest.approx((2 - reach, 2 + reach), abs=1e-5)
+    t = 2 * math.sqrt(3)
+    assert told.p_value == pytest.approx(1 - t / math.sqrt(2 + t**2))  # closed form for two
+    assert told.paired_variance == pytest.approx(1.0)
+    assert told.unpaired_variance == pytest.approx(221.0)  # 121 + 100
+
+
+@given(
+    st.lists(st.tuples(st.floats(60, 80), st.floats(60, 80)), min_size=2, max_size=12, unique=True)
+)
+def test_paired_and_welch_agree_with_scipy(pairs):
+    a, b = np.array(pairs).T
+    told = paired_difference(by_seed(a.tolist()), by_seed(b.tolist()))
+    if np.std(a - b) > 1e-6:
+        theirs = scipy.stats.ttest_rel(a, b)
+        assert told.p_value == pytest.approx(theirs.pvalue, rel=1e-6, abs=1e-12)
+        assert told.interval == pytest.approx(tuple(theirs.confidence_interval()), rel=1e-6)
+    if np.std(a) > 1e-6 and np.std(b) > 1e-6:
+        welch = scipy.stats.ttest_ind(a, b, equal_var=False).confidence_interval()
+        assert told.welch_interval == pytest.approx(tuple(welch), rel=1e-6)
+
+
+def test_only_shared_seeds_are_paired_and_all_enter_welch():
+    told = paired_difference({0: 71.0, 1: 72.0, 5: 90.0}, {1: 70.5, 0: 70.0, 7: 60.0})
+    assert (told.seeds, told.difference) == ((0, 1), 1.25)
+    assert told.welch_difference == pytest.approx(233 / 3 - 200.5 / 3)
+
+
+def test_correlated_seeds_make_the_paired_interval_the_narrower():
+    seeds = np.random.default_rng(0).normal(0, 1.0, 8)
+    noise = np.random.default_rng(1).normal(0, 0.1, 8)
+    told = paired_difference(by_seed(71.3 + seeds + noise), by_seed(71.0 + seeds))
+    assert told.paired_variance < told.unpaired_variance / 10
+    paired, unpaired = told.interval, told.welch_interval
+    assert paired[0] > 0 > unpaired[0]
+
+
+def test_too_little_is_answered_with_none():
+    alone = paired_difference({0: 71.0}, {0: 70.0})
+    assert (alone.n, alone.difference, alone.welch_difference) == (1, 1.0, 1.0)
+    assert (alone.interval, alone.p_value, alone.welch_interval) == (None, None, None)
+    assert (alone.paired_variance, alone.seeds_needed) == (None, None)
+    apart = paired_difference({0: 71.0, 1: 71.5}, {2: 70.0, 3: 70.4})
+    assert (apart.n, apart.difference, apart.p_value) == (0, None, None)
+    assert apart.welch_interval is not None
+    assert paired_difference({}, {0: 70.0}).welch_difference is None
+
+
+def test_two_seeds_do_not_say_how_many_are_needed():
+    two = paired_difference({0: 71.0, 1: 71.5}, {0: 70.0, 1: 70.4})
+    assert (two.n, two.seeds_needed) == (2, None)
+    assert two.interval is not None
+    three = paired_difference({0: 71.0, 1: 71.5, 2: 70.9}, {0: 70.0, 1: 70.4, 2: 70.1})
+    assert three.seeds_needed is not None
+
+
+def test_equal_differences_are_no_certainty():
+    # 70.1 − 70.0 and 71.1 − 71.0 differ by rounding only
+    told = paired_difference({0: 70.1, 1: 71.1}, {0: 70.0, 1: 71.0})
+    assert told.difference == pytest.approx(0.1)
+    assert (told.interval, told.p_value, told.seeds_needed) == (None, None, None)
+    same = paired_difference({0: 70.0, 1: 70.0}, {0: 70.0, 1: 70.0})
+    assert (same.interval, same.welch_interval) == (None, None)
+
+
+@pytest.mark.parametrize(("effect", "n"), [(0.2, 199), (0.5, 34), (0.8, 15)])
+def test_seeds_needed_are_those_of_the_textbooks(effect, n):
+    """Two-sided paired t-test, level 0.05, power 0.8 (Cohen's small, medium and large effect)."""
+    assert seeds_needed(effect, 1.0) == n
+    assert seeds_needed(-3 * effect, 3.0) == n
+
+
+@given(st.floats(0.05, 20))
+def test_seeds_needed_is_the_least_number_with_the_power(effect):
+    n = seeds_needed(effect, 1.0)
+    assert power(effect, n) >= 0.8
+    assert n == 2 or power(effect, n - 1) < 0.8
+
+
+def test_power_agrees_with_simulation():
+    rng = np.random.default_rng(0)
+    sample = rng.normal(1.0, 1.0, (20_000, 6))
+    found = scipy.stats.ttest_1samp(sample, 0, axis=1).pvalue < 0.05
+    assert power(1.0, 6) == pytest.approx(found.mean(), abs=0.01)
+    assert power(0.0, 6) == pytest.approx(0.05)
+
+
+def test_no_number_of_seeds_finds_nothing():
+    assert seeds_needed(0.0, 1.0) is None
+    assert seeds_needed(0.001, 1.0) is None

@@ -1,0 +1,118 @@
+"""A sweep's runs as one table: which cell is compared with which, and what is said of it."""
+
+import pytest
+
+from ctkd.results.compare.sweep_table import SweepRun, sweep_cells, sweep_table
+
+
+@pytest.fixture
+def cells(workdir):
+    """The cells of runs given as (name, labels, seed, accuracy, more choices of the run)."""
+
+    def make(*given, baseline=None):
+        runs = []
+        for name, labels, seed, last, *more in given:
+            choices = {"name": name, "seed": seed, "last": last, "epochs": 3, **(more or [{}])[0]}
+            place = workdir(f"{name}-{seed}", **choices)
+            state = "finished" if choices.get("finished", True) else "running"
+            runs.append(SweepRun(name, labels, seed, state, place, 3))
+        return sweep_cells(runs, baseline or {})
+
+    return make
+
+
+def test_mean_and_std_are_over_the_finished_seeds(cells):
+    (cell,) = cells(
+        ("kd", {}, 0, 70.0), ("kd", {}, 1, 72.0), ("kd", {}, 2, 99.0, {"finished": False})
+    )
+    last = cell.summary("last")
+    assert (last.n, last.mean) == (2, 71.0)
+    assert last.std == pytest.approx(2**0.5)
+    assert cell.state == "2 finished, 1 running"
+
+
+def test_a_cell_is_compared_with_the_one_that_differs_in_the_baselines_axis_alone(cells):
+    made = cells(
+        *((f"{m} {p}", {"method": m, "pair": p}, seed, base + gain + seed)
+          for m, gain in (("kd", 0.0), ("ctkd", 0.5))
+          for p, base in (("a", 60.0), ("b", 80.0))
+          for seed in (0, 1)),
+        baseline={"method": "kd"},
+    )  # fmt: skip
+    told = {cell.name: (cell.baseline, cell.against and cell.against.difference) for cell in made}
+    assert told == {
+        "kd a": ("kd a", None),
+        "kd b": ("kd b", None),
+        "ctkd a": ("kd a", 0.5),
+        "ctkd b": ("kd b", 0.5),
+    }
+
+
+def test_the_only_cell_with_the_baselines_values_serves_all(cells):
+    made = cells(
+        ("kd", {"method": "kd"}, 0, 70.0),
+        ("x", {"method": "ctkd", "end": "1"}, 0, 71.0),
+        ("y", {"method": "ctkd", "end": "2"}, 0, 72.0),
+        baseline={"method": "kd"},
+    )
+    assert [cell.baseline for cell in made] == ["kd"] * 3
+
+
+def test_among_several_baselines_none_is_chosen(cells):
+    made = cells(
+        ("kd1", {"method": "kd", "T": "1"}, 0, 70.0),
+        ("kd2", {"method": "kd", "T": "2"}, 0, 70.5),
+        ("ctkd", {"method": "ctkd"}, 0, 71.0),
+        baseline={"method": "kd"},
+    )
+    assert [cell.baseline for cell in made] == ["kd1", "kd2", None]
+
+
+def test_a_difference_of_recipes_is_said(cells):
+    made = cells(
+        ("a", {"lr": "1"}, 0, 70.0, {"recipe": {"SGD.lr": 1}}),
+        ("b", {"lr": "2"}, 0, 71.0, {"recipe": {"SGD.lr": 2}}),
+        baseline={"lr": "1"},
+    )
+    assert made[1].recipe_differs == ("SGD.lr",)
+    assert any("SGD.lr" in note for note in sweep_table(made, ["lr"]).notes)
+
+
+def test_the_table_has_a_column_for_each_axis_and_the_published_number(cells):
+    made = cells(("kd", {"method": "kd"}, 0, 70.0), baseline={})
+    table = sweep_table(made, ["method"])
+    titles = [column.title for column in table.columns]
+    assert titles[:2] == ["method", "state"]
+    assert table.rows[0][titles.index("published")] == 70.66
+    assert table.rows[0][titles.index("reports")] == "last"
+    assert table.rows[0][titles.index("published epochs")] == 240
+    assert "RepDistiller" in table.notes[-2]
+    assert table.notes[-1] == "The published runs have 240 epochs, these have 3."
+    assert sweep_table(made, []).columns[0].title == "cell"
+
+
+def test_runs_of_one_cell_with_different_teachers_are_told(cells):
+    one, other = ({"recipe": {"Teacher.fingerprint": name}} for name in ("a1", "b2"))
+    (alike,) = cells(("kd", {}, 0, 70.0, one), ("kd", {}, 1, 71.0, one))
+    assert not any("unlike" in note for note in sweep_table([alike], []).notes)
+    (mixed,) = cells(("kd", {}, 2, 70.0, one), ("kd", {}, 3, 71.0, other))
+    assert mixed.mixed == ("Teacher.fingerprint",)
+    assert any("unlike things" in note for note in sweep_table([mixed], []).notes)
+
+
+def test_a_run_whose_files_are_damaged_is_left_out_and_named(cells, workdir):
+    given = [("kd", {}, seed, 70.0 + seed) for seed in (0, 1)]
+    (whole,) = cells(*given)
+    assert whole.damaged == []
+    path = whole.runs[1].path / "metrics.jsonl"
+    path.write_text("{torn\n" + path.read_text())
+    (cell,) = sweep_cells(whole.runs, {})
+    assert cell.summary("last").n == 1
+    (note,) = (note for note in sweep_table([cell], []).notes if "Left out" in note)
+    assert f"{path}, line 1: damaged" in note
+
+
+def test_a_run_of_which_nothing_is_written_yet_is_there_all_the_same(tmp_path):
+    runs = [SweepRun("kd", {}, 0, "queued", tmp_path / "none", 3)]
+    (cell,) = sweep_cells(runs, {})
+    assert (cell.state, cell.summary("last"), cell.temperature) == ("queued", None, None)

@@ -1,0 +1,82 @@
+"""The rows of a policy with one T per row: read with care, drawn, correlated by rank."""
+
+import numpy as np
+import pytest
+
+from ctkd.errors import DataError
+from ctkd.results.figures.draw_rows import rank_correlation
+from ctkd.results.figures.save import draw_rows, save_figures
+from ctkd.results.read.runs import RunRecord
+from ctkd.results.read.work_files import read_columns
+
+HEADER = "group,target,temperature,student_ce,teacher_confidence,teacher_target"
+
+
+def write(path, count=60, header=HEADER):
+    random = np.random.default_rng(0)
+    lines = [header]
+    for row in range(count):
+        group = ("background", "foreground")[row % 4 == 0]
+        target = "background" if group == "background" else ("cat", "dog")[row % 8 == 0]
+        numbers = random.uniform(0.1, 1, 4)
+        lines.append(f"{group},{target}," + ",".join(f"{n:.4g}" for n in 1 + numbers))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def record(path, rows):
+    sets = {name: {} for name in ("method", "recipe", "seed", "runtime")}
+    return RunRecord(path, "ctkd_instance", sets, [], [], {}, None, rows)
+
+
+def test_columns_are_texts_and_numbers(tmp_path):
+    rows = read_columns(write(tmp_path / "rows.csv"))
+    assert list(rows) == HEADER.split(",")
+    assert rows["group"][0] == "foreground"
+    assert rows["temperature"].dtype == np.float64
+    assert len(rows["student_ce"]) == 60
+    assert read_columns(tmp_path / "nothing.csv") == {}
+
+
+def test_damage_is_named_by_line(tmp_path):
+    path = write(tmp_path / "rows.csv", 3)
+    path.write_text(path.read_text().replace("foreground,dog,", "foreground,dog,x"))
+    with pytest.raises(DataError, match="rows.csv, line 2"):
+        read_columns(path)
+    path.write_bytes(path.read_bytes().replace(b"dog,x", b"dog,\xff"))
+    with pytest.raises(DataError, match="rows.csv, line 2"):
+        read_columns(path)
+    write(path, 3, header="a,b")
+    with pytest.raises(DataError, match="line 1: expected the columns group,target"):
+        read_columns(path)
+
+
+def test_rank_correlation_against_scipy():
+    from scipy.stats import spearmanr
+
+    random = np.random.default_rng(3)
+    x = random.integers(0, 9, 50).astype(float)  # with ties
+    y = x**3 + random.normal(0, 40, 50)
+    assert rank_correlation(x, y) == pytest.approx(spearmanr(x, y).statistic)
+    assert rank_correlation(x, np.exp(x)) == pytest.approx(1)
+    assert np.isnan(rank_correlation(x, np.ones(50)))
+
+
+def test_the_figure_shows_groups_classes_and_difficulty(tmp_path):
+    figure = draw_rows(record(tmp_path, read_columns(write(tmp_path / "rows.csv"))))
+    by_group, by_loss, by_confidence = figure.axes
+    labels = [label.get_text() for label in by_group.get_xticklabels()]
+    assert labels == ["background (45)", "foreground (15)", "dog (8)", "cat (7)"]
+    assert "cross-entropy" in by_loss.get_xlabel()
+    assert "confidence" in by_confidence.get_xlabel()
+    assert len(by_loss.lines) == 3  # two groups and the median
+    assert any(r"\rho" in text.get_text() for text in by_loss.texts)
+
+
+def test_it_is_saved_where_there_are_rows_and_refused_where_there_are_none(tmp_path):
+    rows = read_columns(write(tmp_path / "rows.csv"))
+    names = [path.name for path in save_figures(record(tmp_path, rows), tmp_path)]
+    assert names == ["rows.png", "rows.pdf"]
+    assert save_figures(record(tmp_path, {}), tmp_path) == []
+    with pytest.raises(DataError, match="only a policy with one T per row"):
+        draw_rows(record(tmp_path, {}))
