@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ctkd.builtin import TORCHVISION_NETWORKS
 from ctkd.checks import suggest
 from ctkd.errors import ConfigError, DataError
 from ctkd.models.blocks import classifier, conv, conv_bn, pool
-from ctkd.registry import MODELS, TORCHVISION_NETWORKS
+from ctkd.registry import MODELS
 
 TORCHVISION, TIMM = "torchvision_", "timm_"
 WEIGHTS_NAME = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")  # IMAGENET1K_V1, DEFAULT

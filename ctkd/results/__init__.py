@@ -35,14 +35,14 @@ __all__ = [
     "save_figures",
 ]
 _ORIGINS = {
-    "comparison": ("Standings", "compare"),
-    "figures": ("draw_curves", "draw_landscape", "draw_rows", "save_figures"),
-    "forest": ("draw_differences",),
-    "published": ("Published", "lookup"),
-    "runs": ("RunRecord", "find_runs", "read_run"),
-    "statistics": ("Comparison", "mean_std", "paired_difference"),
-    "summaries": ("read_summaries",),
-    "tables": ("Column", "Table"),
+    "compare.methods": ("Standings", "compare"),
+    "figures.save": ("draw_curves", "draw_landscape", "draw_rows", "save_figures"),
+    "figures.draw_differences": ("draw_differences",),
+    "compare.published": ("Published", "lookup"),
+    "read.runs": ("RunRecord", "find_runs", "read_run"),
+    "compare.statistics": ("Comparison", "mean_std", "paired_difference"),
+    "read.summaries": ("read_summaries",),
+    "compare.tables": ("Column", "Table"),
 }
 __getattr__ = lazy_names(
     __name__, {name: f"{__name__}.{module}" for module, names in _ORIGINS.items() for name in names}

@@ -6,9 +6,10 @@ from torch import nn
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 from torchvision.ops import FrozenBatchNorm2d, box_iou
 
+from ctkd.builtin import DETECTORS
 from ctkd.errors import ConfigError, DataError
 from ctkd.models.weights.match import load_weights
-from ctkd.registry import DETECTORS, MODELS
+from ctkd.registry import MODELS
 
 TINY = {"pyramid_channels": 16, "rois_per_image": 12, "anchors_per_image": 16}
 TINY |= {"anchor_sizes": (8, 16, 32, 64, 128), "min_size": 64, "max_size": 96}

@@ -9,10 +9,11 @@ import torch
 import torchvision
 from torch import nn
 
+from ctkd.builtin import SMALL_NETWORKS, TORCHVISION_NETWORKS
 from ctkd.errors import ConfigError, DataError
 from ctkd.models import imagenet_networks as imagenet
 from ctkd.models.weights.match import load_weights
-from ctkd.registry import COMPONENTS, MODELS, SMALL_NETWORKS, TORCHVISION_NETWORKS, import_mentioned
+from ctkd.registry import COMPONENTS, MODELS, import_mentioned
 
 TAKEN = {"vgg11", "vgg13", "vgg16", "vgg19"}
 

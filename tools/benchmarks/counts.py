@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ctkd.builtin import SMALL_NETWORKS
 from ctkd.errors import ConfigError
-from ctkd.registry import MODELS, SMALL_NETWORKS, TEMPERATURES
+from ctkd.registry import MODELS, TEMPERATURES
 
 POLICIES = (
     "ConstantTemperature",

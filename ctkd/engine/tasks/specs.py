@@ -22,7 +22,7 @@ MODULES = {
 class Kind(Protocol):
     """What a module of `MODULES` offers.
 
-    `run` is a `ctkd.engine.config.build.Run`, which asks the kind about its networks while it is built.
+    `run` is a `ctkd.engine.config.build.Run`; the networks are checked while it is built.
     """
 
     def make_task(self, run: Any, device: torch.device, world: World) -> Task:

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ctkd.builtin import SMALL_NETWORKS
 from ctkd.errors import DataError
 from ctkd.models.weights.formats import fetch
-from ctkd.registry import MODELS, SMALL_NETWORKS
+from ctkd.registry import MODELS
 
 WRAPPERS = re.compile(r"(?:module|_orig_mod|model|net|network|student|teacher)\.")
 # Further classifiers of GoogLeNet and Inception v3, which serve training only.

@@ -1,0 +1,70 @@
+"""The names of the built-in components, with the modules that define them; data only.
+
+A registry imports a module when one of its names is asked for, so that `--help` imports none.
+"""
+
+DATASETS = {
+    "digits": "ctkd.data.digits",
+    "cifar100": "ctkd.data.cifar",
+    "cifar10": "ctkd.data.cifar",
+    "imagenet": "ctkd.data.imagenet",
+    "coco": "ctkd.data.coco",
+}
+# For small images, and quick to build: a file of weights that does not fit is compared with these.
+SMALL_NETWORKS = {
+    name: f"ctkd.models.{module}"
+    for module, names in {
+        "digits_cnn": "digits_student digits_teacher",
+        "cifar_resnet": "resnet8 resnet14 resnet20 resnet32 resnet44 resnet56 resnet110 "
+        "resnet8x4 resnet32x4 ResNet50",
+        "wrn": "wrn_16_1 wrn_16_2 wrn_40_1 wrn_40_2",
+        "vgg": "vgg8 vgg11 vgg13 vgg16 vgg19",
+        "mobilenet": "MobileNetV2",
+        "shufflenet": "ShuffleV1 ShuffleV2",
+    }.items()
+    for name in names.split()
+}
+# Of torchvision's networks all that classify images, but for vgg11, vgg13, vgg16 and vgg19, whose
+# names are taken above: those are torchvision_vgg11 and so on.
+_TORCHVISION = (
+    "alexnet convnext_base convnext_large convnext_small convnext_tiny densenet121 densenet161 "
+    "densenet169 densenet201 efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 "
+    "efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_v2_l "
+    "efficientnet_v2_m efficientnet_v2_s googlenet inception_v3 maxvit_t mnasnet0_5 mnasnet0_75 "
+    "mnasnet1_0 mnasnet1_3 mobilenet_v2 mobilenet_v3_large mobilenet_v3_small regnet_x_16gf "
+    "regnet_x_1_6gf regnet_x_32gf regnet_x_3_2gf regnet_x_400mf regnet_x_800mf regnet_x_8gf "
+    "regnet_y_128gf regnet_y_16gf regnet_y_1_6gf regnet_y_32gf regnet_y_3_2gf regnet_y_400mf "
+    "regnet_y_800mf regnet_y_8gf resnet101 resnet152 resnet18 resnet34 resnet50 resnext101_32x8d "
+    "resnext101_64x4d resnext50_32x4d shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 "
+    "shufflenet_v2_x2_0 squeezenet1_0 squeezenet1_1 swin_b swin_s swin_t swin_v2_b swin_v2_s "
+    "swin_v2_t vgg11_bn vgg13_bn vgg16_bn vgg19_bn vit_b_16 vit_b_32 vit_h_14 vit_l_16 vit_l_32 "
+    "wide_resnet101_2 wide_resnet50_2"
+)
+TORCHVISION_NETWORKS = _TORCHVISION.split()
+DETECTORS = {
+    f"fasterrcnn_{backbone}_fpn": "ctkd.models.faster_rcnn"
+    for backbone in ("resnet18", "resnet50", "resnet101", "mobilenet_v2")
+}
+MODELS = {
+    **SMALL_NETWORKS,
+    **dict.fromkeys((*TORCHVISION_NETWORKS, "MobileNetV1"), "ctkd.models.imagenet_networks"),
+    **DETECTORS,
+}
+# Prefixes of names that are not listed: timm_NAME is any network of timm.
+MODEL_FAMILIES = dict.fromkeys(("torchvision_", "timm_"), "ctkd.models.imagenet_networks")
+TRANSFORMS = {"LogitStandardization": "ctkd.losses.transforms"}
+TEMPERATURES = {
+    "ConstantTemperature": "ctkd.temperature.constant",
+    "AnnealedTemperature": "ctkd.temperature.annealed",
+    "GlobalTemperature": "ctkd.temperature.global_temperature",
+    "InstanceTemperature": "ctkd.temperature.instance",
+}
+SCHEDULES = dict.fromkeys(
+    ("ConstantLambda", "LinearLambda", "CosineLambda"), "ctkd.adversary.schedules"
+)
+OBJECTIVES = {
+    **dict.fromkeys(("CrossEntropy", "KD", "DKD"), "ctkd.losses.objectives"),
+    "DTKD": "ctkd.losses.dtkd",
+    "WTTM": "ctkd.losses.wttm",
+    "DIST": "ctkd.losses.dist",
+}
