@@ -11,9 +11,9 @@ from ctkd.data.workers import stream
 PARENT = """
 import sys, time
 from ctkd.data.workers import stream
-import test_stream
+import test_workers
 if __name__ == "__main__":
-    batches = stream(test_stream.who, [[(k, 0)] for k in range(50)], 1, list)
+    batches = stream(test_workers.who, [[(k, 0)] for k in range(50)], 1, list)
     print(next(batches)[0], flush=True)
     time.sleep(600)
 """
@@ -42,7 +42,7 @@ def ends(pid, seconds=60):
 def importable(monkeypatch):
     """This module by its name, for workers to find `who` in."""
     monkeypatch.syspath_prepend(os.path.dirname(__file__))
-    return __import__("test_stream").who
+    return __import__("test_workers").who
 
 
 def test_signals_to_a_whole_group_leave_workers_at_work(importable):

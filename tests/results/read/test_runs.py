@@ -170,7 +170,10 @@ def test_a_folder_without_runs_is_named(tmp_path):
 
 
 def test_importing_the_layer_loads_no_heavy_library():
-    modules = "comparison curves figures groups landscape published runs standings tables"
+    modules = (
+        "compare.cells compare.methods compare.published compare.standings compare.tables "
+        "figures.draw_curves figures.draw_landscape figures.save read.runs"
+    )
     code = f"""
 import sys, importlib
 for name in {modules.split()!r}: importlib.import_module("ctkd.results." + name)
