@@ -22,9 +22,9 @@ from torch import Tensor
 from ctkd.data.coco import COCO
 from ctkd.data.pictures import read_picture
 from ctkd.engine.config.build import Run
-from ctkd.engine.device import device_of, prepare_device
-from ctkd.engine.job import Job, teacher_home
-from ctkd.engine.output.workdir import Workdir
+from ctkd.engine.device import prepare_device
+from ctkd.engine.job import Job
+from ctkd.engine.teacher.train import teacher_home
 from ctkd.errors import ConfigError, DataError, UserError
 from ctkd.models.faster_rcnn import Detector
 from ctkd.models.weights.match import load_weights
@@ -54,7 +54,7 @@ def detectors(folder: pathlib.Path, weights: str | None) -> tuple[Run, dict[str,
     if not isinstance(run.dataset, COCO):
         name = type(run.dataset).__name__
         raise DataError(f"{folder} is a run on {name}: nothing in it detects anything")
-    prepare_device(run)
+    device = prepare_device(run)
     load_weights(run.student, weights or str(folder / "student_last.pt"))
     networks = {"student": run.student}
     if run.teacher_network is not None:
@@ -66,7 +66,7 @@ def detectors(folder: pathlib.Path, weights: str | None) -> tuple[Run, dict[str,
     ready: dict[str, Detector] = {}
     for role, network in networks.items():
         assert isinstance(network, Detector)
-        ready[f"{role} {_name(run, role)}"] = network.eval().to(device_of(run))
+        ready[f"{role} {_name(run, role)}"] = network.eval().to(device)
     return run, ready
 
 
@@ -79,7 +79,7 @@ def _teacher(run: Run, folder: pathlib.Path) -> str:
     """The weights of the run's teacher: given, or trained beside the run. Raises ConfigError."""
     if run.teacher.weights is not None:
         return run.teacher.weights
-    _, home = teacher_home(run, Workdir(folder))
+    _, home = teacher_home(run, folder)
     return str(home.path / "student_last.pt")
 
 

@@ -14,7 +14,6 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ from ctkd.errors import ConfigError, Interrupted, NonFiniteError, UserError
 from ctkd.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from ctkd.engine.task import Viewed
+    from ctkd.engine.task import ViewedTask
     from ctkd.engine.teacher.frozen import FrozenTeacher
     from ctkd.engine.teacher.row_store import Array, RowStore
 
@@ -73,41 +72,32 @@ def _count(text: str) -> int:
 
 
 def _fill(options: argparse.Namespace) -> None:
-    from ctkd.engine.device import device_of, prepare_device
-    from ctkd.engine.distributed.world import World
-    from ctkd.engine.job import Job, trained_teacher
+    from ctkd.engine.job import Job
     from ctkd.engine.output.console import Console
-    from ctkd.engine.task import Viewed
-    from ctkd.engine.tasks.specs import make_task
-    from ctkd.engine.teacher.load import attach_cache, cache_root, load_teacher
+    from ctkd.engine.output.workdir import Workdir
+    from ctkd.engine.prepare import prepare
+    from ctkd.engine.task import ViewedTask
+    from ctkd.engine.teacher.load import cache_root
 
-    console = Console()
     job = Job(options.gin_file, options.gin_param, options.workdir)
     run = job.build()
     if run.teacher_network is None:
-        raise ConfigError("this run has no teacher: give the Gin file of one that is distilled")
-    workdir = job.workdir_of(run)
-    root = cache_root(run, workdir)
-    if root is None:
+        raise ConfigError("this run has no teacher: give the Gin file of a distillation method")
+    folder = Workdir(job.workdir_of(run))
+    if cache_root(run, folder.path) is None:
         raise ConfigError(
             "these settings keep no cache: give --gin_param \"teacher_cache = '/a/folder'\" "
             "('auto' needs a writable folder of images, and a run without steps_per_epoch)"
         )
-    # As a folder by name: "auto" on a GPU would wait for a cache that is already whole.
-    run.runtime = replace(run.runtime, teacher_cache=str(root))
-    if run.teacher.weights is None:
-        weights = trained_teacher(run, workdir, console)
-        run.teacher = replace(run.teacher, weights=str(weights))
-    prepare_device(run)  # after the teacher's training, which may have had other settings
-    task = make_task(run, device_of(run), World())
-    teacher = load_teacher(run, device_of(run), World(), console)
-    attach_cache(run, teacher, task, device_of(run), workdir, console)
-    if teacher.cache is None or not isinstance(task, Viewed):
+    prepared = prepare(run, folder, Console(), fill_cache=True)
+    teacher, task = prepared.teacher, prepared.task
+    assert teacher is not None
+    if teacher.cache is None or not isinstance(task, ViewedTask):
         raise ConfigError("there is no cache to fill: see the warning above")
     _compute(teacher, task, options.rows)
 
 
-def _compute(teacher: "FrozenTeacher", task: "Viewed", most: int | None) -> None:
+def _compute(teacher: "FrozenTeacher", task: "ViewedTask", most: int | None) -> None:
     """Computes what is missing, batch by batch, under a bar or with a line now and then."""
     import torch
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn

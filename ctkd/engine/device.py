@@ -6,8 +6,12 @@ from ctkd.engine.config.build import Run
 from ctkd.errors import ConfigError
 
 
-def prepare_device(run: Run) -> None:
-    """Sets the threads, makes the device the current one, and refuses one that is not there."""
+def prepare_device(run: Run) -> torch.device:
+    """The device of the run, made the current one; sets the number of threads too.
+
+    Raises:
+        ConfigError: the device cannot be used.
+    """
     if run.runtime.threads is not None:
         torch.set_num_threads(run.runtime.threads)
     try:
@@ -16,13 +20,14 @@ def prepare_device(run: Run) -> None:
         if device.type == "cuda":
             if device.index is not None:
                 torch.cuda.set_device(device)  # streams and captures are the current device's
-            # Otherwise a gradient may be summed up in another order each time.
+            # Otherwise a gradient may be summed in a different order each time.
             torch.backends.cudnn.deterministic = True
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise ConfigError(
             f"Runtime.device = {run.runtime.device!r} cannot be used: {reason}"
         ) from error
+    return device
 
 
 def device_of(run: Run) -> torch.device:

@@ -15,7 +15,7 @@ def describe(job: Job) -> str:
     teacher = run.teacher_network
     sizes = [
         f"{'run':<18} {run.name}, {run.recipe.epochs} epochs, seed {run.seed}",
-        f"{'work directory':<18} {job.workdir_of(run).path}",
+        f"{'work directory':<18} {job.workdir_of(run)}",
         f"{'student':<18} {_parameters(run.student)}",
         f"{'teacher':<18} {'not used' if teacher is None else _parameters(teacher)}",
     ]

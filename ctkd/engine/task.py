@@ -1,24 +1,25 @@
-"""The joints between the loop and a task: batches, rows, and what a task must offer."""
+"""What a task is: where batches come from, what their rows are, how a network is evaluated."""
 
+import abc
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A step's samples on this rank, or a part of them.
+    """The samples of a step on this rank, or a part of them.
 
     Attributes:
         inputs: what the networks take: [B, C, H, W] for a classifier.
         targets: [B] for a classifier.
-        indices, views: [B], each sample's place in the data set and its discrete view, on the
-            host, so that looking rows up does not wait for a device.
-        samples: of the whole step (all ranks, all accumulated parts).
-        coming: the indices and views of the epoch's later batches, or None where there are none.
+        indices, views: [B], each sample's index in the data set and its discrete view; on the CPU,
+            so that looking up teacher rows does not wait for a device.
+        samples: number of samples of the whole step (all ranks, all accumulated parts).
+        coming: indices and views of the later batches of the epoch, or None.
     """
 
     inputs: Any
@@ -41,9 +42,10 @@ class Batch:
 
 
 class DeferredBatch(Batch):
-    """A batch whose inputs and targets are made when they are first asked for.
+    """A batch that makes its inputs and targets when they are first used.
 
-    So a captured step makes them itself, and one whose rows are all remembered makes none too many.
+    A captured step then makes them itself, and a step whose teacher rows are all cached makes no
+    inputs for the teacher.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class DeferredBatch(Batch):
         samples: int,
         coming: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """`make` gives (inputs, targets) of indices and views; the rest is as in `Batch`."""
+        """`make` returns (inputs, targets) for indices and views; the rest is as in `Batch`."""
         vars(self).update(make=make, indices=indices, views=views, samples=samples, coming=coming)
 
     @functools.cached_property
@@ -79,12 +81,12 @@ class Rows:
 
     Attributes:
         student: logits [N, C] with gradient.
-        teacher: logits [N, C] without, or None in a run that has no teacher.
+        teacher: logits [N, C] without gradient; None in a run without a teacher.
         targets: classes [N].
-        groups: [N] what each row is reported under, places in `group_names`; None for no groups.
-        other_losses: scalars that ride along with weight 1 (box regression, say).
-        weights: [N] what each row counts for in the loss; None for 1. Reported means are plain.
-        total: rows of the whole step, where that is not the number of its samples.
+        groups: [N], the group of each row in reports, an index into `group_names`; None for none.
+        other_losses: scalars that are added with weight 1 (box regression, say).
+        weights: [N], the weight of each row in the loss; None for 1. Reported means are unweighted.
+        total: number of rows of the whole step, where it is not the number of samples.
     """
 
     student: Tensor
@@ -98,71 +100,80 @@ class Rows:
 
 
 StudentFunction = Callable[..., Any]
-TeacherFunction = Callable[[Batch], Tensor]  # takes the batch whole, to look its rows up or compute
+TeacherFunction = Callable[[Batch], Tensor]  # takes the whole batch, to look its rows up or compute
 
 
-class Task(Protocol):
-    """A kind of problem: where its batches come from, what its rows are, how it is judged.
+class Task(abc.ABC):
+    """A kind of problem. A subclass defines the abstract methods; the rest has defaults.
 
     Attributes:
         primary: the metric that "best" means, a key of what `evaluate` returns; higher is better.
-        steps_per_epoch: how many batches an epoch has.
-
-    Besides, a task may have: `labels` (the metrics that an epoch's line shows, and under which
-    names; else the primary one under its own), `notes` (what was left out of the data, for the
-    user), `files` (what its last evaluation leaves, by file name), `class_names` (of every target),
-    and `is_cut` (whether an epoch was cut short, for trying things out).
+        steps_per_epoch: number of batches of an epoch.
+        is_cut: whether `steps_per_epoch` is less than the whole data set, for a trial.
+        labels: metrics of the console line of an epoch, with their short names; empty for
+            `primary` under its own name.
+        notes: sentences about the data for the user, such as what was left out.
+        files: text files that the last evaluation produced, by name.
+        class_names: the name of each class, where names exist.
     """
 
     primary: str
     steps_per_epoch: int
+    is_cut: bool = False
+    labels: ClassVar[Mapping[str, str]] = {}
+    notes: Sequence[str] = ()
+    files: Mapping[str, str] = {}
+    class_names: Mapping[int, str] = {}
 
+    @abc.abstractmethod
     def batches(self, epoch: int, skip: int) -> Iterator[Batch]:
-        """The batches of the epoch (counted from 1) from the skip-th on."""
+        """The batches of an epoch (from 1), without the first `skip`."""
 
+    @abc.abstractmethod
     def rows(self, student: StudentFunction, teacher: TeacherFunction | None, batch: Batch) -> Rows:
-        """Both networks' rows for a batch."""
+        """The rows of both networks for a batch."""
 
+    @abc.abstractmethod
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """The metrics of a network, in percent where they are accuracies; its mode is restored."""
+        """The metrics of a network, accuracies in percent; the network's mode is restored."""
 
+    @abc.abstractmethod
     def probe(self, size: int) -> Batch:
-        """A fixed batch of training samples, for the instrument."""
+        """A fixed batch of `size` training samples, for the landscape."""
 
+    def bad_samples(self) -> list[str] | None:
+        """One sentence for each file that could not be read so far; a collective.
 
-@runtime_checkable
-class Reads(Protocol):
-    """What a task offers besides if it reads its samples from files as it goes."""
-
-    def bad_samples(self) -> list[str]:
-        """What is wrong with each file that could not be read so far; a collective."""
-
-
-@runtime_checkable
-class Known(Protocol):
-    """What a task offers besides if it can tell its data from any others."""
-
-    def data_fingerprint(self) -> str:
-        """Depends on the samples, of training and of judging, but not on where they lie.
-
-        On all of them; of files that are only read as they are needed, on names and annotations.
+        None where a task reads no files while it trains.
         """
+        return None
+
+    def data_fingerprint(self) -> str | None:
+        """A hash of the samples, of training and of evaluation, independent of their folder.
+
+        Of files that are read while the run trains, the names and annotations are hashed. None
+        where the data set cannot be told from others.
+        """
+        return None
 
 
-@runtime_checkable
-class Viewed(Protocol):
-    """What a task offers besides if each of its `samples` has so many discrete `views`.
+class ViewedTask(Task):
+    """A task whose samples have a finite number of views: teacher rows can be cached.
 
-    Then a teacher's rows can be remembered by (index, view), and a captured step can make its own
-    batches.
+    Attributes:
+        samples: number of training samples.
+        views: number of views of each sample.
+        num_classes: columns of a row of logits.
     """
 
     samples: int
     views: int
     num_classes: int
 
+    @abc.abstractmethod
     def batch_of(self, indices: Tensor, views: Tensor) -> Batch:
-        """Any samples in any views, as a step of their own."""
+        """Any samples in any views, as the batch of a step."""
 
+    @abc.abstractmethod
     def data_key(self) -> dict[str, object]:
-        """What determines the inputs that an index and a view stand for."""
+        """What determines the input that an index and a view stand for."""

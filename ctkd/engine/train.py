@@ -1,93 +1,77 @@
-"""The one loop: every method, every task, every machine."""
+"""The training loop: one loop for every method, task and machine."""
 
 import time
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from ctkd.distiller import Outcome
-from ctkd.engine.config.build import Run
-from ctkd.engine.device import device_of, to_device
+from ctkd.engine.config.identity import identity_of
+from ctkd.engine.device import to_device
 from ctkd.engine.diagnostics.landscape import Probe
 from ctkd.engine.diagnostics.warnings import faults_of_epoch, faults_of_probe, faults_of_run
-from ctkd.engine.distributed.reduce import (
-    average_statistics,
-    merge,
-    sum_over_ranks,
-    synchronise_batch_norm,
-)
+from ctkd.engine.distributed.batch_norm import average_statistics, synchronize_batch_norm
+from ctkd.engine.distributed.reduce import merge, parallel, sum_over_ranks, without_sum
+from ctkd.engine.distributed.stop_vote import StopVote
 from ctkd.engine.distributed.world import World
+from ctkd.engine.game import Game
 from ctkd.engine.interrupt import StopRequests
 from ctkd.engine.metrics import Meter, Trace
 from ctkd.engine.optim import Optimizer
-from ctkd.engine.output import records as report
+from ctkd.engine.output import records
 from ctkd.engine.output.checkpoint import Checkpoints
 from ctkd.engine.output.console import Console
-from ctkd.engine.output.workdir import Workdir, identity_of
+from ctkd.engine.output.tensorboard import Board
+from ctkd.engine.output.workdir import Workdir
+from ctkd.engine.prepare import Prepared
 from ctkd.engine.progress import Moving, Progress
-from ctkd.engine.speed.choose import fast_step, fast_student
-from ctkd.engine.task import Batch, Task, TeacherFunction
-from ctkd.engine.teacher.frozen import FrozenTeacher, autocast, judge
+from ctkd.engine.speed.compile import compile_student
+from ctkd.engine.speed.cuda_graph import capture
+from ctkd.engine.task import Batch, TeacherFunction
+from ctkd.engine.teacher.frozen import autocast, judge
 from ctkd.errors import Interrupted, NonFiniteError
 from ctkd.seeds import seed_of
 
 
-def train(
-    run: Run,
-    task: Task,
-    teacher: FrozenTeacher | None,
-    workdir: Workdir,
-    console: Console,
-    world: World,
-) -> report.Summary:
+def train(prepared: Prepared, folder: Workdir, console: Console) -> records.Summary:
     """Trains from the latest checkpoint, or from the beginning, to the end.
 
     Raises:
         NonFiniteError: a quantity became NaN or infinite; nothing of it is saved.
         Interrupted: the process was asked to stop; the state is saved.
     """
-    trainer = Trainer(run, task, teacher, workdir, console, world)
+    run, task = prepared.run, prepared.task
+    trainer = Trainer(prepared, folder, console)
     trainer.resume()
-    with StopRequests() as stop, console.live(run, task), report.Board(run, workdir) as board:
-        trainer.prepare()
+    with StopRequests() as stop, console.live(run, task), Board(run, folder) as board:
+        trainer.begin()
+        must_stop = StopVote(folder.world, lambda: stop.requested)
         while trainer.epoch <= run.recipe.epochs:
             batches = task.batches(trainer.epoch, skip=trainer.steps_into_epoch)
             for batch in trainer.progress.waited(batches, lambda: trainer.warm):
-                trainer.step(batch)
+                trainer.train_step(batch)
                 if trainer.steps_into_epoch == 0:
-                    record = trainer.finish_epoch()
-                    if world.is_main:
-                        board.add(record)
-                stopping = world.any(stop.requested)  # all ranks after the same step
+                    board.add(trainer.finish_epoch())
+                stopping = must_stop()  # all ranks after the same step
                 if stopping or trainer.checkpoint_is_due:
                     trainer.save()
                 if stopping:
                     raise Interrupted(f"interrupted after step {trainer.progress.steps}")
-    if not world.is_main:
-        return report.summarize(run, task, trainer.progress)
-    if teacher is not None and teacher.cache is not None:
-        console.say(teacher.cache.told())
-    return report.finish(run, task, trainer.progress, workdir, console)
+    return records.finish(prepared, trainer.progress, folder, console)
 
 
 class Trainer:
     """A run in progress."""
 
-    def __init__(
-        self,
-        run: Run,
-        task: Task,
-        teacher: FrozenTeacher | None,
-        workdir: Workdir,
-        console: Console,
-        world: World,
-    ) -> None:
-        """Moves the networks to the device, and draws the instrument's batch."""
-        self.run, self.task, self.teacher = run, task, teacher
-        self.workdir, self.console, self.world = workdir, console, world
-        synchronise_batch_norm(run.student, world if run.recipe.sync_batch_norm else World())
-        synchronise_batch_norm(run.distiller, world)
-        device = device_of(run)
+    def __init__(self, prepared: Prepared, folder: Workdir, console: Console) -> None:
+        """Moves the networks to the device, and draws the batch of the landscape."""
+        run, task, device = prepared.run, prepared.task, prepared.device
+        self.run, self.task, self.teacher = run, task, prepared.teacher
+        self.folder, self.console, self.world = folder, console, folder.world
+        self.prepared = prepared
+        synchronize_batch_norm(run.student, self.world if run.recipe.sync_batch_norm else World())
+        synchronize_batch_norm(run.distiller, self.world)
         self.student = to_device(run.student, device)
         self.distiller = run.distiller.to(device)
         self.optimizer = Optimizer(
@@ -98,40 +82,43 @@ class Trainer:
         )
         self.meter = Meter(device)
         traced = min(run.instrument.trace_epochs, run.recipe.epochs) * task.steps_per_epoch
-        self.trace = Trace(traced if teacher else 0, device)
+        self.trace = Trace(traced if self.teacher else 0, device)
         self.moving = Moving(self.student, self.distiller, self.optimizer, self.meter, self.trace)
-        self.network = fast_student(run, self.student, device, world)
-        self.take = fast_step(run, self.take_step, task, device, world, console.warn)
-        self.autocast = autocast(device, run.runtime.precision)
-        self.probe = Probe(run.instrument, task, teacher) if teacher else None
-        folder, keep = workdir.path / "checkpoints", run.runtime.keep_checkpoints
-        self.checkpoints = Checkpoints(folder, keep, console.warn)
+        forward_student = compile_student(run, self.student, device, self.world)
+        precision = autocast(device, run.runtime.precision)
+        self.game = Game(self.student, self.distiller, task, forward_student, precision)
+        self.parallel_game = parallel(self.game, self.world, run.runtime.accumulate)
+        # `self.update`, or on a GPU its capture as one CUDA graph.
+        self.captured_update = capture(run, self.update, task, device, self.world, console.warn)
+        self.probe = Probe(run.instrument, task, self.teacher) if self.teacher else None
+        keep = run.runtime.keep_checkpoints
+        self.checkpoints = Checkpoints(folder.path / "checkpoints", keep, console.warn)
         self.identity = identity_of(run.settings)
         self.progress = Progress()
         self.saved_at = -1
         self.warm = False  # whether this process has taken a step
-        self.rate = 0.0
+        self.lr = 0.0
         self.clock = time.monotonic()
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next step belongs to, from 1."""
+        """The epoch of the next step, from 1."""
         return self.progress.steps // self.task.steps_per_epoch + 1
 
     @property
     def steps_into_epoch(self) -> int:
-        """Steps done of that epoch."""
+        """Steps done in that epoch."""
         return self.progress.steps % self.task.steps_per_epoch
 
     @property
     def checkpoint_is_due(self) -> bool:
-        """After every epoch, and every so many steps."""
+        """True after every epoch, and after every `Runtime.checkpoint_steps` steps."""
         by_steps = self.progress.steps % self.run.runtime.checkpoint_steps == 0
         return by_steps or self.steps_into_epoch == 0
 
     def resume(self) -> None:
-        """Takes up the latest usable checkpoint, and makes the files agree with it."""
-        state = self.world.agree(lambda: self.checkpoints.latest(self.identity))
+        """Loads the latest usable checkpoint, and rewrites the files that follow from it."""
+        state = self.folder.on_rank_0(lambda: self.checkpoints.latest(self.identity))
         if state is None:
             return
         self.progress = self.moving.load(state)
@@ -139,33 +126,37 @@ class Trainer:
         self.write_files()  # a process may have been killed before it did
         self.console.say(f"resumed at step {self.progress.steps}, epoch {self.epoch}")
 
-    def prepare(self) -> None:
-        """Judges the teacher and takes the first landscape, unless a checkpoint holds them."""
+    def begin(self) -> None:
+        """Evaluates the teacher and measures the first landscape, unless a checkpoint has them."""
         for fault in faults_of_run(self.run):
             self.console.warn(fault)
         if self.teacher is not None and not self.progress.teacher:
-            self.progress.teacher = judge(self.teacher, self.run.teacher, self.task)
+            expected = replace(self.run.teacher, floor=self.prepared.teacher_floor)
+            self.progress.teacher = judge(self.teacher, expected, self.task)
         self.console.teacher(self.run, self.progress.teacher)
-        self.place()
+        self.set_position()
         if self.progress.steps == 0:
             self.measure_landscape(0)
         self.student.train()
 
-    def place(self) -> None:
-        """Sets what depends on the place in the recipe: λ, weights, progress, learning rate."""
+    def set_position(self) -> None:
+        """Sets what depends on the position in the recipe: λ, weights, progress, learning rate.
+
+        All of it lies in 0-d tensors on the device, so that a captured step sees it change.
+        """
         recipe, per_epoch = self.run.recipe, self.task.steps_per_epoch
         position = recipe.position(self.progress.steps, per_epoch)
         self.distiller.at(position, self.progress.steps / (per_epoch * recipe.epochs))
-        self.rate = self.run.optimizer.learning_rate(position, self.run.recipe_epochs)
-        self.optimizer.set_learning_rate(self.rate)
+        self.lr = self.run.optimizer.learning_rate(position, self.run.recipe_epochs)
+        self.optimizer.set_learning_rate(self.lr)
 
-    def step(self, batch: Batch) -> None:
-        """One step of the game: one backward and one optimizer for student and temperature."""
+    def train_step(self, batch: Batch) -> None:
+        """One step of the game; nothing in it waits for the device."""
         started = time.perf_counter()
-        self.place()
+        self.set_position()
         rank = (self.world.rank,) if self.world.rank else ()  # dropout differs from rank to rank
         torch.manual_seed(seed_of(self.run.seed, "step", self.progress.steps, *rank))
-        outcome, norms = self.take(batch, self.teacher)
+        outcome, norms = self.captured_update(batch, self.teacher)
         self.meter.update(self.progress.steps, outcome, norms)
         lambda_ = self.distiller.get_buffer("lambda_")
         self.trace.update(self.progress.steps, outcome.temperature, lambda_)
@@ -175,51 +166,49 @@ class Trainer:
             self.progress.timed_images += batch.samples
         self.warm = True
         shown = lambda_ if self.distiller.learned else None
-        self.console.step(self.progress, self.meter, self.rate, shown)
+        self.console.step(self.progress, self.meter, self.lr, shown)
 
-    def take_step(
+    def update(
         self, batch: Batch, teacher: TeacherFunction | None
     ) -> tuple[Outcome, tuple[Tensor, Tensor]]:
-        """Moves student and temperature; nothing here waits for the device."""
-        cut = batch.parts(self.run.runtime.accumulate)
-        parts, totals = zip(*(self.backward(part, teacher) for part in cut), strict=True)
-        moved = [*self.optimizer.student, *self.optimizer.policy]
-        # Where samples are not rows, each rank has as many as it has (a detector's proposals).
-        rows = batch.samples if totals[0] is None else None
-        outcome = sum_over_ranks(self.world, moved, merge(parts), rows)
+        """Forward, backward, optimizer: the student descends, the temperature ascends.
+
+        Returns:
+            The outcome of the whole step, and the gradient norms of student and policy.
+        """
+        outcomes: list[Outcome] = []
+        parts = list(batch.parts(self.run.runtime.accumulate))
+        for part in parts[:-1]:
+            with without_sum(self.parallel_game):  # gradients add up on this rank
+                outcomes.append(self.backward(part, teacher))
+        # With several processes: one all-reduce of the gradients, during this backward pass.
+        outcomes.append(self.backward(parts[-1], teacher))
+        # Where samples are not rows, the ranks have different numbers of them (proposals).
+        rows = batch.samples if self.game.rows is None else None
+        outcome = sum_over_ranks(self.world, merge(outcomes), rows)  # one more, small, all-reduce
         return outcome, self.optimizer.step()
 
-    def backward(self, part: Batch, teacher: TeacherFunction | None) -> tuple[Outcome, int | None]:
-        """Adds a part's share of the step's gradients; its outcome, and `Rows.total`."""
-        with self.autocast:
-            rows = self.task.rows(self.network, teacher, part)
-        outcome: Outcome = self.distiller(
-            rows.student.float(),
-            rows.teacher,
-            rows.targets,
-            total_rows=rows.total or part.samples,
-            other_losses=rows.other_losses,
-            groups=rows.groups,
-            group_names=rows.group_names,
-            row_weights=rows.weights,
-        )
-        self.optimizer.backward(outcome.loss)
-        return outcome, rows.total
+    def backward(self, part: Batch, teacher: TeacherFunction | None) -> Outcome:
+        """Adds the gradients of a part of the step; returns its share of the outcome."""
+        outcome: Outcome = self.parallel_game(part, teacher)
+        # DistributedDataParallel takes the mean over ranks, the step is their sum.
+        self.optimizer.backward(outcome.loss * self.world.size)
+        return outcome
 
-    def finish_epoch(self) -> report.Record:
+    def finish_epoch(self) -> records.Record:
         """Evaluates, measures the landscape, and keeps the record; the caller saves."""
         epoch, recipe = self.epoch - 1, self.run.recipe
-        waiting = time.perf_counter()  # a GPU may still be at work on the epoch's steps
-        self.check()
+        waiting = time.perf_counter()
+        average_statistics(self.student, self.world)
+        self.check()  # waits for the device, which may still compute the steps of the epoch
         self.progress.train_seconds += time.perf_counter() - waiting
         lambda_ = self.distiller.get_buffer("lambda_").item() if self.distiller.schedule else None
-        record = report.epoch_record(epoch, self.progress, self.meter, self.rate, lambda_)
+        record = records.epoch_record(epoch, self.progress, self.meter, self.lr, lambda_)
         if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
             record |= self.task.evaluate(self.student)
             record |= self.measure_landscape(epoch)
-            place = self.workdir if self.world.is_main else None
-            report.keep_best(record, self.task.primary, self.student, self.progress, place)
-        record |= report.reading_record(self.task, self.console.warn)
+            records.keep_best(record, self.task.primary, self.student, self.progress, self.folder)
+        record |= records.reading_record(self.task, self.console.warn)
         for fault in faults_of_epoch(self.distiller, self.meter):
             self.console.warn(fault)
         self.progress.history.append(record)
@@ -229,20 +218,20 @@ class Trainer:
         return record
 
     def check(self) -> None:
-        """Raises NonFiniteError if anything has become NaN or infinite; the one read-back."""
-        average_statistics(self.student, self.world)  # it is judged or saved next
+        """Reads back from the device; raises NonFiniteError if anything is NaN or infinite."""
         self.optimizer.check()
         self.meter.check(self.task.steps_per_epoch)
-        for whose, module in (("student", self.student), ("temperature policy", self.distiller)):
+        for owner, module in (("student", self.student), ("temperature policy", self.distiller)):
             finite = [tensor.isfinite().all() for tensor in module.state_dict().values()]
             if finite and not torch.stack(finite).all():
                 raise NonFiniteError(
-                    f"the {whose}'s weights became NaN or infinite by step {self.progress.steps} "
-                    f"(learning rate {self.rate:g}); nothing after the last checkpoint was saved"
+                    f"the weights of the {owner} became NaN or infinite by step "
+                    f"{self.progress.steps} (learning rate {self.lr:g}); nothing after the last "
+                    "checkpoint was saved"
                 )
 
     def measure_landscape(self, epoch: int) -> dict[str, float]:
-        """Asks the instrument; what the epoch's record says of it."""
+        """Measures L(T); returns its part of the epoch's record."""
         if self.probe is None:
             return {}
         measured = self.probe.measure(self.student, self.distiller)
@@ -250,27 +239,26 @@ class Trainer:
             self.console.warn(fault)
         self.progress.rows = measured.pop("rows")
         self.progress.landscape.append({"epoch": epoch, **measured})
-        return report.landscape_record(measured)
+        return records.landscape_record(measured)
 
     def save(self) -> None:
-        """Writes a checkpoint and the files that follow from it, unless something went bad."""
+        """Writes a checkpoint and the files that follow from it, unless something is not finite."""
         if self.saved_at == self.progress.steps:
             return
+        average_statistics(self.student, self.world)
         self.check()
         now = time.monotonic()
         self.progress.seconds += now - self.clock
         self.clock = now
         state = {"identity": self.identity, **self.moving.state(self.progress)}
-        if self.world.is_main:
+        if self.folder.writes:
             self.checkpoints.save(self.progress.steps, state)
         self.saved_at = self.progress.steps
         if self.steps_into_epoch == 0:
             self.write_files()
 
     def write_files(self) -> None:
-        """Brings what follows from the newest checkpoint into agreement with it."""
-        if not self.world.is_main:
-            return
+        """Makes the record files and, after an epoch, the weights agree with the checkpoint."""
         if self.steps_into_epoch == 0:
-            report.write_weights(self.workdir, "student_last.pt", self.student)
-        report.write_records(self.workdir, self.progress, self.trace, self.task)
+            records.write_weights(self.folder, "student_last.pt", self.student)
+        records.write_records(self.folder, self.progress, self.trace, self.task)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctkd.engine.config.build import KnownNetworks, Run
-from ctkd.engine.job import Job, teacher_job
-from ctkd.engine.output.workdir import identity_of
+from ctkd.engine.config.identity import identity_of
+from ctkd.engine.job import Job
+from ctkd.engine.teacher.train import teacher_job
 from ctkd.errors import ConfigError
 from ctkd.results.compare.tables import Cell as TableCell
 from ctkd.results.compare.tables import Column, Table

@@ -93,7 +93,7 @@ def interrupted_at(monkeypatch):
     def within(step):
         from ctkd.engine.train import Trainer
 
-        real = Trainer.step
+        real = Trainer.train_step
 
         def stop(self, batch):
             real(self, batch)
@@ -101,7 +101,7 @@ def interrupted_at(monkeypatch):
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(Trainer, "step", stop)
+            patched.setattr(Trainer, "train_step", stop)
             yield
 
     return within

@@ -22,7 +22,7 @@ def signal_at(monkeypatch):
     """Sends this process a signal in the middle of its n-th step."""
 
     def arm(number, step, times=1):
-        count, real = [], Trainer.step
+        count, real = [], Trainer.train_step
 
         def stepped(self, batch):
             count.append(1)
@@ -31,8 +31,8 @@ def signal_at(monkeypatch):
                     os.kill(os.getpid(), number)
             real(self, batch)
 
-        monkeypatch.setattr(Trainer, "step", stepped)
-        return lambda: monkeypatch.setattr(Trainer, "step", real)
+        monkeypatch.setattr(Trainer, "train_step", stepped)
+        return lambda: monkeypatch.setattr(Trainer, "train_step", real)
 
     return arm
 

@@ -123,7 +123,7 @@ def test_fresh_where_there_is_nothing_just_begins(train):
 def test_a_derived_folder_is_the_same_for_the_same_command_and_no_other(job, tmp_path):
     def derived(*arguments):
         made = job(*arguments)
-        return str(made.workdir_of(made.build(meta=True)).path)
+        return str(made.workdir_of(made.build(meta=True)))
 
     first = derived("ctkd")
     assert first.startswith("runs/digits/ctkd-seed0-")

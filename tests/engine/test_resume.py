@@ -67,7 +67,7 @@ def test_killed_at_any_step_it_ends_bit_identical(train, same, kill_at, method):
     often = "Runtime.checkpoint_steps = 1"
     reference = train(method, often, workdir="reference")
     for step in (1, 2, 4, 6):
-        _, disarm = kill_at(Trainer, "step", step, after=True)
+        _, disarm = kill_at(Trainer, "train_step", step, after=True)
         with pytest.raises(Killed):
             train(method, often, workdir=f"run{step}")
         disarm()
@@ -89,7 +89,7 @@ def forgetful_network(num_classes: int) -> nn.Module:
 def test_dropout_too_is_the_same_after_a_resumption(train, same, kill_at):
     settings = ["student = @forgetful_network_of_test_resume", "Runtime.checkpoint_steps = 1"]
     reference = train("ctkd", *settings, workdir="reference")
-    _, disarm = kill_at(Trainer, "step", 3, after=True)
+    _, disarm = kill_at(Trainer, "train_step", 3, after=True)
     with pytest.raises(Killed):
         train("ctkd", *settings)
     disarm()

@@ -13,14 +13,12 @@ from torch.utils.data import DataLoader
 
 from ctkd.engine.config.build import Run
 from ctkd.engine.device import device_of
-from ctkd.engine.distributed.world import World
 from ctkd.engine.job import Job
 from ctkd.engine.output.console import Console
 from ctkd.engine.output.workdir import Workdir
+from ctkd.engine.prepare import prepare
 from ctkd.engine.task import Batch
-from ctkd.engine.tasks.images_in_memory import ClassificationTask
 from ctkd.engine.teacher.frozen import FrozenTeacher
-from ctkd.engine.teacher.load import attach_cache, load_teacher
 from ctkd.engine.train import Trainer
 from ctkd.results.compare.tables import Column, Table
 from tools.benchmarks.counts import split_name
@@ -52,7 +50,7 @@ class Ours:
 
     def __call__(self) -> None:
         """One step."""
-        self.trainer.step(next(self.batches))
+        self.trainer.train_step(next(self.batches))
 
 
 class Pair:
@@ -67,37 +65,31 @@ class Pair:
         self._splits = dataset.load()
 
     def build(self, *more: str, method: str = "ctkd") -> Run:
-        """A run of a method with the pair."""
+        """A run of a method with the pair, on the measured images."""
         job = Job([f"gin/cifar100/{method}.gin"], [*self._settings, *more], str(self._folder))
         run = job.build()
-        run.dataset = self._dataset
         weights = self._folder / "teacher.pt"
         if run.teacher_network is not None and not weights.exists():
             torch.save(run.teacher_network.state_dict(), weights)
-        run.teacher = replace(run.teacher, weights=str(weights))
-        return run
+        teacher = replace(run.teacher, weights=str(weights))
+        return replace(run, dataset=self._dataset, teacher=teacher)
 
     def ours(self, *more: str, cache: str | None = None, method: str = "ctkd") -> Ours:
-        """The engine's step, with the cache "cold" (nothing is found), "warm" (all is) or off."""
-        run = self.build(*more, method=method)
-        device, workdir, console = device_of(run), Workdir(self._folder), Console(quiet=True)
-        task = ClassificationTask(
-            self._dataset, self._splits, BATCH, run.seed, device, World(), self._steps
-        )
-        teacher = load_teacher(run, device, World(), console)
-        epoch = OTHER_EPOCH
-        if cache is not None:
-            place = str(self._folder / cache)
-            run.runtime = replace(run.runtime, teacher_cache=place)
-            attach_cache(run, teacher, task, device, workdir, console)
-            epoch = {"cold": COLD_EPOCH, "warm": WARM_EPOCH}[cache]
-        if cache == "warm":
+        """The engine's step, with the cache "cold" (no row is in it), "warm" (all are) or off."""
+        folder = None if cache is None else str(self._folder / cache)
+        steps = f"steps_per_epoch = {self._steps}"
+        run = self.build(*more, steps, f"teacher_cache = {folder!r}", method=method)
+        console = Console(quiet=True)
+        prepared = prepare(run, Workdir(self._folder), console)
+        task, teacher = prepared.task, prepared.teacher
+        epoch = OTHER_EPOCH if cache is None else {"cold": COLD_EPOCH, "warm": WARM_EPOCH}[cache]
+        if cache == "warm" and teacher is not None:
             for batch in task.batches(epoch, skip=0):
                 teacher(batch)
-        trainer = Trainer(run, task, teacher, workdir, console, World())
-        trainer.place()
+        trainer = Trainer(prepared, Workdir(self._folder), console)
+        trainer.set_position()
         trainer.student.train()
-        fresh = 10 if cache == "cold" else 0  # epochs on, so that nothing is ever found
+        fresh = 10 if cache == "cold" else 0  # epochs on, so that no row is ever found
         batches = (b for k in itertools.count() for b in task.batches(epoch + fresh * k, 0))
         return Ours(trainer, batches)
 
@@ -186,8 +178,8 @@ def _staged(ours: Ours) -> dict[str, float]:
     assert isinstance(trainer.teacher, FrozenTeacher)
     teacher_logits = trainer.teacher(batch)
     lap("teacher")
-    with trainer.autocast:
-        logits = trainer.network(batch.inputs)
+    with trainer.game.autocast:
+        logits = trainer.game.forward_student(batch.inputs)
     lap("student")
     outcome = trainer.distiller(logits.float(), teacher_logits, targets)
     lap("loss and T")
@@ -195,7 +187,7 @@ def _staged(ours: Ours) -> dict[str, float]:
     lap("backward")
     norms = trainer.optimizer.step()
     lap("optimizer")
-    trainer.place()
+    trainer.set_position()
     trainer.meter.update(trainer.progress.steps, outcome, norms)
     lambda_ = trainer.distiller.get_buffer("lambda_")
     trainer.trace.update(trainer.progress.steps, outcome.temperature, lambda_)

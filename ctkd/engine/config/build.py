@@ -14,10 +14,11 @@ from ctkd.checks import expect
 from ctkd.data.dataset import Dataset
 from ctkd.distiller import Distiller
 from ctkd.engine.config.compatibility import check_effect, check_policy
+from ctkd.engine.config.identity import Settings
+from ctkd.engine.config.parse import macros
 from ctkd.engine.config.settings import Instrument, Method, Recipe, Runtime, Seed, Teacher, spell
 from ctkd.engine.optim import SGDRecipe
-from ctkd.engine.output.workdir import Settings
-from ctkd.engine.tasks.specs import kind_of
+from ctkd.engine.tasks.specs import spec_of
 from ctkd.errors import ConfigError
 from ctkd.registry import (
     COMPONENTS,
@@ -34,9 +35,11 @@ from ctkd.registry import (
 from ctkd.seeds import seeded
 
 T = TypeVar("T")
+# Macros of a run that hold for the teacher it trains, too.
+INHERITED = ("data_dir", "download", "device", "threads", "workers", "steps_per_epoch")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
     """Everything a run consists of, built; what comes later is data, weights and time.
 
@@ -44,7 +47,8 @@ class Run:
         teacher_network: None where the objective needs no teacher.
         settings: every value that was used, in four sets, as `settings.json` holds it.
         config: Gin text that builds this run again.
-        task_part: the engine part that the data set's kind has for itself, if any.
+        inherited: macros that hold for the teacher too, where this run trains one.
+        task_part: the further settings of the data set's kind, if it has any.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Run:
     distiller: Distiller
     settings: Settings
     config: str
+    inherited: dict[str, Any]
     task_part: Any = None
 
     @property
@@ -95,7 +100,7 @@ def build(
     instrument: Instrument = call.part(Instrument)
     optimizer: SGDRecipe = call.part(SGDRecipe)
     dataset: Dataset = call.component(DATASETS, "Recipe.dataset", recipe.dataset)
-    own_part = getattr(kind_of(dataset), "PART", None)
+    own_part = spec_of(dataset).settings
     task_part = None if own_part is None else call.part(own_part)
     offers = dataset.offers
     with seeded(seed, "objective"):
@@ -136,6 +141,7 @@ def build(
         distiller=distiller,
         settings=call.settings,
         config=gin.operative_config_str(),
+        inherited=macros(INHERITED),
         task_part=task_part,
     )
 
@@ -158,7 +164,7 @@ def _check_networks(
     """Tries those of the networks that are there, and new, on the data set's kind of samples."""
     for role, model in networks.items():
         if model is not None and (known is None or known.is_new(model, dataset)):
-            kind_of(dataset).check_network(role, model, dataset, meta)
+            spec_of(dataset).check_network(role, model, dataset, meta)
             if known is not None:
                 known.add(model, dataset)
 

@@ -94,7 +94,7 @@ class Probe:
             confidences.amax(dim=1),
             confidences.gather(1, rows.targets[:, None]).squeeze(1),
         )
-        names: dict[int, str] = getattr(self._task, "class_names", {})
+        names = self._task.class_names
         targets = [names.get(number, str(number)) for number in rows.targets.tolist()]
         groups = ["all"] * len(targets)
         if rows.groups is not None:

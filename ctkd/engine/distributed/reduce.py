@@ -1,16 +1,48 @@
-"""What the parts and the ranks of a step add up to: gradients, losses, all rows' temperatures."""
+"""Sums over the parts and the ranks of a step: gradients, losses, and every row's temperature."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ctkd.distiller import Outcome
 from ctkd.engine.distributed.world import World
 
 
+def parallel(module: nn.Module, world: World, accumulate: int) -> nn.Module:
+    """`module` as it is in one process, else wrapped in DistributedDataParallel.
+
+    DistributedDataParallel sums the gradients of all ranks during the backward pass and divides
+    them by the number of ranks: multiply the loss by `world.size` for the sum. Buffers are not
+    broadcast: batch normalizations are handled in `batch_norm.py`.
+
+    A parameter may have no part in the loss (an auxiliary head, say). The graph of a step is the
+    same in every step, so a static graph finds such parameters once. `without_sum` does not work
+    with a static graph; with accumulated parts the graph is searched in every step instead.
+    """
+    if world.size == 1:
+        return module
+    warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
+    return DistributedDataParallel(
+        module,
+        broadcast_buffers=False,
+        static_graph=accumulate == 1,
+        find_unused_parameters=accumulate > 1,
+    )
+
+
+def without_sum(module: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Inside, a backward pass adds to this rank's gradients only; for all parts but the last."""
+    if isinstance(module, DistributedDataParallel):
+        return module.no_sync()
+    return contextlib.nullcontext()
+
+
 def merge(parts: Sequence[Outcome]) -> Outcome:
-    """The outcome of a whole step from those of its accumulated parts."""
+    """The outcome of a whole step from the outcomes of its accumulated parts."""
     if len(parts) == 1:
         return parts[0]
     terms = {name: torch.stack([p.terms[name] for p in parts]).sum() for name in parts[0].terms}
@@ -21,149 +53,39 @@ def merge(parts: Sequence[Outcome]) -> Outcome:
     return Outcome(loss, terms, torch.cat(temperatures) if temperatures else None, groups)
 
 
-def sum_over_ranks(
-    world: World, parameters: Iterable[Tensor], outcome: Outcome, rows: int | None
-) -> Outcome:
-    """Sums the gradients in place, and gives the whole step's outcome, in one all-reduce.
+def sum_over_ranks(world: World, outcome: Outcome, rows: int | None) -> Outcome:
+    """The outcome of the whole step from this rank's: one small all-reduce per step.
 
     Args:
-        parameters: with the gradients of this rank's rows; those without any are left alone.
-        outcome: of this rank's rows, already divided by those of the whole step.
-        rows: of the whole step, shared as `world.share` does; None where ranks have what they have.
+        outcome: of this rank's rows, already divided by the number of rows of the whole step.
+        rows: rows of the whole step, shared as `world.share` does; None where the ranks have
+            different numbers of rows (a detector's proposals).
     """
     if world.size == 1:
         return outcome
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    parts = [g.reshape(-1) for g in gradients]
-    told = [outcome.loss.detach(), *outcome.terms.values(), *outcome.groups.values()]
-    parts.append(torch.stack(told).to(parts[0]))
+    values = [outcome.loss.detach(), *outcome.terms.values(), *outcome.groups.values()]
+    parts = [torch.stack(values)]
     per_row = outcome.temperature is not None and outcome.temperature.dim() > 0
     if outcome.temperature is not None and per_row:
-        # Every rank fills the places of its rows; zeros elsewhere, so that the sum is all rows.
-        parts.append(_placed(world, outcome.temperature.reshape(-1).to(parts[0]), rows))
-    sums = torch.split(world.sum(torch.cat(parts)), [part.numel() for part in parts])
-    for gradient, total in zip(gradients, sums, strict=False):
-        gradient.copy_(total.view_as(gradient))
-    loss, *rest = sums[len(gradients)].unbind()
+        # Every rank fills the indices of its rows, with zeros elsewhere: the sum is all rows.
+        parts.append(_spread(world, outcome.temperature.reshape(-1).to(parts[0]), rows))
+    sums = torch.split(world.sum(torch.cat(parts)), [len(part) for part in parts])
+    loss, *rest = sums[0].unbind()
     terms = dict(zip(outcome.terms, rest, strict=False))
     groups = dict(zip(outcome.groups, rest[len(terms) :], strict=True))
     temperature = sums[-1].reshape(-1, 1) if per_row else outcome.temperature
     return Outcome(loss, terms, temperature, groups)
 
 
-def _placed(world: World, mine: Tensor, rows: int | None) -> Tensor:
-    """A rank's values among zeros, at the places of its rows."""
+def _spread(world: World, mine: Tensor, rows: int | None) -> Tensor:
+    """A rank's values at the indices of its rows among all rows of the step, zeros elsewhere."""
     if rows is not None:
-        places = mine.new_zeros(rows)
-        world.share(places).copy_(mine)
-        return places
-    counts = torch.zeros(world.size, dtype=torch.int64)  # on the host: nothing waits for a device
+        spread = mine.new_zeros(rows)
+        world.share(spread).copy_(mine)
+        return spread
+    counts = torch.zeros(world.size, dtype=torch.int64)  # on the CPU: nothing waits for a device
     counts[world.rank] = len(mine)
     before = world.sum(counts)[: world.rank].sum()
-    places = mine.new_zeros(int(counts.sum()))
-    places[int(before) :][: len(mine)] = mine
-    return places
-
-
-def synchronise_batch_norm(network: nn.Module, world: World) -> None:
-    """Replaces batch normalisations, in place, by ones that take the statistics of all ranks.
-
-    Otherwise a run would depend on how many processes share it. Parameters, buffers and their
-    names stay. torch's own SyncBatchNorm does the same on GPUs only.
-    """
-    if world.size == 1:
-        return
-    for name, child in network.named_children():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            setattr(network, name, SyncedBatchNorm.of(child, world))
-        else:
-            synchronise_batch_norm(child, world)
-
-
-def average_statistics(network: nn.Module, world: World) -> None:
-    """Makes the running statistics of batch normalisations the mean of all ranks', in place.
-
-    Where each rank has its own, a network is judged and saved with these.
-    """
-    if world.size == 1:
-        return
-    own = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    own = [m for m in own if not isinstance(m, SyncedBatchNorm)]
-    statistics = [s for m in own for s in (m.running_mean, m.running_var) if s is not None]
-    if not statistics:
-        return
-    flat = world.sum(torch.cat([s.reshape(-1) for s in statistics])) / world.size
-    means = torch.split(flat, [s.numel() for s in statistics])
-    for statistic, mean in zip(statistics, means, strict=True):
-        statistic.copy_(mean)
-
-
-class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation over the rows of all ranks; in eval mode the ordinary one."""
-
-    world: World
-
-    @classmethod
-    def of(cls, norm: nn.modules.batchnorm._BatchNorm, world: World) -> "SyncedBatchNorm":
-        """The same normalisation, its parameters and buffers shared, over a world."""
-        made = cls(norm.num_features, norm.eps, norm.momentum, False, False)
-        made.affine, made.track_running_stats = norm.affine, norm.track_running_stats
-        made._parameters, made._buffers = norm._parameters, norm._buffers
-        made.training, made.world = norm.training, world
-        return made
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        """Any input [N, C, …] will do."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalises [N, C, …] by mean and variance over all ranks' N and everything behind C."""
-        if not self.training:
-            return super().forward(input)
-        axes = [axis for axis in range(input.dim()) if axis != 1]
-        values = input.float()
-        # In float64, since the square of the mean is taken off the mean of the squares.
-        first = values.sum(axes, dtype=torch.float64)
-        second = values.square().sum(axes, dtype=torch.float64)
-        count = first.new_full((1,), input.numel() / self.num_features)
-        sums = torch.cat([first, second, count])
-        everywhere = _SumOverRanks.apply(sums, self.world)
-        channels = self.num_features
-        total, squares, rows = torch.split(everywhere, [channels, channels, 1])
-        mean = total / rows
-        variance = (squares / rows - mean.square()).clamp_min(0.0)
-        self._track(mean.detach(), variance.detach(), rows.detach())
-        scale = (variance + self.eps).rsqrt()
-        shift = -mean * scale
-        shape = [1, -1] + [1] * (input.dim() - 2)
-        # In float32 at least, as torch does it: the two terms may be large, and nearly cancel.
-        exact = input.to(torch.promote_types(input.dtype, torch.float32))
-        normal = exact * scale.to(exact).view(shape) + shift.to(exact).view(shape)
-        if self.affine:
-            normal = normal * self.weight.view(shape) + self.bias.view(shape)
-        return normal.to(input.dtype)
-
-    def _track(self, mean: Tensor, variance: Tensor, rows: Tensor) -> None:
-        """Moves the running statistics, as torch does: by the unbiased variance."""
-        if not self.track_running_stats or self.running_mean is None or self.running_var is None:
-            return
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        share = self.momentum
-        if share is None:
-            share = 1.0 / float(self.num_batches_tracked)
-        unbiased = variance * rows / (rows - 1).clamp_min(1.0)
-        self.running_mean.lerp_(mean.to(self.running_mean), share)
-        self.running_var.lerp_(unbiased.to(self.running_var), share)
-
-
-class _SumOverRanks(torch.autograd.Function):
-    """A sum over ranks; every rank's loss depends on it, so its gradient is summed too."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, tensor: Tensor, world: World) -> Tensor:
-        ctx.world = world  # type: ignore[attr-defined]
-        return world.sum(tensor.clone())
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.world.sum(gradient.clone()), None  # type: ignore[attr-defined]
+    spread = mine.new_zeros(int(counts.sum()))
+    spread[int(before) :][: len(mine)] = mine
+    return spread

@@ -131,7 +131,7 @@ class Console:
     def epoch(self, record: dict[str, Any], epochs: int, task: "Task") -> None:
         """One plain line."""
         parts = [f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"]
-        labels = getattr(task, "labels", {task.primary: task.primary})
+        labels = task.labels or {task.primary: task.primary}
         if record.get("train_loss") is not None:
             parts.append(f"loss {record['train_loss']:.4f}")
         for key, label in labels.items():

@@ -1,28 +1,24 @@
 """What a run leaves in its work directory: records, weights, summary, figures, TensorBoard."""
 
-import contextlib
 import json
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ctkd.engine.config.build import Run
 from ctkd.engine.diagnostics.landscape import ROW_COLUMNS
 from ctkd.engine.metrics import Meter, Trace
 from ctkd.engine.output.checkpoint import write_tensors, write_text
-from ctkd.engine.output.workdir import TEACHER, Workdir
+from ctkd.engine.output.tensorboard import Board, disk_errors
+from ctkd.engine.output.workdir import Workdir
 from ctkd.engine.progress import Progress
-from ctkd.engine.task import Reads, Task
-from ctkd.errors import WorkdirError
+from ctkd.engine.task import Task
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard.writer import SummaryWriter
-
     from ctkd.engine.output.console import Console
+    from ctkd.engine.prepare import Prepared
 
 Record = dict[str, Any]
 Summary = dict[str, Any]
@@ -46,9 +42,9 @@ def epoch_record(
 
 def reading_record(task: Task, warn: Callable[[str], None]) -> Record:
     """How many files of a task that reads some were bad, each named to the user; a collective."""
-    if not isinstance(task, Reads):
-        return {}
     problems = task.bad_samples()
+    if problems is None:
+        return {}
     for problem in problems:
         warn(f"an image cannot be read, and is replaced or left out: {problem}")
     return {"bad_images": len(problems)}
@@ -65,20 +61,21 @@ def landscape_record(measured: dict[str, Any]) -> Record:
 
 
 def write_weights(workdir: Workdir, name: str, student: nn.Module) -> None:
-    """The student's plain state dict, for anyone's use."""
+    """Writes the student's plain state dict."""
+    if not workdir.writes:
+        return
     state = {key: value.detach().cpu().contiguous() for key, value in student.state_dict().items()}
     write_tensors(workdir.path / name, state)
 
 
 def keep_best(
-    record: Record, primary: str, student: nn.Module, progress: Progress, workdir: Workdir | None
+    record: Record, primary: str, student: nn.Module, progress: Progress, workdir: Workdir
 ) -> None:
     """Remembers the best epoch, by the test images (most papers' custom) and by validation's."""
     chosen_by = primary.replace("test_", "validation_")
     if record[primary] > progress.best.get("best", -math.inf):
         progress.best |= {"best": record[primary], "best_epoch": record["epoch"]}
-        if workdir is not None:
-            write_weights(workdir, "student_best.pt", student)
+        write_weights(workdir, "student_best.pt", student)
     if (
         chosen_by != primary
         and chosen_by in record
@@ -93,8 +90,10 @@ def keep_best(
 
 def write_records(workdir: Workdir, progress: Progress, trace: Trace, task: Task) -> None:
     """Rewrites the record files from what the checkpoint holds, so that they always agree."""
+    if not workdir.writes:
+        return
     workdir.write_rows("metrics.jsonl", progress.history)
-    for name, text in getattr(task, "files", {}).items():
+    for name, text in task.files.items():
         write_text(workdir.path / name, text)
     if not progress.landscape:
         return
@@ -111,8 +110,9 @@ def write_records(workdir: Workdir, progress: Progress, trace: Trace, task: Task
         write_text(workdir.path / "rows.csv", "\n".join(lines) + "\n")
 
 
-def summarize(run: Run, task: Task, progress: Progress) -> Summary:
+def summarize(prepared: "Prepared", progress: Progress) -> Summary:
     """The summary of a finished run, flat."""
+    run, task, teacher = prepared.run, prepared.task, prepared.teacher
     name = task.primary.removeprefix("test_")
     last, best = progress.history[-1], progress.best
     speeds = [record["images_per_s"] for record in progress.history if record["images_per_s"]]
@@ -129,7 +129,7 @@ def summarize(run: Run, task: Task, progress: Progress) -> Summary:
         "primary": task.primary,
         **progress.teacher,
         "teacher_claimed": run.teacher.claimed if run.teacher_network else None,
-        "teacher_fingerprint": chosen.get(TEACHER) if run.teacher_network else None,
+        "teacher_fingerprint": teacher.fingerprint if teacher else None,
         f"last_{name}": last[task.primary],
         f"best_{name}": best["best"],
         "best_epoch": int(best["best_epoch"]),
@@ -144,7 +144,7 @@ def summarize(run: Run, task: Task, progress: Progress) -> Summary:
 
 
 def finish(
-    run: Run, task: Task, progress: Progress, workdir: Workdir, console: "Console"
+    prepared: "Prepared", progress: Progress, workdir: Workdir, console: "Console"
 ) -> Summary:
     """Draws the figures, writes the summary last of all, and shows it.
 
@@ -154,77 +154,16 @@ def finish(
     from ctkd.results.figures.save import save_figures
     from ctkd.results.read.runs import read_run
 
-    summary = summarize(run, task, progress)
-    with _explained(workdir):
+    run, teacher = prepared.run, prepared.teacher
+    summary = summarize(prepared, progress)
+    if not workdir.writes:
+        return summary
+    if teacher is not None and teacher.cache is not None:
+        console.say(teacher.cache.counts())
+    with disk_errors(workdir):
         save_figures(replace(read_run(workdir.path), summary=summary), workdir.path)
-    if run.runtime.tensorboard:
-        with Board(run, workdir) as board:
-            board.add_figures(workdir, run.recipe.epochs)
+    with Board(run, workdir) as board:
+        board.add_figures(workdir, run.recipe.epochs)
     write_text(workdir.path / "summary.json", json.dumps(summary, indent=1) + "\n")
     console.summary(summary, workdir)
     return summary
-
-
-@contextlib.contextmanager
-def _explained(workdir: Workdir) -> Iterator[None]:
-    """A full disk, told to the user."""
-    try:
-        yield
-    except OSError as error:
-        raise WorkdirError(
-            f"cannot write the figures to {workdir.path}: {error.strerror}; the same command goes "
-            "on from the last checkpoint"
-        ) from error
-
-
-class Board:
-    """TensorBoard's events of a run; writes nothing where the settings say so."""
-
-    def __init__(self, run: Run, workdir: Workdir) -> None:
-        """Nothing is opened before the first record, since importing TensorBoard takes a second."""
-        self._workdir, self._wanted = workdir, run.runtime.tensorboard
-        self._writer: SummaryWriter | None = None
-
-    def __enter__(self) -> "Board":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._writer is None:
-            return
-        try:
-            with _explained(self._workdir):
-                self._writer.close()
-        except WorkdirError:
-            if kind is None:  # else something is being told already
-                raise
-
-    def _open(self, epoch: int) -> "SummaryWriter | None":
-        if self._wanted and self._writer is None:
-            from torch.utils.tensorboard.writer import SummaryWriter
-
-            # What a killed process wrote after its last checkpoint is hidden.
-            self._writer = SummaryWriter(str(self._workdir.path / "tensorboard"), purge_step=epoch)
-        return self._writer
-
-    def add(self, record: Record) -> None:
-        """An epoch's numbers."""
-        with _explained(self._workdir):
-            writer = self._open(record["epoch"])
-            for name, value in record.items():
-                if writer is not None and value is not None and name not in ("epoch", "step"):
-                    writer.add_scalar(name, value, record["epoch"], walltime=time.time())
-
-    def add_figures(self, workdir: Workdir, epoch: int) -> None:
-        """The figures of the work directory."""
-        from ctkd.results.figures.save import draw_curves, draw_landscape, draw_rows
-        from ctkd.results.read.runs import read_run
-
-        with _explained(self._workdir):
-            writer = self._open(epoch + 1)  # this epoch's numbers are there already
-            if writer is not None:
-                record = read_run(workdir.path)
-                writer.add_figure("curves", draw_curves(record), epoch)
-                if record.landscape:
-                    writer.add_figure("landscape", draw_landscape(record), epoch)
-                if record.rows:
-                    writer.add_figure("rows", draw_rows(record), epoch)

@@ -1,55 +1,53 @@
-"""A run's work directory: whose it is, who holds it, and what lies in it."""
+"""The work directory of a run: which run it belongs to, which process uses it, what is in it."""
 
 import contextlib
-import hashlib
 import json
 import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
+from ctkd.engine.config.identity import (
+    DATA,
+    IDENTITY,
+    SOURCES,
+    TEACHER,
+    Settings,
+    differences,
+)
+from ctkd.engine.distributed.world import World
 from ctkd.engine.output.checkpoint import write_text
 from ctkd.errors import WorkdirError
 from ctkd.files import LEFTOVER
 from ctkd.locks import try_lock
 
-IDENTITY = ("method", "recipe", "seed")  # the sets of settings that resuming needs equal
-TEACHER, DATA = "Teacher.fingerprint", "Dataset.fingerprint"
-# What a run is made of besides its settings, known only once it has been read: setting -> words.
-SOURCES = {TEACHER: "another teacher: its weights'", DATA: "other data: their"}
-Settings = dict[str, dict[str, Any]]
-
-
-def identity_of(settings: Settings) -> str:
-    """A hash of the three sets of settings that make a run this run and no other.
-
-    The fingerprints of data and teacher are left out: they are known only once both are read.
-    """
-    parts = {key: settings[key] for key in IDENTITY}
-    parts["recipe"] = {k: v for k, v in parts["recipe"].items() if k not in SOURCES}
-    text = json.dumps(parts, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def differences(one: Settings, other: Settings, sets: tuple[str, ...] = IDENTITY) -> list[str]:
-    """The settings in which two runs differ, one line each."""
-    lines = []
-    for key in sets:
-        ours, theirs = one.get(key, {}), other.get(key, {})
-        for name in sorted(ours.keys() | theirs.keys()):
-            here, there = ours.get(name, "not set"), theirs.get(name, "not set")
-            if here != there:
-                lines.append(f"{name} = {there!r} there, {here!r} here")
-    return lines
+R = TypeVar("R")
 
 
 class Workdir:
-    """The folder of one run."""
+    """The folder of one run, which all ranks share and rank 0 alone writes.
 
-    def __init__(self, path: pathlib.Path) -> None:
-        """Only names the folder; `owned` makes it and takes hold of it."""
-        self.path = path
+    Attributes:
+        writes: whether this process writes the files; the methods that write return without effect
+            on the other ranks.
+        sources: fingerprints of data set and teacher of the run that was begun in the folder.
+    """
+
+    def __init__(self, path: pathlib.Path, world: World | None = None) -> None:
+        """Only names the folder; `owned` makes and locks it."""
+        self.path, self.world = path, world or World()
+        self.writes = self.world.is_main
+        self.sources: dict[str, str] = {}
+        self._settings: Settings = {}
+
+    def on_rank_0(self, ask: Callable[[], R]) -> R:
+        """What `ask` returns on rank 0, which alone calls it; the other ranks wait.
+
+        Raises:
+            UserError: `ask` raised it on rank 0; every rank raises it.
+        """
+        return self.world.agree(ask)
 
     @contextlib.contextmanager
     def owned(self, wait: Callable[[str], None] | None = None) -> Iterator[None]:
@@ -84,19 +82,20 @@ class Workdir:
             yield
 
     def compare(self, settings: Settings) -> None:
-        """Takes the fingerprints of what was begun there into the settings, and compares the rest.
+        """Compares the run of the folder, if there is one, with a run of these settings.
 
         Raises:
             WorkdirError: the folder belongs to another method, recipe or seed.
         """
+        self.sources = {}
         saved = self.read_settings()
         if saved is None:
             return
         begun = self._has_begun()
         for key in SOURCES.keys() & saved["recipe"].keys():
             fingerprint = saved["recipe"].pop(key)
-            if begun:  # not known again before data and teacher are read
-                settings["recipe"][key] = saved["recipe"][key] = fingerprint
+            if begun:  # else the run may still take other data or another teacher
+                self.sources[key] = fingerprint
         different = differences(settings, saved)
         if different:
             lines = "\n  ".join(different)
@@ -106,7 +105,7 @@ class Workdir:
             )
 
     def claim(self, settings: Settings, config: str) -> None:
-        """Writes the settings and `config.gin`, if the folder is new or this run's own.
+        """Writes the settings and `config.gin`, if the folder is new or belongs to this run.
 
         Raises:
             WorkdirError: see `compare`.
@@ -116,7 +115,8 @@ class Workdir:
             for leftover in folder.glob(".*"):
                 if LEFTOVER.fullmatch(leftover.name):
                     leftover.unlink(missing_ok=True)
-        self.write_settings(settings)
+        self._settings = settings
+        self._write_settings()
         write_text(self.path / "config.gin", config)
 
     def _refuse_strangers(self) -> None:
@@ -136,33 +136,45 @@ class Workdir:
         checkpoints = (self.path / "checkpoints").glob("*.pt")
         return (self.path / "summary.json").exists() or any(checkpoints)
 
-    def claim_source(self, settings: Settings, key: str, fingerprint: str) -> None:
-        """Adds a fingerprint, `TEACHER` or `DATA`, to the recipe, or compares it.
+    def claim_sources(self, data: str | None, teacher: str | None) -> None:
+        """Keeps the fingerprints of data set and teacher in `settings.json`.
 
         Raises:
             WorkdirError: see `compare_source`.
         """
-        self.compare_source(settings, key, fingerprint)
-        settings["recipe"][key] = fingerprint
-        self.write_settings(settings)
 
-    def compare_source(self, settings: Settings, key: str, fingerprint: str) -> None:
-        """Compares a fingerprint with what the run was begun with, as far as that is known.
+        def claim() -> None:
+            for key, fingerprint in ((DATA, data), (TEACHER, teacher)):
+                if fingerprint is not None:
+                    self.compare_source(key, fingerprint)
+                    self.sources[key] = fingerprint
+            self._write_settings()
+
+        self.on_rank_0(claim)
+
+    def compare_source(self, key: str, fingerprint: str) -> None:
+        """Compares a fingerprint, `TEACHER` or `DATA`, with that of the run that was begun here.
 
         Raises:
             WorkdirError: the run was begun with another teacher, or with other data.
         """
-        begun_with = settings["recipe"].get(key, fingerprint)
+        begun_with = self.sources.get(key, fingerprint)
         if begun_with != fingerprint:
             raise WorkdirError(
-                f"{self.path} was begun with {SOURCES[key]} fingerprint is {begun_with} there, "
-                f"{fingerprint} here; give the same, another --workdir (where it is a teacher that "
-                "runs share: another Runtime.teachers_dir), or begin again with --fresh"
+                f"{self.path} was begun with another {SOURCES[key]}: its fingerprint is "
+                f"{begun_with} there, {fingerprint} here; give the same, another --workdir (for a "
+                "teacher that several runs share: another Runtime.teachers_dir), or begin again "
+                "with --fresh"
             )
 
-    def write_settings(self, settings: Settings) -> None:
-        """Writes `settings.json`: the four sets, and the run's name for whoever lists runs."""
-        named = {"name": settings["runtime"]["Runtime.name"], **settings}
+    def _write_settings(self) -> None:
+        """Writes `settings.json`: the four sets of settings, and the name of the run."""
+        recipe = {**self._settings["recipe"], **self.sources}
+        named = {
+            "name": self._settings["runtime"]["Runtime.name"],
+            **self._settings,
+            "recipe": recipe,
+        }
         write_text(self.path / "settings.json", json.dumps(named, indent=1, sort_keys=True) + "\n")
 
     def read_settings(self) -> Settings | None:

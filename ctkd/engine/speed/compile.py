@@ -1,32 +1,53 @@
-"""What torch.compile makes of a run's networks, where that pays.
+"""torch.compile for a run's networks, where it pays.
 
-Measured on CPUs with float32 (ratios to the eager network, channels last): a frozen teacher, its
-weights constants of the compiled code, takes 0.8 to 0.95 of the time; a student in training gains
-nothing. On a GPU both are bound by the number of kernels, which compiling lowers.
+Measured on CPUs in float32, as a share of the eager network's time (channels last): a frozen
+teacher, whose weights become constants of the compiled code, takes 0.8 to 0.95; a student in
+training gains nothing. On a GPU the number of kernels limits both, and compiling lowers it.
 """
 
 import importlib.util
 import os
 import shutil
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ctkd.data.dataset import ImageDataset
 from ctkd.engine.config.build import Run
+from ctkd.engine.distributed.world import World
 from ctkd.errors import ConfigError
 
-WORTH_STEPS = 2000  # a run cut shorter than that is over before compiling has paid
+WORTH_STEPS = 2000  # a shorter run ends before the time for compiling is won back
+
+
+def compile_student(
+    run: Run, student: nn.Module, device: torch.device, world: World
+) -> Callable[..., Any]:
+    """The student as the loop calls it: compiled for whole batches, or unchanged.
+
+    Raises:
+        ConfigError: `Runtime.compile` is True and compiling is not possible.
+    """
+    if not compiles_student(run, device):
+        return student
+    parts = world.size * run.runtime.accumulate
+    if world.size > 1 and run.recipe.batch_size % parts:
+        # A rank with a smaller share would run the eager network. The sums over ranks inside batch
+        # normalization may come in another order in compiled code, and the ranks would wait for
+        # each other without end.
+        return student
+    return WholeBatches(student, -(-run.recipe.batch_size // parts))
 
 
 def compiles_student(run: Run, device: torch.device) -> bool:
-    """Whether the student is compiled. Raises ConfigError where that is asked for in vain."""
+    """Whether the student is compiled. Raises ConfigError as `compile_student` does."""
     return _wanted(run, device, on_cpu=False)
 
 
 def compiles_teacher(run: Run, device: torch.device) -> bool:
-    """Whether the teacher is compiled. Raises ConfigError where that is asked for in vain."""
+    """Whether the teacher is compiled. Raises ConfigError as `compile_student` does."""
     return _wanted(run, device, on_cpu=True)
 
 

@@ -12,11 +12,38 @@ import torch
 from torch import Tensor
 
 from ctkd.distiller import Outcome
-from ctkd.engine.task import Batch, TeacherFunction, Viewed
+from ctkd.engine.config.build import Run
+from ctkd.engine.distributed.world import World
+from ctkd.engine.task import Batch, Task, TeacherFunction, ViewedTask
 
 WARM_UP = 3  # steps taken as usual before the capture: libraries set themselves up in them
 Norms = tuple[Tensor, Tensor]
 Step = Callable[[Batch, TeacherFunction | None], tuple[Outcome, Norms]]
+
+
+def capture(
+    run: Run,
+    step: Step,
+    task: Task,
+    device: torch.device,
+    world: World,
+    warn: Callable[[str], None],
+) -> Step:
+    """`step` captured as a CUDA graph where `Runtime.cuda_graph` says so, else `step` itself."""
+    if not run.runtime.cuda_graph:
+        return step
+    reasons = {
+        "there is no GPU": device.type != "cuda",
+        "several processes share the run": world.size > 1,
+        "float16 scales the loss": run.runtime.precision == "float16",
+        "its batches cannot be made on the device": not isinstance(task, ViewedTask),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            warn(f"Runtime.cuda_graph has no effect: {reason}")
+            return step
+    assert isinstance(task, ViewedTask)
+    return GraphedStep(step, task, run.recipe.batch_size, device)
 
 
 class GraphedStep:
@@ -26,7 +53,7 @@ class GraphedStep:
     is taken for the capture's sake. What a replay returns is overwritten by the next.
     """
 
-    def __init__(self, step: Step, samples: Viewed, size: int, device: torch.device) -> None:
+    def __init__(self, step: Step, samples: ViewedTask, size: int, device: torch.device) -> None:
         """Captures nothing yet; `size` is that of a whole batch."""
         self._step, self._samples, self._size, self._device = step, samples, size, device
         self._indices = torch.zeros(size, dtype=torch.int64, device=device)

@@ -15,9 +15,10 @@ from ctkd.data.coco import AS_IT_IS, COCO, Sample, Splits
 from ctkd.data.dataset import Dataset, digest
 from ctkd.data.workers import stream
 from ctkd.engine.distributed.world import World
-from ctkd.engine.task import Batch, Rows, StudentFunction, TeacherFunction
+from ctkd.engine.task import Batch, Rows, StudentFunction, Task, TeacherFunction
 from ctkd.engine.tasks.average_precision import Found, average_precision, results_text
 from ctkd.engine.tasks.proposals import ProposalSettings
+from ctkd.engine.tasks.specs import TaskSpec
 from ctkd.engine.teacher.frozen import FrozenTeacher
 from ctkd.errors import ConfigError, DataError
 from ctkd.losses.foreground import GROUPS, row_groups, row_weights
@@ -28,11 +29,10 @@ if TYPE_CHECKING:
     from ctkd.engine.config.build import Run
 
 Loaded = list[Sample] | DataError
-PART = ProposalSettings  # what a method may set besides, for this kind of task alone
 
 
 def make_task(run: "Run", device: torch.device, world: World) -> "DetectionTask":
-    """See `ctkd.engine.tasks.specs.Kind`."""
+    """See `TaskSpec`."""
     assert isinstance(run.dataset, COCO)
     size, parts = run.recipe.batch_size, run.runtime.accumulate
     expected = f"a number of pictures of {world.size} or more, one for each process"
@@ -46,7 +46,7 @@ def make_task(run: "Run", device: torch.device, world: World) -> "DetectionTask"
 
 
 def check_network(role: str, model: nn.Module, dataset: Dataset, meta: bool) -> None:
-    """See `ctkd.engine.tasks.specs.Kind`."""
+    """See `TaskSpec`."""
     if not isinstance(model, Detector):
         raise ConfigError(
             f"the {role} is a {type(model).__name__}, no detector: choose a network such as "
@@ -75,7 +75,7 @@ class Loading:
     steps_per_epoch: int | None = None
 
 
-class DetectionTask:
+class DetectionTask(Task):
     """Pictures with boxes.
 
     The data come in passes, the run in epochs of `steps_per_epoch` steps, and neither knows of the
@@ -124,7 +124,7 @@ class DetectionTask:
             yield self._batch(loaded, self._loading.batch_size)
 
     def data_fingerprint(self) -> str:
-        """See `Known`: of the pictures' names and annotations; their contents are not read."""
+        """See `Task`: of the pictures' names and annotations; their contents are not read."""
         parts: list[Tensor | bytes] = []
         for split in (self._splits.train, self._splits.test):
             names = "\n".join(os.path.basename(path) for path in split.paths)
@@ -234,6 +234,4 @@ class FrozenDetector(FrozenTeacher):
         return copied
 
 
-def teacher_class() -> type[FrozenTeacher]:
-    """What teachers are in runs on data sets of this kind."""
-    return FrozenDetector
+SPEC = TaskSpec(make_task, check_network, settings=ProposalSettings, teacher=FrozenDetector)

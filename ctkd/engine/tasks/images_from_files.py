@@ -18,10 +18,11 @@ from ctkd.data.from_files import (
     collate,
 )
 from ctkd.data.workers import Item, stream
-from ctkd.engine.config.compatibility import check_network as check_network
+from ctkd.engine.config.compatibility import check_network
 from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Batch, DeferredBatch
 from ctkd.engine.tasks.images_in_memory import ImageTask, check_last_batch
+from ctkd.engine.tasks.specs import TaskSpec
 from ctkd.errors import DataError
 from ctkd.registry import name_of
 from ctkd.seeds import generator
@@ -35,7 +36,7 @@ NAMED = 5  # bad files in a message
 
 
 def make_task(run: "Run", device: torch.device, world: World) -> "StreamedTask":
-    """See `ctkd.engine.tasks.specs.Kind`."""
+    """See `TaskSpec`."""
     assert isinstance(run.dataset, StreamedDataset)
     task = StreamedTask(
         run.dataset,
@@ -142,7 +143,7 @@ class StreamedTask(ImageTask):
         return pixels, read.targets.to(self.device, non_blocking=True)
 
     def data_fingerprint(self) -> str:
-        """See `Known`: of the files' names and classes; their contents are not read."""
+        """See `Task`: of the files' names and classes; their contents are not read."""
         listed = (self._train, *self._judged.values())
         return digest(
             *(part for files in listed for part in (files.names, files.ends, files.targets))
@@ -193,3 +194,6 @@ class StreamedTask(ImageTask):
 
 def _items(indices: Tensor, views: Tensor) -> list[Item]:
     return list(zip(indices.tolist(), views.tolist(), strict=True))
+
+
+SPEC = TaskSpec(make_task, check_network)

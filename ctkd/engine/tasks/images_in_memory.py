@@ -10,9 +10,18 @@ from torch.nn import functional as F
 
 from ctkd.data.dataset import digest
 from ctkd.data.in_memory import ResidentDataset, ResidentImages, Splits
-from ctkd.engine.config.compatibility import check_network as check_network
+from ctkd.engine.config.compatibility import check_network
 from ctkd.engine.distributed.world import World
-from ctkd.engine.task import Batch, DeferredBatch, Rows, StudentFunction, TeacherFunction
+from ctkd.engine.task import (
+    Batch,
+    DeferredBatch,
+    Rows,
+    StudentFunction,
+    Task,
+    TeacherFunction,
+    ViewedTask,
+)
+from ctkd.engine.tasks.specs import TaskSpec
 from ctkd.errors import ConfigError, DataError
 from ctkd.seeds import generator
 
@@ -23,7 +32,7 @@ EVALUATION_BATCH = 256
 
 
 def make_task(run: "Run", device: torch.device, world: World) -> "ClassificationTask":
-    """See `ctkd.engine.tasks.specs.Kind`."""
+    """See `TaskSpec`."""
     assert isinstance(run.dataset, ResidentDataset)
     splits, batch_size = run.dataset.load(), run.recipe.batch_size
     wanted = (run.seed, device, world, run.recipe.steps_per_epoch)
@@ -47,7 +56,7 @@ def check_last_batch(images: int, run: "Run", world: World) -> None:
         )
 
 
-class ImageTask(abc.ABC):
+class ImageTask(Task):
     """Images, one row each; judged by top-1 on the test images.
 
     Attributes:
@@ -103,7 +112,7 @@ class ImageTask(abc.ABC):
         return {"top1": 100 * top1 / counted, "top5": 100 * top5 / counted, "loss": loss / counted}
 
 
-class ClassificationTask(ImageTask):
+class ClassificationTask(ImageTask, ViewedTask):
     """The task on a resident data set."""
 
     def __init__(
@@ -162,7 +171,7 @@ class ClassificationTask(ImageTask):
         return inputs, self._train.targets[indices]
 
     def data_fingerprint(self) -> str:
-        """See `Known`."""
+        """See `Task`."""
         splits = (self._train, *self._judged.values())
         return digest(*(p for s in splits for p in (s.fingerprint.encode(), s.targets)))
 
@@ -180,3 +189,6 @@ class ClassificationTask(ImageTask):
         everything = torch.arange(len(images), device=images.targets.device)
         for indices in torch.split(self.world.share(everything), EVALUATION_BATCH):
             yield images.batch(indices), images.targets[indices]
+
+
+SPEC = TaskSpec(make_task, check_network)

@@ -1,66 +1,72 @@
-"""Which task a data set calls for: one module to each kind of samples."""
+"""The kinds of data sets, and how the task of each kind is made."""
 
 import importlib
-from typing import Any, Protocol, cast
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
 
 from ctkd.checks import suggest
 from ctkd.data.dataset import Dataset
 from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Task
+from ctkd.engine.teacher.frozen import FrozenTeacher
 from ctkd.errors import ConfigError
 
-MODULES = {
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """How the engine handles one kind of data set.
+
+    Attributes:
+        make: `make(run, device, world)` reads the data and returns the task. Raises DataError where
+            the data are missing or damaged, ConfigError where the settings do not fit them.
+        check_network: `check_network(role, network, dataset, meta)` raises ConfigError where a
+            network does not fit the samples and classes. `meta` says that the network is on the
+            meta device, which has shapes only.
+        settings: a class of further settings, registered in `ctkd.engine.config.settings.PARTS`;
+            `run.task_part` holds it.
+        teacher: the class of frozen teachers.
+    """
+
+    make: Callable[[Any, torch.device, World], Task]
+    check_network: Callable[..., None]
+    settings: type[Any] | None = None
+    teacher: type[FrozenTeacher] = FrozenTeacher
+
+
+# The kind of a data set -> its spec, or the module whose SPEC it is: imported on first use.
+TASKS: dict[str, TaskSpec | str] = {
     "resident": "ctkd.engine.tasks.images_in_memory",
     "streamed": "ctkd.engine.tasks.images_from_files",
     "detection": "ctkd.engine.tasks.detection",
 }
 
 
-class Kind(Protocol):
-    """What a module of `MODULES` offers.
-
-    `run` is a `ctkd.engine.config.build.Run`; the networks are checked while it is built.
-    """
-
-    def make_task(self, run: Any, device: torch.device, world: World) -> Task:
-        """Reads the data.
-
-        Raises:
-            DataError: it is missing or damaged.
-            ConfigError: in the epoch's last batch a process would have nothing to do.
-        """
-
-    def check_network(self, role: str, model: nn.Module, dataset: Dataset, meta: bool) -> None:
-        """Raises ConfigError where a network does not fit the data set's samples and classes."""
-
-
-def register_kind(kind: str, module: str) -> None:
-    """Says which module makes the tasks of data sets of this `kind`: for kinds from outside.
+def register_task(kind: str, spec: TaskSpec) -> None:
+    """Registers the task of data sets whose `kind` is `kind`.
 
     Raises:
-        ConfigError: another module does.
+        ConfigError: the kind has another task.
     """
-    if MODULES.setdefault(kind, module) != module:
-        raise ConfigError(f"tasks of the kind {kind!r} are made by {MODULES[kind]} already")
+    if TASKS.setdefault(kind, spec) != spec:
+        raise ConfigError(f"data sets of the kind {kind!r} have a task already: use another kind")
 
 
-def kind_of(dataset: Dataset) -> Kind:
-    """The module that makes tasks of such data sets, imported when it is asked for.
+def spec_of(dataset: Dataset) -> TaskSpec:
+    """The spec for a data set.
 
     Raises:
-        ConfigError: no module does.
+        ConfigError: no task is registered for its kind.
     """
-    if dataset.kind not in MODULES:
+    found = TASKS.get(dataset.kind)
+    if found is None:
         raise ConfigError(
-            f"no task is known for data sets of the kind {dataset.kind!r}"
-            f"{suggest(dataset.kind, MODULES)}; see ctkd.engine.tasks.specs.register_kind"
+            f"no task is registered for data sets of the kind {dataset.kind!r}"
+            f"{suggest(dataset.kind, TASKS)}: call ctkd.engine.tasks.specs.register_task"
         )
-    return cast("Kind", importlib.import_module(MODULES[dataset.kind]))
-
-
-def make_task(run: Any, device: torch.device, world: World) -> Task:
-    """The task of the run's data set, its data read; see `Kind`."""
-    return kind_of(run.dataset).make_task(run, device, world)
+    if isinstance(found, TaskSpec):
+        return found
+    spec: TaskSpec = importlib.import_module(found).SPEC
+    return spec

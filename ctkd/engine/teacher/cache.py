@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ctkd.engine.output.checkpoint import write_text
-from ctkd.engine.task import Batch, Viewed
+from ctkd.engine.task import Batch, ViewedTask
 from ctkd.engine.teacher.row_store import Array, RowStore
 from ctkd.errors import WorkdirError
 
@@ -68,7 +68,7 @@ class TeacherCache:
         self,
         store: RowStore,
         teacher: Compute,
-        samples: Viewed,
+        samples: ViewedTask,
         device: torch.device,
         table: Tensor | None = None,
     ) -> None:
@@ -79,11 +79,11 @@ class TeacherCache:
         self._ready: dict[int, Array] = {}  # computed ahead, and not on the disk
         self.hits = self.misses = 0
 
-    def told(self) -> str:
-        """Where the rows that this process asked for came from, the probe's included."""
+    def counts(self) -> str:
+        """How many rows this process took from the cache, and how many it computed."""
         damaged = f"; {self.store.damaged:,} were damaged on the disk" if self.store.damaged else ""
-        counts = f"{self.hits:,} remembered, {self.misses:,} computed"
-        return f"teacher's rows, in this process: {counts}{damaged}"
+        counts = f"{self.hits:,} from the cache, {self.misses:,} computed"
+        return f"teacher rows of this process: {counts}{damaged}"
 
     def rows(self, batch: Batch) -> Tensor:
         """Logits [B, C] of a batch, float32, on the device."""
@@ -166,7 +166,7 @@ def open_cache(
     root: pathlib.Path,
     key: Key,
     teacher: Compute,
-    samples: Viewed,
+    samples: ViewedTask,
     *,
     dtype: str,
     limit: int,

@@ -107,7 +107,7 @@ def judge(teacher: FrozenTeacher, settings: Teacher, task: Task) -> dict[str, fl
         DataError: the primary one is below the configured floor.
     """
     metrics = task.evaluate(teacher.network)
-    getattr(task, "files", {}).clear()  # what a task writes of a judgement is the student's
+    task.files = {}  # the files of an evaluation are those of the student
     measured = metrics[task.primary]
     if settings.floor is not None and measured < settings.floor:
         claim = "" if settings.claimed is None else f" (claimed: {settings.claimed:.2f} %)"

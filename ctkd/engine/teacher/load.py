@@ -1,9 +1,8 @@
-"""From a run's settings to its teacher: weights, folding, compilation, the cache of its rows."""
+"""From the settings of a run to its teacher: weights, folding, compilation, cache."""
 
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -12,10 +11,9 @@ from ctkd.data.dataset import ImageDataset
 from ctkd.engine.config.build import Run
 from ctkd.engine.distributed.world import World
 from ctkd.engine.output.console import Console
-from ctkd.engine.output.workdir import Workdir
 from ctkd.engine.speed.compile import compiles_teacher
-from ctkd.engine.task import Task, Viewed
-from ctkd.engine.tasks.specs import kind_of
+from ctkd.engine.task import Task, ViewedTask
+from ctkd.engine.tasks.specs import spec_of
 from ctkd.engine.teacher.fold_batch_norm import fold
 from ctkd.engine.teacher.frozen import FrozenTeacher
 from ctkd.models.weights.match import WeightsInfo, load_weights
@@ -24,46 +22,50 @@ from ctkd.seeds import generator
 FOLDER = "teacher_cache"
 
 
-def load_teacher(run: Run, device: torch.device, world: World, console: Console) -> FrozenTeacher:
-    """The teacher with its weights, ready to be called; it remembers nothing yet.
+def load_teacher(
+    run: Run, weights: str, device: torch.device, world: World, console: Console
+) -> FrozenTeacher:
+    """The teacher with its weights, ready to be called, without a cache.
+
+    Args:
+        weights: a file, a URL, or the name of torchvision's weights.
 
     Raises:
-        ConfigError: compiling was asked for and cannot be done.
+        ConfigError: `Runtime.compile` is True and compiling is not possible.
         DataError: the weights are missing or do not fit.
     """
     assert run.teacher_network is not None
-    info = load_teacher_weights(run)
-    console.say(f"teacher: weights out of {info.source} ({info.container})")
-    own: Callable[[], type[FrozenTeacher]] | None
-    own = getattr(kind_of(run.dataset), "teacher_class", None)
-    if own is not None:
-        half, precision = run.teacher.rows == "float16", run.runtime.precision
-        kind: type[FrozenTeacher] = own()
-        return kind(run.teacher_network, device, precision, info.fingerprint, half_rows=half)
+    info = load_teacher_weights(run, weights)
+    console.say(f"teacher: weights from {info.source} ({info.container})")
     network: nn.Module = run.teacher_network.eval()
     if isinstance(run.dataset, ImageDataset):
         example = torch.randn(2, *run.dataset.shape, generator=generator("folding"))
         network, reason = fold(network, example)
         if reason is not None:
-            console.say(f"the teacher's batch normalisations stay as they are: {reason}")
-    share = -(-run.recipe.batch_size // world.size)
-    return FrozenTeacher(
+            console.say(f"the teacher's batch normalizations are not folded: {reason}")
+    kind = spec_of(run.dataset).teacher
+    return kind(
         network,
         device,
         run.runtime.precision,
         info.fingerprint,
-        batch_size=-(-share // run.runtime.accumulate),
+        batch_size=_batch_size(run, world),
         compiled=compiles_teacher(run, device),
         half_rows=run.teacher.rows == "float16",
     )
 
 
-def load_teacher_weights(run: Run) -> WeightsInfo:
-    """Loads the weights that the run's settings name; see `load_weights`."""
+def _batch_size(run: Run, world: World) -> int:
+    """The images of one part of a step on one rank."""
+    share = -(-run.recipe.batch_size // world.size)
+    return -(-share // run.runtime.accumulate)
+
+
+def load_teacher_weights(run: Run, weights: str) -> WeightsInfo:
+    """Loads `weights` into the teacher's network; see `load_weights`."""
     assert run.teacher_network is not None
-    assert run.teacher.weights is not None
     name = run.settings["recipe"]["Teacher.network"].removeprefix("@")
-    return load_weights(run.teacher_network, run.teacher.weights, network=name)
+    return load_weights(run.teacher_network, weights, network=name)
 
 
 def attach_cache(
@@ -71,14 +73,22 @@ def attach_cache(
     teacher: FrozenTeacher,
     task: Task,
     device: torch.device,
-    workdir: Workdir,
+    workdir: pathlib.Path,
     console: Console,
+    *,
+    fill: bool = False,
 ) -> None:
-    """Lets the teacher remember its rows, where the settings and the task allow it."""
+    """Gives the teacher a cache of its rows, where the settings and the task allow one.
+
+    Args:
+        workdir: the work directory of the run.
+        fill: whether the cache is to be filled now. Otherwise "auto" on a GPU takes only a complete
+            cache, since copying rows to the GPU costs more than computing them.
+    """
     from ctkd.engine.teacher.cache import open_cache
 
     root = cache_root(run, workdir)
-    if root is None or not isinstance(task, Viewed):
+    if root is None or not isinstance(task, ViewedTask):
         return
     recipe = run.settings["recipe"]
     name = recipe["Teacher.network"].removeprefix("@")
@@ -101,7 +111,7 @@ def attach_cache(
         device=device,
         say=console.say,
         warn=console.warn,
-        only_whole=run.runtime.teacher_cache == "auto" and device.type == "cuda",
+        only_whole=run.runtime.teacher_cache == "auto" and device.type == "cuda" and not fill,
     )
 
 
@@ -110,12 +120,11 @@ def structure(teacher: FrozenTeacher) -> str:
     return hashlib.sha256(str(teacher.network).encode()).hexdigest()[:16]
 
 
-def cache_root(run: Run, workdir: Workdir) -> pathlib.Path | None:
-    """The folder of all caches: the one that is set, or for "auto" one beside the images.
+def cache_root(run: Run, workdir: pathlib.Path) -> pathlib.Path | None:
+    """The folder of all caches: the one that is set, or for "auto" one in the images' folder.
 
-    "auto" remembers nothing in a run that is cut short, which is for trying things out, nor where
-    the images' folder cannot be written to. Images that are in no folder have the caches beside
-    the work directory.
+    "auto" is None in a run that is cut short, for a trial, and where the images' folder is not
+    writable. Images that are in no folder have their caches next to the work directory.
     """
     wish = run.runtime.teacher_cache
     if wish is None:
@@ -126,5 +135,5 @@ def cache_root(run: Run, workdir: Workdir) -> pathlib.Path | None:
         return None
     images = run.dataset.folder
     if images is None:
-        return workdir.path.absolute().parent / FOLDER
+        return workdir.absolute().parent / FOLDER
     return images / FOLDER if os.access(images, os.W_OK) else None

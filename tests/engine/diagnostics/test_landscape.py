@@ -11,7 +11,7 @@ from ctkd.adversary.schedules import ConstantLambda
 from ctkd.distiller import Distiller
 from ctkd.engine.config.settings import Instrument
 from ctkd.engine.diagnostics.landscape import Probe
-from ctkd.engine.task import Batch, Rows
+from ctkd.engine.task import Batch, Rows, Task
 from ctkd.losses.objectives import DKD, KD
 from ctkd.losses.transforms import LogitStandardization
 from ctkd.temperature import ConstantTemperature, GlobalTemperature, InstanceTemperature
@@ -19,8 +19,10 @@ from ctkd.temperature import ConstantTemperature, GlobalTemperature, InstanceTem
 N, C = 64, 10
 
 
-class Given:
+class Given(Task):
     """A task of one fixed batch."""
+
+    batches = evaluate = None
 
     def __init__(self):
         drawn = torch.Generator().manual_seed(5)

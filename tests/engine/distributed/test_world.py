@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from ctkd.engine.distributed.reduce import SyncedBatchNorm, sum_over_ranks, synchronise_batch_norm
+from ctkd.engine.distributed.batch_norm import SyncedBatchNorm, synchronize_batch_norm
+from ctkd.engine.distributed.reduce import sum_over_ranks
 from ctkd.engine.distributed.world import World, joined
 from ctkd.main import main
 
@@ -270,9 +271,9 @@ def test_a_network_keeps_its_parameters_and_their_names():
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(nn.BatchNorm2d(2), nn.ReLU()))
     before = dict(network.named_parameters())
     names = list(network.state_dict())
-    synchronise_batch_norm(network, World())
+    synchronize_batch_norm(network, World())
     assert type(network[1][0]) is nn.BatchNorm2d  # one rank: nothing to do
-    synchronise_batch_norm(network, World(0, 2))
+    synchronize_batch_norm(network, World(0, 2))
     assert type(network[1][0]) is SyncedBatchNorm
     assert list(network.state_dict()) == names
     assert all(value is before[name] for name, value in network.named_parameters())
@@ -280,4 +281,4 @@ def test_a_network_keeps_its_parameters_and_their_names():
 
 def test_a_single_rank_sums_nothing():
     outcome = object()
-    assert sum_over_ranks(World(), [], outcome, 3) is outcome
+    assert sum_over_ranks(World(), outcome, 3) is outcome

@@ -9,7 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from ctkd.engine.distributed.world import World
 from ctkd.engine.output.records import keep_best
+from ctkd.engine.output.workdir import Workdir
 from ctkd.engine.progress import Progress
 from ctkd.registry import MODELS
 
@@ -34,12 +36,12 @@ def whole(teacher_file, tmp_path_factory):
     return path
 
 
-def test_the_best_of_metrics_that_are_all_below_0():
-    """A perplexity with its sign turned, say: nothing but "higher is better" is promised."""
-    progress = Progress()
+def test_the_best_of_metrics_that_are_all_below_0(tmp_path):
+    """A perplexity with its sign turned, say: "higher is better" is the only promise."""
+    progress, folder = Progress(), Workdir(tmp_path, World(1, 2))  # rank 1 writes no weights
     for epoch, value in enumerate((-9.0, -4.0, -5.0), 1):
         record = {"epoch": epoch, "minus_perplexity": value}
-        keep_best(record, "minus_perplexity", None, progress, None)
+        keep_best(record, "minus_perplexity", None, progress, folder)
     assert progress.best == {"best": -4.0, "best_epoch": 2}
 
 

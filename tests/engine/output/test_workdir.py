@@ -12,7 +12,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from ctkd.engine.output.workdir import TEACHER, Workdir, differences, identity_of
+from ctkd.engine.config.identity import differences, identity_of
+from ctkd.engine.output.workdir import Workdir
 from ctkd.errors import WorkdirError
 
 SETTINGS = {
@@ -228,16 +229,16 @@ def test_a_run_belongs_to_the_teacher_it_was_begun_with(workdir):
     with workdir.owned():
         ours = settings()
         workdir.claim(ours, "text")
-        workdir.claim_source(ours, TEACHER, "aaaa")
+        workdir.claim_sources(None, "aaaa")
     (workdir.path / "checkpoints").mkdir()
     (workdir.path / "checkpoints/step.pt").touch()
     assert workdir.read_settings()["recipe"]["Teacher.fingerprint"] == "aaaa"
     with workdir.owned():
         again = settings()
         workdir.claim(again, "text")
-        workdir.claim_source(again, TEACHER, "aaaa")
+        workdir.claim_sources(None, "aaaa")
         with pytest.raises(WorkdirError) as caught:
-            workdir.claim_source(again, TEACHER, "bbbb")
+            workdir.claim_sources(None, "bbbb")
     assert "aaaa there, bbbb here" in str(caught.value)
 
 
@@ -247,7 +248,7 @@ def test_before_anything_was_trained_another_teacher_may_be_given(workdir):
         with workdir.owned():
             ours = settings()
             workdir.claim(ours, "text")
-            workdir.claim_source(ours, TEACHER, fingerprint)
+            workdir.claim_sources(None, fingerprint)
     assert workdir.read_settings()["recipe"]["Teacher.fingerprint"] == "bbbb"
 
 

@@ -6,9 +6,7 @@ from torch import nn
 
 from ctkd.engine.distributed.world import World
 from ctkd.engine.job import Job
-from ctkd.engine.speed import choose as fast
 from ctkd.engine.speed import compile as compilation
-from ctkd.engine.speed.choose import fast_student
 from ctkd.engine.speed.compile import WholeBatches, compiles_student, compiles_teacher
 from ctkd.errors import ConfigError
 
@@ -80,10 +78,10 @@ def test_a_student_is_compiled_where_ranks_have_equal_shares(
     run, monkeypatch, ranks, accumulate, size
 ):
     sizes = []
-    monkeypatch.setattr(fast, "WholeBatches", lambda student, size: sizes.append(size))
+    monkeypatch.setattr(compilation, "WholeBatches", lambda student, size: sizes.append(size))
     built = run("compile = True", f"Runtime.accumulate = {accumulate}")
     student = nn.Identity()
-    made = fast_student(built, student, CPU, World(0, ranks))
+    made = compilation.compile_student(built, student, CPU, World(0, ranks))
     assert sizes == ([] if size is None else [size])
     assert (made is student) == (size is None)
 

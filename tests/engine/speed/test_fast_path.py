@@ -15,12 +15,11 @@ from ctkd.engine.distributed.world import World
 from ctkd.engine.job import Job
 from ctkd.engine.output.console import Console
 from ctkd.engine.output.workdir import Workdir
+from ctkd.engine.prepare import prepare
 from ctkd.engine.speed import cuda_graph as graph
 from ctkd.engine.speed.cuda_graph import WARM_UP, GraphedStep
 from ctkd.engine.task import Batch, DeferredBatch
 from ctkd.engine.tasks.images_in_memory import ClassificationTask
-from ctkd.engine.tasks.specs import make_task
-from ctkd.engine.teacher.load import load_teacher
 from ctkd.engine.train import Trainer
 
 CPU = torch.device("cpu")
@@ -46,11 +45,8 @@ def trainer(teacher_file, tmp_path):
     def make(method, *bindings):
         given = [f"teacher_weights = {str(teacher_file)!r}", "digits.train_images = 100"]
         job = Job([f"gin/digits/{method}.gin"], [*given, "batch_size = 32", *bindings])
-        run, console = job.build(), Console(quiet=True)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        task = make_task(run, device, World())
-        teacher = load_teacher(run, device, World(), console)
-        made = Trainer(run, task, teacher, Workdir(tmp_path), console, World())
+        folder, console = Workdir(tmp_path), Console(quiet=True)
+        made = Trainer(prepare(job.build(), folder, console), folder, console)
         made.student.train()
         return made
 
@@ -63,11 +59,11 @@ class TestStep:
         """Reading a value, a size that depends on values, or a tensor made of Python numbers."""
         made = trainer(method)
         batches = made.task.batches(1, skip=0)
-        made.step(next(batches))  # momentum and the like are made in the first
-        made.place()
+        made.train_step(next(batches))  # momentum and the like are made in the first
+        made.set_position()
         batch = next(batches)
         with Watch() as watch:
-            made.take(batch, made.teacher)
+            made.captured_update(batch, made.teacher)
         seen = {name.partition(".")[0] for name in watch.names}
         assert "aten::convolution" in seen
         waiting = {"_local_scalar_dense", "nonzero", "masked_select", "item", "is_nonzero"}
@@ -97,7 +93,7 @@ class TestStep:
             made = trainer(method, "SGD.warmup_epochs = 3.0", *bindings)
             for epoch in (1, 2, 3):
                 for batch in made.task.batches(epoch, skip=0):
-                    made.step(batch)
+                    made.train_step(batch)
             ended.append((made.student.state_dict(), made.distiller.state_dict(), made.meter))
         for one, other in zip(ended[0][:2], ended[1][:2], strict=True):
             for name in one:

@@ -75,7 +75,7 @@ def test_a_run_in_float16_keeps_its_scale_when_it_is_resumed(train, folder, same
     assert state["scaler"]["scale"] == 2.0**16
     from ctkd.engine.train import Trainer
 
-    step = Trainer.step
+    step = Trainer.train_step
 
     def interrupted(self, batch):
         step(self, batch)
@@ -85,9 +85,9 @@ def test_a_run_in_float16_keeps_its_scale_when_it_is_resumed(train, folder, same
             self.optimizer.scaler.update(2.0**10)  # not the one that a new process begins with
             request_stop()
 
-    monkeypatch.setattr(Trainer, "step", interrupted)
+    monkeypatch.setattr(Trainer, "train_step", interrupted)
     train("ctkd", *half, workdir="stopped", status=130)
-    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(Trainer, "train_step", step)
     stopped = train("ctkd", *half, workdir="stopped")
     assert torch.load(stopped.checkpoints[-1], weights_only=True)["scaler"]["scale"] == 2.0**10
     assert same(stopped.tensors(), whole.tensors())  # a power of two changes no bit

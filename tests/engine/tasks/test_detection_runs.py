@@ -125,7 +125,7 @@ def test_killed_at_any_step_it_ends_bit_identical(train, same, monkeypatch, step
     """Three steps an epoch, four a pass: within an epoch, at its end, and within a pass."""
     often = "Runtime.checkpoint_steps = 1"
     reference = train("ctkd_instance", often, workdir="reference")
-    real, calls = Trainer.step, []
+    real, calls = Trainer.train_step, []
 
     def counted(self, batch):
         if len(calls) == step:
@@ -133,10 +133,10 @@ def test_killed_at_any_step_it_ends_bit_identical(train, same, monkeypatch, step
         calls.append(batch)
         real(self, batch)
 
-    monkeypatch.setattr(Trainer, "step", counted)
+    monkeypatch.setattr(Trainer, "train_step", counted)
     with pytest.raises(Killed):
         train("ctkd_instance", often)
-    monkeypatch.setattr(Trainer, "step", real)
+    monkeypatch.setattr(Trainer, "train_step", real)
     run = train("ctkd_instance", often)
     assert "resumed at step" in run.result.out
     assert same(run.tensors(), reference.tensors())

@@ -11,7 +11,7 @@ from torch import nn
 from ctkd.data.decoding import CentreCrop, decode
 from ctkd.data.imagenet import ImageNet
 from ctkd.engine.distributed.world import World
-from ctkd.engine.task import Reads, Viewed
+from ctkd.engine.task import ViewedTask
 from ctkd.engine.tasks.images_from_files import StreamedTask
 from ctkd.errors import DataError
 
@@ -66,8 +66,8 @@ def test_an_epoch_is_every_image_once_and_normalised(image_folders):
     pixels = (inputs[0] * std + mean) * 255
     torch.testing.assert_close(pixels, pixels.round(), rtol=0, atol=1e-3)
     assert 0 <= pixels.round().min() < pixels.round().max() <= 255
-    assert isinstance(task, Reads)
-    assert not isinstance(task, Viewed)  # its views are not to be remembered
+    assert task.bad_samples() == []
+    assert not isinstance(task, ViewedTask)  # its teacher rows cannot be cached
 
 
 def test_epochs_and_seeds_differ_and_repeat_exactly(image_folders):
@@ -258,7 +258,7 @@ def test_images_may_be_moved_but_not_exchanged(
     assert "nothing is left to train" in moved.out
     others = command(*arguments("ctkd", weights, f"data_dir = {str(own_images(train=9))!r}"))
     assert others.status == 2
-    assert "was begun with other data: their fingerprint is" in others.err
+    assert "was begun with another data set: its fingerprint is" in others.err
     assert (tmp_path / "run" / "settings.json").read_bytes() == kept
 
 
@@ -284,7 +284,7 @@ def test_another_number_of_workers_and_a_stop_in_mid_epoch_change_nothing(
     assert command(*arguments("ctkd_instance", weights, workdir="whole")).status == 0
     from ctkd.engine.train import Trainer
 
-    step = Trainer.step
+    step = Trainer.train_step
 
     def interrupted(self, batch):
         step(self, batch)
@@ -293,10 +293,10 @@ def test_another_number_of_workers_and_a_stop_in_mid_epoch_change_nothing(
 
             request_stop()
 
-    monkeypatch.setattr(Trainer, "step", interrupted)
+    monkeypatch.setattr(Trainer, "train_step", interrupted)
     again = arguments("ctkd_instance", weights, "workers = 2", workdir="stopped")
     assert command(*again).status == 130
-    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(Trainer, "train_step", step)
     done = command(*again)
     assert done.status == 0
     assert "resumed at step 6, epoch 2" in done.out

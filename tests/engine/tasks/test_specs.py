@@ -1,36 +1,35 @@
-"""Which module makes the task of a data set; kinds from outside (docs/extending.md runs one)."""
+"""Which task belongs to a data set; tasks from outside (docs/extending.md runs one)."""
 
 import pytest
 
 from ctkd.data.digits import Digits
-from ctkd.engine.tasks import images_in_memory as classification
-from ctkd.engine.tasks import specs as tasks
+from ctkd.engine.tasks import images_in_memory, specs
 from ctkd.errors import ConfigError
+
+OTHER = specs.TaskSpec(images_in_memory.make_task, lambda *arguments: None)
 
 
 @pytest.fixture(autouse=True)
-def _modules(monkeypatch):
-    monkeypatch.setattr(tasks, "MODULES", dict(tasks.MODULES))
+def _tasks(monkeypatch):
+    monkeypatch.setattr(specs, "TASKS", dict(specs.TASKS))
 
 
 class Other(Digits):
     kind = "residant"
 
 
-def test_a_kind_has_its_module():
-    assert tasks.kind_of(Digits()) is classification
-    tasks.register_kind("residant", classification.__name__)
-    assert tasks.kind_of(Other()) is classification
+def test_a_kind_has_its_spec():
+    assert specs.spec_of(Digits()) is images_in_memory.SPEC
+    specs.register_task("residant", OTHER)
+    assert specs.spec_of(Other()) is OTHER
+    specs.register_task("residant", OTHER)  # the same again changes nothing
 
 
-def test_a_kind_that_nobody_registered_is_told():
+def test_an_unknown_kind_is_an_error():
     with pytest.raises(ConfigError, match="'residant'; did you mean resident"):
-        tasks.kind_of(Other())
+        specs.spec_of(Other())
 
 
-def test_a_kind_has_one_module():
-    tasks.register_kind("resident", classification.__name__)  # once more is nothing new
-    with pytest.raises(
-        ConfigError, match="'resident' are made by ctkd.engine.tasks.images_in_memory"
-    ):
-        tasks.register_kind("resident", "my_pkg.pairs")
+def test_a_kind_has_one_spec():
+    with pytest.raises(ConfigError, match="'resident' have a task already"):
+        specs.register_task("resident", OTHER)

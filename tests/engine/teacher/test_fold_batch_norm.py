@@ -136,5 +136,5 @@ def test_a_run_with_an_untraceable_teacher_says_so_and_trains(train, tmp_path):
         f"teacher_weights = {str(tmp_path / 'teacher.pt')!r}",
         "Teacher.floor = None",
     )
-    assert "normalisations stay as they are: it cannot be traced" in run.result.out
+    assert "normalizations are not folded: it cannot be traced" in run.result.out
     assert run.summary["finished"]

@@ -123,7 +123,7 @@ def test_a_finished_run_does_not_answer_for_another_teacher(train, weights):
     run = train("kd", given(one), *short)
     kept = {name: (run.path / name).read_bytes() for name in ("settings.json", "config.gin")}
     refused = train("kd", given(other), *short, status=2)
-    assert "was begun with another teacher: its weights' fingerprint is" in refused.result.err
+    assert "was begun with another teacher: its fingerprint is" in refused.result.err
     told = train("kd", given(one), *short, "precision = 'bfloat16'").result.out
     assert "it was made with Runtime.precision = 'float32' there, 'bfloat16' here" in told
     assert {name: (run.path / name).read_bytes() for name in kept} == kept
@@ -220,7 +220,7 @@ def test_it_is_said_what_was_taken_out_of_a_teachers_file(train, weights, tmp_pa
     named = {f"module.student.{key}": value for key, value in state.items()}
     torch.save({"model": named}, tmp_path / "distiller.pth")
     told = train("kd", given(tmp_path / "distiller.pth"), "epochs = 1", "Teacher.floor = None")
-    assert f"teacher: weights out of {tmp_path}/distiller.pth (model: module.student.)" in (
+    assert f"teacher: weights from {tmp_path}/distiller.pth (model: module.student.)" in (
         told.result.out
     )
 

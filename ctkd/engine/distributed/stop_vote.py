@@ -1,0 +1,36 @@
+"""The vote of all ranks on whether to stop, so that they stop after the same step."""
+
+import time
+from collections.abc import Callable
+
+from ctkd.engine.distributed.world import World
+
+SECONDS = 1.0  # about so long passes between two votes
+MOST_STEPS = 1000
+
+
+class StopVote:
+    """Asks the ranks about once a second whether one of them was told to stop.
+
+    A vote is a collective on the CPU, and would cost every step its latency. So the ranks agree on
+    the step of the next vote: as many steps later as took the slowest rank about a second.
+    """
+
+    def __init__(self, world: World, requested: Callable[[], bool]) -> None:
+        """`requested` says whether this rank was asked to stop."""
+        self._world, self._requested = world, requested
+        self._steps_left, self._steps, self._since = 1, 0, time.monotonic()
+
+    def __call__(self) -> bool:
+        """Whether to stop now; call it once after every step, on every rank."""
+        if self._world.size == 1:
+            return self._requested()
+        self._steps, self._steps_left = self._steps + 1, self._steps_left - 1
+        if self._steps_left > 0:
+            return False
+        now = time.monotonic()
+        votes = self._world.gather((self._requested(), (now - self._since) / self._steps))
+        slowest = max(seconds for _, seconds in votes)
+        self._steps_left = max(1, min(MOST_STEPS, int(SECONDS / max(slowest, 1e-9))))
+        self._steps, self._since = 0, now
+        return any(requested for requested, _ in votes)

@@ -1,0 +1,52 @@
+"""The game of one step as a module: a batch in, the loss out."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from torch import nn
+
+from ctkd.distiller import Distiller, Outcome
+from ctkd.engine.task import Batch, Task, TeacherFunction
+
+
+class Game(nn.Module):
+    """Student and distiller as one module, so that DistributedDataParallel sees all that learns.
+
+    Attributes:
+        student: the network, whose parameters descend.
+        distiller: temperature policy, gradient reversal and objective.
+        rows: of the last call, how many rows the whole step has; None where it is the number of
+            its samples.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        distiller: Distiller,
+        task: Task,
+        forward_student: Callable[..., Any],
+        autocast: AbstractContextManager[object],
+    ) -> None:
+        """`forward_student` is the student as it is called: compiled, or the student itself."""
+        super().__init__()
+        self.student, self.distiller = student, distiller
+        self.task, self.forward_student, self.autocast = task, forward_student, autocast
+        self.rows: int | None = None
+
+    def forward(self, batch: Batch, teacher: TeacherFunction | None) -> Outcome:
+        """The share that a batch, or a part of it, has in the loss of the step."""
+        with self.autocast:  # the networks only: the losses are always in float32
+            rows = self.task.rows(self.forward_student, teacher, batch)
+        self.rows = rows.total
+        outcome: Outcome = self.distiller(
+            rows.student.float(),
+            rows.teacher,
+            rows.targets,
+            total_rows=rows.total or batch.samples,
+            other_losses=rows.other_losses,
+            groups=rows.groups,
+            group_names=rows.group_names,
+            row_weights=rows.weights,
+        )
+        return outcome

@@ -1,0 +1,74 @@
+"""From a run's settings to what training needs: device, task, and teacher with its cache."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ctkd.engine.config.build import Run
+from ctkd.engine.device import prepare_device
+from ctkd.engine.distributed.world import World
+from ctkd.engine.output.console import Console
+from ctkd.engine.output.workdir import Workdir
+from ctkd.engine.task import Task
+from ctkd.engine.tasks.specs import spec_of
+from ctkd.engine.teacher.frozen import FrozenTeacher
+from ctkd.engine.teacher.load import attach_cache, load_teacher
+from ctkd.engine.teacher.train import trained_teacher
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run needs besides its settings.
+
+    Attributes:
+        task: its data set is read.
+        teacher: its weights are loaded; None where the objective needs no teacher.
+        teacher_floor: the test accuracy in percent below which the run is refused, or None.
+    """
+
+    run: Run
+    device: torch.device
+    world: World
+    task: Task
+    teacher: FrozenTeacher | None = None
+    teacher_floor: float | None = None
+
+
+def prepare(
+    run: Run,
+    folder: Workdir,
+    console: Console,
+    *,
+    with_teacher: bool = True,
+    fill_cache: bool = False,
+) -> Prepared:
+    """Reads the data and loads the teacher, which is trained first where it has no weights.
+
+    Args:
+        folder: the work directory; trained teachers and caches may lie next to it.
+        with_teacher: whether to load the teacher; False to evaluate a student.
+        fill_cache: whether the teacher's cache is about to be filled: an incomplete one is opened
+            too.
+
+    Raises:
+        UserError: data, weights or the device are missing, or do not fit.
+    """
+    with_teacher = with_teacher and run.teacher_network is not None
+    weights = run.teacher.weights
+    if with_teacher and weights is None:
+        weights = folder.on_rank_0(lambda: str(trained_teacher(run, folder.path, console)))
+    # The teacher's own training may have set the device and the threads otherwise.
+    device = prepare_device(run)
+    task = spec_of(run.dataset).make(run, device, folder.world)
+    for note in task.notes:
+        console.say(note)
+    if not with_teacher:
+        return Prepared(run, device, folder.world, task)
+    assert weights is not None
+    teacher = load_teacher(run, weights, device, folder.world, console)
+    attach_cache(run, teacher, task, device, folder.path, console, fill=fill_cache)
+    # A run that is cut short, for a trial, cuts the training of its teacher too.
+    is_trial = run.teacher.weights is None and task.is_cut
+    return Prepared(
+        run, device, folder.world, task, teacher, None if is_trial else run.teacher.floor
+    )

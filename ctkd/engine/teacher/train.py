@@ -1,0 +1,61 @@
+"""The training of a teacher that has no weights: a job of its own, once for all runs."""
+
+import pathlib
+from typing import TYPE_CHECKING
+
+from ctkd.engine.config.build import Run
+from ctkd.engine.config.identity import identity_of
+from ctkd.engine.output.console import Console
+from ctkd.engine.output.workdir import Workdir
+from ctkd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ctkd.engine.job import Job
+
+
+def teacher_job(run: Run) -> "Job":
+    """The job that trains the run's teacher.
+
+    Raises:
+        ConfigError: the configuration neither gives weights nor says how to train them.
+    """
+    from ctkd.engine.job import Job  # which prepares runs, and so their teachers
+
+    if run.teacher.run is None:
+        raise ConfigError(
+            "the teacher's weights are not given: set the macro teacher_weights to a file, a URL, "
+            "or a name of torchvision's (IMAGENET1K_V1, for networks that have it), "
+            "--gin_param \"teacher_weights = '/path/to/teacher.pt'\""
+        )
+    inherited = [f"{name} = {value!r}" for name, value in run.inherited.items()]
+    return Job([run.teacher.run], inherited)
+
+
+def teacher_home(run: Run, path: pathlib.Path) -> tuple[Run, Workdir]:
+    """The run that trains the teacher of a run in the folder `path`, and the teacher's folder."""
+    teacher_run = teacher_job(run).build()
+    identity = identity_of(teacher_run.settings)
+    folder = pathlib.Path(run.runtime.teachers_dir or path.absolute().parent / "teachers")
+    return teacher_run, Workdir(folder.expanduser() / f"{teacher_run.name}-{identity[:8]}")
+
+
+def trained_teacher(run: Run, path: pathlib.Path, console: Console) -> pathlib.Path:
+    """The weights of the teacher that `Teacher.run` trains: once, then shared by all runs.
+
+    Raises:
+        ConfigError: there is no such Gin file.
+    """
+    from ctkd.engine.job import check_finished, train_in
+
+    teacher_run, home = teacher_home(run, path)
+    teacher_console = Console(prefix="  teacher | ")
+    with home.owned(wait=console.say):
+        weights = home.path / "student_last.pt"
+        if home.read_summary() is not None and weights.is_file():
+            check_finished(home, teacher_run)
+        else:
+            # Where only the weights are missing, the last checkpoint restores them.
+            (home.path / "summary.json").unlink(missing_ok=True)
+            console.say(f"training the teacher, once: {home.path}")
+            train_in(home, teacher_run, teacher_console)
+    return weights
