@@ -62,7 +62,7 @@ def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
     early.heed()
     job = Job(files, FLAGS.gin_param, FLAGS.workdir, FLAGS.fresh)
     if FLAGS.dry_run:
-        show(describe(job))
+        show(describe(job, Console()))
     elif FLAGS.mode == "evaluate":
         evaluate(job, FLAGS.checkpoint, Console())
     else:

@@ -10,6 +10,7 @@ import torch
 from ctkd.engine.config import parse as config
 from ctkd.engine.config.build import KnownNetworks, Run, build
 from ctkd.engine.device import device_of, prepare_device, to_device
+from ctkd.engine.diagnostics.warnings import faults_of_run
 from ctkd.engine.distributed.world import World, joined
 from ctkd.engine.output.console import Console, as_text
 from ctkd.engine.output.records import Summary
@@ -89,6 +90,8 @@ def _execute_in(workdir: Workdir, run: Run, console: Console, world: World) -> S
     summary = world.agree(lambda: _begin(workdir, run, console))
     if summary is not None:
         return summary
+    for fault in faults_of_run(run):  # before a teacher is trained, which may take hours
+        console.warn(fault)
     trains_teacher = run.teacher_network is not None and run.teacher.weights is None
     if trains_teacher:
         weights = world.agree(lambda: str(trained_teacher(run, workdir, console)))

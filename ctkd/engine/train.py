@@ -9,7 +9,7 @@ from ctkd.distiller import Outcome
 from ctkd.engine.config.build import Run
 from ctkd.engine.device import device_of, to_device
 from ctkd.engine.diagnostics.landscape import Probe
-from ctkd.engine.diagnostics.warnings import faults_of_epoch, faults_of_probe, faults_of_run
+from ctkd.engine.diagnostics.warnings import faults_of_epoch, faults_of_probe
 from ctkd.engine.distributed.reduce import (
     average_statistics,
     merge,
@@ -141,8 +141,6 @@ class Trainer:
 
     def prepare(self) -> None:
         """Judges the teacher and takes the first landscape, unless a checkpoint holds them."""
-        for fault in faults_of_run(self.run):
-            self.console.warn(fault)
         if self.teacher is not None and not self.progress.teacher:
             self.progress.teacher = judge(self.teacher, self.run.teacher, self.task)
         self.console.teacher(self.run, self.progress.teacher)
