@@ -208,12 +208,12 @@ def evaluate(job: Job, checkpoint: str | None, console: Console) -> dict[str, fl
     """
     run = job.build()
     folder = job.workdir_of(run).path
-    path = pathlib.Path(checkpoint or folder / "student_last.pt").expanduser()
+    source = checkpoint or str(folder / "student_last.pt")  # a URL is not a path
     prepare_device(run)
-    load_weights(run.student, str(path))
+    load_weights(run.student, source, setting="--checkpoint")
     task = make_task(run, device_of(run), World())
     metrics = task.evaluate(to_device(run.student, device_of(run)))
-    console.say(f"{path}:")
+    console.say(f"{source}:")
     for name, value in metrics.items():
         console.say(f"{name} {as_text(name, value)}")
     return metrics

@@ -33,7 +33,7 @@ def load_teacher(run: Run, device: torch.device, world: World, console: Console)
     """
     assert run.teacher_network is not None
     info = load_teacher_weights(run)
-    console.say(f"teacher: weights out of {info.source} ({info.container})")
+    console.say(f"teacher: weights from {info}")
     own: Callable[[], type[FrozenTeacher]] | None
     own = getattr(kind_of(run.dataset), "teacher_class", None)
     if own is not None:
@@ -63,7 +63,9 @@ def load_teacher_weights(run: Run) -> WeightsInfo:
     assert run.teacher_network is not None
     assert run.teacher.weights is not None
     name = run.settings["recipe"]["Teacher.network"].removeprefix("@")
-    return load_weights(run.teacher_network, run.teacher.weights, network=name)
+    return load_weights(
+        run.teacher_network, run.teacher.weights, network=name, setting="teacher_weights"
+    )
 
 
 def attach_cache(

@@ -1,62 +1,72 @@
-"""Files of weights: found or downloaded, compared with a checksum, and read without running code.
+"""Files of weights: found or downloaded, compared with a checksum, and read safely."""
 
-A pickle can run anything when it is read. PyTorch's restricted reader (`weights_only=True`)
-rebuilds tensors and plain containers only; `argparse.Namespace`, in which RepDistiller keeps a
-run's options, is as harmless and allowed too. Whatever needs more is refused.
-"""
-
-import argparse
 import hashlib
 import http.client
 import logging
 import os
 import pathlib
-import re
 import shutil
 import urllib.parse
 import urllib.request
 import uuid
-import zipfile
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from ctkd.errors import DataError
+from ctkd.models.weight_archives import ChoiceError, folder_fault, member_of
+from ctkd.models.weight_formats import read, read_open
+from ctkd.models.weight_source import NAME_MARK, Source, parse_source
 
 logger = logging.getLogger(__name__)
 
-CHECKSUM_MARK = "#sha256="
 TIMEOUT = 60.0  # seconds without an answer
 
 
-def fetch(source: str | os.PathLike[str]) -> Any:
-    """What the checkpoint at `source` holds; `locate`, then `read`, with their errors."""
+class Fetched(NamedTuple):
+    """What a file or an archive's member holds, and the names of the source that are left."""
+
+    payload: Any
+    parts: tuple[str, ...]
+
+
+def fetch(source: str | os.PathLike[str] | Source) -> Fetched:
+    """Locates the file, and reads it or the member that the source names.
+
+    Raises:
+        DataError: see `locate`, `weight_archives.member_of` and `weight_formats.read`.
+    """
+    if not isinstance(source, Source):
+        source = parse_source(source)
     path = locate(source)
     try:
-        return read(path)
+        member = member_of(path, source)
+        if member is None:
+            return Fetched(read(path), source.names)
+        return Fetched(read_open(member, f"{path}{NAME_MARK}{source.names[0]}"), source.names[1:])
+    except ChoiceError:
+        raise
     except DataError as error:
-        if not str(source).startswith(("http:", "https:")):
+        if not source.file.lower().startswith(("http:", "https:")):
             raise
         raise DataError(
-            f"{error} (downloaded from {source}; delete it to download it again)"
+            f"{error} (downloaded from {source.file}; delete it to download it again)"
         ) from error
 
 
-def locate(source: str | os.PathLike[str]) -> pathlib.Path:
-    """The local file that `source` names, downloaded first where need be.
+def locate(source: str | os.PathLike[str] | Source) -> pathlib.Path:
+    """The local file of a source, downloaded first if it is a URL.
 
     Args:
-        source: a path, a file:// URL (read in place), or an http(s):// URL (kept in the folder
-            `checkpoints` of `torch.hub.get_dir()`, and taken from there the next time). It may end
-            in `#sha256=` and the checksum that the file must have, 64 hexadecimal digits.
+        source: of a path, a file:// URL (read where it is), or an http(s):// URL (kept in the
+            folder `checkpoints` of `torch.hub.get_dir()`, and taken from there the next time).
 
     Raises:
         DataError: there is no such file or no answer, or the checksum differs.
     """
-    address, marked, digest = os.fspath(source).partition(CHECKSUM_MARK)
-    expected = digest.lower() if marked else None
-    if expected is not None and not re.fullmatch("[0-9a-f]{64}", expected):
-        raise DataError(f"sha256 {digest!r} of {address}: expected 64 hexadecimal digits")
+    if not isinstance(source, Source):
+        source = parse_source(source)
+    address, expected = source.file, source.checksum
     scheme, is_url, rest = address.partition("://")
     if is_url and scheme.lower() in ("http", "https"):
         return _cached(address, expected)
@@ -64,17 +74,20 @@ def locate(source: str | os.PathLike[str]) -> pathlib.Path:
         raise DataError(f"{address}: expected a path, or an http, https or file URL")
     local = urllib.request.url2pathname(rest.removeprefix("localhost")) if is_url else address
     path = pathlib.Path(local).expanduser()
+    if path.is_dir():
+        raise DataError(folder_fault(path, source))
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise DataError(f"the file of weights {path} {what} (the working folder is {os.getcwd()})")
+        raise DataError(
+            f"the file of weights {path} does not exist (the working folder is {os.getcwd()})"
+        )
     if not os.access(path, os.R_OK):
-        raise DataError(f"the file of weights {path} may not be read: see its permissions")
+        raise DataError(f"the file of weights {path} cannot be read: see its permissions")
     _verify(path, expected, str(path))
     return path
 
 
 def _cached(url: str, expected: str | None) -> pathlib.Path:
-    """The file of an http(s) URL, from the cache unless its checksum is no longer the right one."""
+    """The file of an http(s) URL, from the cache unless its checksum is not the expected one."""
     # Published runs all call their file ckpt_epoch_240.pth or the like, so the whole URL counts.
     name = pathlib.PurePosixPath(urllib.parse.unquote(url.partition("?")[0]))
     key = hashlib.sha256(url.encode()).hexdigest()[:12]
@@ -82,13 +95,13 @@ def _cached(url: str, expected: str | None) -> pathlib.Path:
     if path.is_file():
         if expected is None or _sha256(path) == expected:
             return path
-        logger.warning("%s has another checksum than the one given: downloaded anew", path)
+        logger.warning("%s does not have the expected checksum: downloading it again", path)
     _download(url, path, expected)
     return path
 
 
 def _download(url: str, target: pathlib.Path, expected: str | None) -> None:
-    """Fetches `url` beside `target`, and gives it the name only when whole and right."""
+    """Downloads `url` to a file next to `target`, and renames it when it is complete."""
     partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
     logger.info("downloading %s to %s", url, target)
     try:
@@ -125,46 +138,3 @@ def _verify(path: pathlib.Path, expected: str | None, shown: str) -> None:
             f"{shown} has sha256 {actual}, expected {expected}: "
             "it is damaged or another file; fetch it again, or give the checksum of this one"
         )
-
-
-def read(path: pathlib.Path) -> Any:
-    """What `torch.save` wrote to `path`, its tensors on the CPU.
-
-    Raises:
-        DataError: the file is no checkpoint, is damaged, or cannot be read without running code.
-    """
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    # Foreign bytes make a pickle reader raise nearly anything, KeyError and struct.error among it.
-    except Exception as error:
-        raise DataError(f"{path} {_fault(path, error)}") from error
-
-
-def _fault(path: pathlib.Path, error: Exception) -> str:
-    """What is wrong with a file that could not be read, and what to do about it."""
-    refused = re.search(r"GLOBAL (\S+)", str(error))
-    if refused:
-        return (
-            f"holds an object of {refused[1]}, and is not read, since unpickling it could run any "
-            "code. If you trust the file, load it where it was written and save only the weights: "
-            "torch.save(model.state_dict(), path)"
-        )
-    if "TorchScript" in str(error):
-        return "is a TorchScript program: save its weights alone, torch.save(m.state_dict(), path)"
-    with path.open("rb") as file:
-        head = file.read(200)
-    archive, pickled = head.startswith(b"PK"), head.startswith(b"\x80")
-    cut = (archive and not zipfile.is_zipfile(path)) or (
-        pickled and (isinstance(error, EOFError) or "unexpected EOF" in str(error))
-    )
-    if cut or not head:
-        return f"is cut short ({path.stat().st_size} bytes): copy or download it again"
-    if head.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer in place of the file: fetch the file with `git lfs pull`"
-    if head.lstrip()[:1] == b"<":
-        return "is a web page, not a checkpoint: the address shows a page instead of the file"
-    return (
-        f"is not a checkpoint, or a damaged one ({type(error).__name__}): "
-        "expected what torch.save writes"
-    )

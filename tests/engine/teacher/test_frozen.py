@@ -220,7 +220,7 @@ def test_it_is_said_what_was_taken_out_of_a_teachers_file(train, weights, tmp_pa
     named = {f"module.student.{key}": value for key, value in state.items()}
     torch.save({"model": named}, tmp_path / "distiller.pth")
     told = train("kd", given(tmp_path / "distiller.pth"), "epochs = 1", "Teacher.floor = None")
-    assert f"teacher: weights out of {tmp_path}/distiller.pth (model: module.student.)" in (
+    assert f"teacher: weights from {tmp_path}/distiller.pth (model: module.student.)" in (
         told.result.out
     )
 
