@@ -61,6 +61,7 @@ setup(
         "matplotlib>=3.8",
         "pillow",
         "rich",
+        "safetensors",
     ],
     extras_require={
         "dev": [

@@ -62,7 +62,7 @@ def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
     early.heed()
     job = Job(files, FLAGS.gin_param, FLAGS.workdir, FLAGS.fresh)
     if FLAGS.dry_run:
-        show(describe(job))
+        show(describe(job, Console()))
     elif FLAGS.mode == "evaluate":
         evaluate(job, FLAGS.checkpoint, Console())
     else:
@@ -73,7 +73,7 @@ def _config_beside(workdir: str | None, checkpoint: str | None) -> str:
     """The configuration of the work directory that is given, or that a checkpoint lies in."""
     given = [pathlib.Path(workdir)] if workdir else []
     if checkpoint:  # which may lie in the folder's own checkpoints/
-        given += list(pathlib.Path(checkpoint).parents)[:2]
+        given += list(pathlib.Path(checkpoint.partition("::")[0]).parents)[:2]
     for folder in given:
         path = folder.expanduser() / "config.gin"
         if path.is_file():

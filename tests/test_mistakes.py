@@ -173,7 +173,7 @@ def torch_file(tmp_path, value):
 
 TEACHERS = [
     (b"no weights at all", "is not a checkpoint, or a damaged one"),
-    (b"", "is cut short (0 bytes)"),
+    (b"", "is empty (0 bytes)"),
     (b"<!DOCTYPE html><html>", "is a web page, not a checkpoint"),
     (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
 ]

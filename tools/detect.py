@@ -55,11 +55,12 @@ def detectors(folder: pathlib.Path, weights: str | None) -> tuple[Run, dict[str,
         name = type(run.dataset).__name__
         raise DataError(f"{folder} is a run on {name}: nothing in it detects anything")
     device = prepare_device(run)
-    load_weights(run.student, weights or str(folder / "student_last.pt"))
+    load_weights(run.student, weights or str(folder / "student_last.pt"), setting="--weights")
     networks = {"student": run.student}
     if run.teacher_network is not None:
         try:  # a run on another machine may have had them in another place
-            load_weights(run.teacher_network, _teacher(run, folder), _name(run, "teacher"))
+            given, name = _teacher(run, folder), _name(run, "teacher")
+            load_weights(run.teacher_network, given, name, setting="teacher_weights")
             networks["teacher"] = run.teacher_network
         except (ConfigError, DataError) as error:
             print(f"detect: the teacher is left out: {error}", file=sys.stderr)

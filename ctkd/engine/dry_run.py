@@ -1,17 +1,24 @@
-"""What a run would be: its resolved configuration and the sizes of its parts."""
+"""A dry run: the resolved configuration and the sizes of a run's parts, without training."""
 
 from torch import nn
 
+from ctkd.engine.diagnostics.warnings import faults_of_run
 from ctkd.engine.job import Job
+from ctkd.engine.output.console import Console
 
 
-def describe(job: Job) -> str:
-    """Builds the run on the meta device (no data, no weights, no memory) and puts it into words.
+def describe(job: Job, console: Console) -> str:
+    """Builds the run on the meta device (no data, no weights, no memory) and describes it.
+
+    The text is a Gin file of the same run. The warnings of a real run go to the console, which
+    writes them to standard error.
 
     Raises:
         ConfigError: the configuration is wrong.
     """
     run = job.build(meta=True)
+    for fault in faults_of_run(run):
+        console.warn(fault)
     teacher = run.teacher_network
     sizes = [
         f"{'run':<18} {run.name}, {run.recipe.epochs} epochs, seed {run.seed}",

@@ -11,6 +11,7 @@ from ctkd.engine.config import parse as config
 from ctkd.engine.config.build import KnownNetworks, Run, build
 from ctkd.engine.config.identity import DATA, TEACHER, differences, identity_of
 from ctkd.engine.device import to_device
+from ctkd.engine.diagnostics.warnings import faults_of_run
 from ctkd.engine.distributed.world import World, joined
 from ctkd.engine.output.console import Console, as_text
 from ctkd.engine.output.records import Summary
@@ -88,6 +89,8 @@ def train_in(folder: Workdir, run: Run, console: Console) -> Summary:
     summary = folder.on_rank_0(lambda: _begin(folder, run, console))
     if summary is not None:
         return summary
+    for fault in faults_of_run(run):  # before a teacher is trained, which may take hours
+        console.warn(fault)
     prepared = prepare(run, folder, console)
     teacher = prepared.teacher
     fingerprint = None if teacher is None else teacher.fingerprint
@@ -139,11 +142,11 @@ def evaluate(job: Job, checkpoint: str | None, console: Console) -> dict[str, fl
     """
     run = job.build()
     folder = Workdir(job.workdir_of(run))
-    path = pathlib.Path(checkpoint or folder.path / "student_last.pt").expanduser()
-    load_weights(run.student, str(path))
+    source = checkpoint or str(folder.path / "student_last.pt")  # a URL is not a path
+    load_weights(run.student, source, setting="--checkpoint")
     prepared = prepare(run, folder, console, with_teacher=False)
     metrics = prepared.task.evaluate(to_device(run.student, prepared.device))
-    console.say(f"{path}:")
+    console.say(f"{source}:")
     for name, value in metrics.items():
         console.say(f"{name} {as_text(name, value)}")
     return metrics

@@ -10,7 +10,7 @@ from ctkd.distiller import Outcome
 from ctkd.engine.config.identity import identity_of
 from ctkd.engine.device import to_device
 from ctkd.engine.diagnostics.landscape import Probe
-from ctkd.engine.diagnostics.warnings import faults_of_epoch, faults_of_probe, faults_of_run
+from ctkd.engine.diagnostics.warnings import faults_of_epoch, faults_of_probe
 from ctkd.engine.distributed.batch_norm import average_statistics, synchronize_batch_norm
 from ctkd.engine.distributed.reduce import merge, parallel, sum_over_ranks, without_sum
 from ctkd.engine.distributed.stop_vote import StopVote
@@ -128,8 +128,6 @@ class Trainer:
 
     def begin(self) -> None:
         """Evaluates the teacher and measures the first landscape, unless a checkpoint has them."""
-        for fault in faults_of_run(self.run):
-            self.console.warn(fault)
         if self.teacher is not None and not self.progress.teacher:
             expected = replace(self.run.teacher, floor=self.prepared.teacher_floor)
             self.progress.teacher = judge(self.teacher, expected, self.task)

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from ctkd.losses.few_classes import SOFTMAX_CLASSES
 from ctkd.losses.objectives import check_weights, teacher_given
 from ctkd.losses.per_row import cross_entropy_rows, prepare_rows
 from ctkd.registry import OBJECTIVES
@@ -43,6 +44,7 @@ class DIST:
     """
 
     needs_teacher = True
+    min_classes = SOFTMAX_CLASSES
 
     def __init__(
         self, ce_weight: float = 1.0, inter_weight: float = 2.0, intra_weight: float = 2.0
@@ -79,3 +81,14 @@ class DIST:
     def weights(self, position: float) -> dict[str, float]:
         """Constant."""
         return {"ce": self.ce_weight, "inter": self.inter_weight, "intra": self.intra_weight}
+
+    def limits(self, num_classes: int, learned: bool) -> list[str]:
+        """With two classes the correlation over the classes is always 1 or −1."""
+        if num_classes != 2 or not self.inter_weight:
+            return []
+        return [
+            f"{type(self).__name__} with 2 classes: the correlation of two probabilities is always "
+            f"1 or −1, so the inter-class term (inter_weight = {self.inter_weight:g}) has almost "
+            "no gradient, and only the intra-class term is left. Use Method.objective = @KD, or "
+            "DIST.inter_weight = 0"
+        ]

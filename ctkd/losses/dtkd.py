@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from ctkd.losses.few_classes import SOFTMAX_CLASSES, temperature_without_maximum
 from ctkd.losses.kd import kd_rows, kl_rows
 from ctkd.losses.objectives import check_weights, teacher_given, warmup_share
 from ctkd.losses.per_row import cross_entropy_rows, prepare_rows
@@ -61,6 +62,7 @@ class DTKD:
     """
 
     needs_teacher = True
+    min_classes = SOFTMAX_CLASSES
 
     def __init__(
         self,
@@ -105,3 +107,16 @@ class DTKD:
             "dtkd": warmup * self.dtkd_weight,
             "kd": warmup * self.kd_weight,
         }
+
+    def limits(self, num_classes: int, learned: bool) -> list[str]:
+        """With two classes the two temperatures make the rows equal; a learned T has no maximum."""
+        owner = type(self).__name__
+        found = temperature_without_maximum(owner, num_classes, learned)
+        if num_classes == 2 and self.dtkd_weight:
+            found.append(
+                f"{owner} with 2 classes: the two temperatures make the maxima of both rows equal, "
+                "and two logits of mean 0 are then equal too, so the dynamic term "
+                f"(dtkd_weight = {self.dtkd_weight:g}) is almost 0 where both networks prefer the "
+                "same class. Use Method.objective = @KD, or DTKD.dtkd_weight = 0"
+            )
+        return found

@@ -11,13 +11,17 @@ from torch import Tensor
 
 from ctkd.checks import expect, finite
 from ctkd.losses.dkd import dkd_terms
+from ctkd.losses.few_classes import SOFTMAX_CLASSES, temperature_without_maximum
 from ctkd.losses.kd import kd_loss
 from ctkd.losses.per_row import cross_entropy_rows
 from ctkd.registry import OBJECTIVES
 
 
 class Objective(Protocol):
-    """What a class registered in OBJECTIVES offers; it need not inherit from this one."""
+    """What a class registered in OBJECTIVES offers; it need not inherit from this one.
+
+    It may also have `min_classes` and `limits`, see `ctkd.losses.few_classes`.
+    """
 
     @property
     def needs_teacher(self) -> bool:
@@ -61,6 +65,7 @@ class CrossEntropy:
     """
 
     needs_teacher = False
+    min_classes = SOFTMAX_CLASSES
 
     def __init__(self, ce_weight: float = 1.0) -> None:
         check_weights(type(self).__name__, ce_weight=ce_weight)
@@ -95,6 +100,7 @@ class KD:
     """
 
     needs_teacher = True
+    min_classes = SOFTMAX_CLASSES
 
     def __init__(self, ce_weight: float = 0.1, kd_weight: float = 0.9) -> None:
         check_weights(type(self).__name__, ce_weight=ce_weight, kd_weight=kd_weight)
@@ -121,6 +127,10 @@ class KD:
         """Constant."""
         return {"ce": self.ce_weight, "kd": self.kd_weight}
 
+    def limits(self, num_classes: int, learned: bool) -> list[str]:
+        """With two classes a learned T has no maximum."""
+        return temperature_without_maximum(type(self).__name__, num_classes, learned)
+
 
 @OBJECTIVES.register
 class DKD:
@@ -137,6 +147,7 @@ class DKD:
     """
 
     needs_teacher = True
+    min_classes = SOFTMAX_CLASSES
 
     def __init__(
         self,
@@ -184,6 +195,19 @@ class DKD:
         if self.kd_weight:
             weights["kd"] = self.kd_weight
         return weights
+
+    def limits(self, num_classes: int, learned: bool) -> list[str]:
+        """With two classes NCKD is 0 and TCKD is the KL; a learned T has no maximum."""
+        owner = type(self).__name__
+        found = temperature_without_maximum(owner, num_classes, learned)
+        if num_classes == 2 and self.nckd_weight:
+            found.append(
+                f"{owner} with 2 classes: NCKD is exactly 0, because one class is left without the "
+                "target, so beta has no effect. TCKD is then the plain KL. Use Method.objective = "
+                f"@KD with KD.ce_weight = {self.ce_weight:g} and "
+                f"KD.kd_weight = {self.tckd_weight + self.kd_weight:g}: it is the same loss"
+            )
+        return found
 
 
 def warmup_share(position: float, warmup_epochs: float) -> float:

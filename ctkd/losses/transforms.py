@@ -23,17 +23,30 @@ class LogitStandardization:
         ValueError (when called): not rows [N, C] with C >= 2.
     """
 
+    min_classes = 2  # a standard deviation needs two values
+
     def __init__(self, epsilon: float = 1e-7) -> None:
         owner = type(self).__name__
         expect(finite(epsilon) and epsilon > 0, owner, "epsilon", epsilon, "a number > 0")
         self.epsilon = epsilon
 
     def __call__(self, student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, C] and [N, C] -> the same, standardised; half precision becomes float32."""
+        """[N, C] and [N, C] -> the same, standardized; half precision becomes float32."""
         return (
             self._standardize("student_logits", student_logits),
             self._standardize("teacher_logits", teacher_logits),
         )
+
+    def limits(self, num_classes: int, learned: bool) -> list[str]:
+        """With two classes a row keeps nothing but the order of its two logits."""
+        if num_classes != 2:
+            return []
+        return [
+            f"{type(self).__name__} with 2 classes: a standardized row of two logits is always "
+            "±0.7071, so only the preferred class is left of both networks, and the distillation "
+            "loss has almost no gradient (about 1e-5). A temperature per row sees nothing else "
+            "either. Use Method.transform = None"
+        ]
 
     def _standardize(self, name: str, logits: Tensor) -> Tensor:
         check_logits(name, logits)

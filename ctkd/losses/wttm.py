@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from ctkd.losses.few_classes import SOFTMAX_CLASSES
 from ctkd.losses.kd import kl_rows
 from ctkd.losses.objectives import check_weights, teacher_given
 from ctkd.losses.per_row import cross_entropy_rows, prepare_rows
@@ -46,6 +47,7 @@ class WTTM:
     """
 
     needs_teacher = True
+    min_classes = SOFTMAX_CLASSES
 
     def __init__(self, ce_weight: float = 1.0, wttm_weight: float = 1.5) -> None:
         check_weights(type(self).__name__, ce_weight=ce_weight, wttm_weight=wttm_weight)

@@ -1,11 +1,13 @@
 """Every cell parsed, built and checked before anything is sent; mistakes name cell and line."""
 
+import collections
 import json
 from dataclasses import dataclass
 from typing import Any
 
 from ctkd.engine.config.build import KnownNetworks, Run
 from ctkd.engine.config.identity import identity_of
+from ctkd.engine.diagnostics.warnings import faults_of_run
 from ctkd.engine.job import Job
 from ctkd.engine.teacher.train import teacher_job
 from ctkd.errors import ConfigError
@@ -16,7 +18,11 @@ from ctkd.sweeps.study import Cell, Study
 
 @dataclass(frozen=True)
 class Plan:
-    """What a cell will train: networks without their @, epochs, the identity of its run."""
+    """What a cell will train: networks without their @, epochs, the identity of its run.
+
+    Attributes:
+        faults: the warnings that the run will print before training.
+    """
 
     cell: Cell
     student: str
@@ -24,6 +30,7 @@ class Plan:
     dataset: str
     epochs: int
     identity: str
+    faults: tuple[str, ...] = ()
 
 
 def check(study: Study, *, supplies: bool = True) -> list[Plan]:
@@ -60,7 +67,8 @@ def _plan(cell: Cell, run: Run) -> Plan:
         for name in ("Recipe.student", "Recipe.dataset", "Teacher.network")
     )
     used = teacher if run.teacher_network is not None else None
-    return Plan(cell, student, used, dataset, run.recipe.epochs, identity_of(run.settings))
+    identity, faults = identity_of(run.settings), tuple(faults_of_run(run))
+    return Plan(cell, student, used, dataset, run.recipe.epochs, identity, faults)
 
 
 def _check_teacher(run: Run, known: KnownNetworks, taught: set[str]) -> None:
@@ -104,6 +112,12 @@ def _check_keys(study: Study) -> None:
                 f"{other.title} and {cell.title} would share the folder {cell.key}: give the "
                 "alternatives labels of their own, {'label': …}"
             )
+
+
+def faults_of_plans(plans: list[Plan]) -> list[str]:
+    """Each distinct warning of the cells once, with the number of runs that have it."""
+    counts = collections.Counter(fault for plan in plans for fault in plan.faults)
+    return [f"{count} of {len(plans)} runs: {fault}" for fault, count in counts.items()]
 
 
 def cells_table(plans: list[Plan]) -> Table:

@@ -93,7 +93,7 @@ def _own_bindings() -> list[str]:
 def _send() -> int:
     from ctkd.results.compare.tables import print_table
     from ctkd.sweeps import send
-    from ctkd.sweeps.check import cells_table, check, estimate
+    from ctkd.sweeps.check import cells_table, check, estimate, faults_of_plans
     from ctkd.sweeps.folder import saved_sweep
     from ctkd.sweeps.study import read_study
 
@@ -105,6 +105,8 @@ def _send() -> int:
     saved = saved_sweep(study, folder, plans)
     shown = sys.stderr if FLAGS.dry_run else sys.stdout  # commands alone can be piped into a shell
     print_table(cells_table(plans), shown, title=study.name)
+    for fault in faults_of_plans(plans):
+        print(f"warning: {fault}", file=sys.stderr)
     # A dry run may be for a machine that carries more than this one.
     limit = study.resources.parallel if FLAGS.dry_run else send.at_once(saved, cluster)
     print(estimate(study, plans, limit), file=shown)

@@ -1,8 +1,10 @@
 """Small networks, and real data from beside the repository, without which tests skip."""
 
+import http.server
 import pathlib
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -66,12 +68,42 @@ def path(tmp_path):
 def refusal(network):
     """Loads what must be refused, and gives the DataError's message."""
 
-    def refuse(source, model=None):
+    def refuse(source, model=None, setting=""):
         model = model or network(seed=2)
         before = fingerprint(model.state_dict())
         with pytest.raises(DataError) as caught:
-            load_weights(model, source)
+            load_weights(model, source, setting=setting)
         assert fingerprint(model.state_dict()) == before  # all or nothing
         return str(caught.value)
 
     return refuse
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A loopback server: `files` maps paths to contents; `requests` lists what was asked for."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            web.requests.append(self.path)
+            content = web.files.get(self.path)
+            self.send_response(200 if content is not None else 404)
+            self.send_header("Content-Length", str(len(content or b"") + web.promised))
+            self.end_headers()
+            self.wfile.write(content or b"")
+
+        def log_message(self, *_):
+            pass
+
+    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    web.files, web.requests, web.promised = {}, [], 0
+    web.url = f"http://127.0.0.1:{web.server_port}"
+    web.cache = tmp_path / "home" / "hub" / "checkpoints"
+    thread = threading.Thread(target=web.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield web
+    web.shutdown()
+    web.server_close()
+    thread.join()

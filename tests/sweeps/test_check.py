@@ -4,7 +4,7 @@ import pytest
 
 from ctkd.engine.config.build import KnownNetworks
 from ctkd.errors import ConfigError
-from ctkd.sweeps.check import cells_table, check, estimate
+from ctkd.sweeps.check import cells_table, check, estimate, faults_of_plans
 from ctkd.sweeps.study import read_study
 
 KD, CTKD = "gin/digits/kd.gin", "gin/digits/ctkd.gin"
@@ -123,3 +123,10 @@ def test_many_cells_are_checked_with_each_network_built_once(study, monkeypatch)
     )
     assert len(check(made)) == 200
     assert len(built) == 2  # ResNet-56 and ResNet-20
+
+
+def test_a_warning_of_the_cells_is_counted_once(study):
+    decay = {"SGD.policy_weight_decay": [0.0, 1e-3]}
+    plans = check(study(base=[CTKD], grid=decay, seeds=[0, 1]))
+    (told,) = faults_of_plans(plans)
+    assert told.startswith("2 of 4 runs: SGD.policy_weight_decay = 0.001 pulls")

@@ -13,7 +13,7 @@ from torch import nn
 from ctkd.checks import expect
 from ctkd.data.dataset import Dataset
 from ctkd.distiller import Distiller
-from ctkd.engine.config.compatibility import check_effect, check_policy
+from ctkd.engine.config.compatibility import check_classes, check_effect, check_policy
 from ctkd.engine.config.identity import Settings
 from ctkd.engine.config.parse import macros
 from ctkd.engine.config.settings import Instrument, Method, Recipe, Runtime, Seed, Teacher, spell
@@ -123,6 +123,7 @@ def build(
             call.component(TRANSFORMS, "Method.transform", method.transform),
         )
     _check_networks({"student": student, "teacher": teacher_network}, dataset, meta, known)
+    check_classes(distiller, dataset)
     check_policy(distiller.policy, dataset)
     check_effect(bindings, call.used)
     place = dataset.folder  # a setting may leave it to the environment

@@ -89,7 +89,9 @@ class Teacher:
 
     Attributes:
         network: a component; None in a run whose objective needs no teacher.
-        weights: a file, a URL or the name of torchvision's weights; None where `run` trains it.
+        weights: a file or a URL (with a member of an archive or a part of a file, see
+            `ctkd.models.weights.source`), or the name of torchvision's weights; None if `run`
+            trains it.
         run: the Gin file that trains it, once, stored beside the work directories.
         floor: the test accuracy in percent below which the run is refused; None for no floor.
         claimed: the published accuracy in percent, for the summary; None where there is none.

@@ -1,4 +1,4 @@
-"""What a run can know of its own mistakes, in a user's words; nothing here stops a run."""
+"""Warnings about a run's settings and measurements, as texts for the user; none stops a run."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,13 +8,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ctkd.distiller import Distiller
 from ctkd.engine.config.build import Run
 from ctkd.engine.metrics import Meter
+from ctkd.losses.few_classes import limits
 
 AT_BOUND = 0.01  # of the span of T: nearer than this to a bound counts as being there
+TOP5_KINDS = ("resident", "streamed")  # the kinds of data sets whose task measures test_top5
 
 
 def faults_of_run(run: Run) -> list[str]:
-    """What the settings give reason to say before training."""
-    found = []
+    """The warnings that follow from the settings, before training."""
+    found = faults_of_classes(run)
     if run.teacher_network is not None and run.teacher.rows != "float32":
         found.append(
             f"Teacher.rows = {run.teacher.rows!r} rounds the teacher's logits: inexact, not to be "
@@ -36,8 +38,26 @@ def faults_of_run(run: Run) -> list[str]:
     return found
 
 
+def faults_of_classes(run: Run) -> list[str]:
+    """What the objective, the transform and the metrics lose with the data set's few classes."""
+    classes, distiller = run.dataset.num_classes, run.distiller
+    found = [
+        text
+        for part in (distiller.objective, distiller.transform)
+        for text in limits(part, classes, distiller.learned)
+    ]
+    if run.dataset.kind == "detection":
+        found = [f"{text} (a detector counts the background as one class)" for text in found]
+    if run.dataset.kind in TOP5_KINDS and classes <= 5:
+        found.append(
+            f"test_top5 is always 100 % with {classes} classes, because five guesses name every "
+            "class: read test_top1"
+        )
+    return found
+
+
 def faults_of_epoch(distiller: Distiller, meter: Meter) -> list[str]:
-    """What an epoch gave reason to say: a temperature that stood at a bound throughout."""
+    """The warnings of an epoch: a temperature that stayed at a bound throughout."""
     measured = meter.read()
     if distiller.bounds is None or "temperature_low" not in measured:
         return []
@@ -46,7 +66,7 @@ def faults_of_epoch(distiller: Distiller, meter: Meter) -> list[str]:
 
 
 def faults_of_probe(measured: dict[str, Any]) -> list[str]:
-    """What the instrument's rows give reason to say: temperatures of which 95 % are at a bound."""
+    """The warnings of the instrument's rows: 95 % of their temperatures are at a bound."""
     if not measured["quantiles"] or not measured["bounds"]:
         return []
     lowest, *_, highest = measured["quantiles"]

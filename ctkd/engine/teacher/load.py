@@ -36,7 +36,7 @@ def load_teacher(
     """
     assert run.teacher_network is not None
     info = load_teacher_weights(run, weights)
-    console.say(f"teacher: weights from {info.source} ({info.container})")
+    console.say(f"teacher: weights from {info}")
     network: nn.Module = run.teacher_network.eval()
     if isinstance(run.dataset, ImageDataset):
         example = torch.randn(2, *run.dataset.shape, generator=generator("folding"))
@@ -65,7 +65,7 @@ def load_teacher_weights(run: Run, weights: str) -> WeightsInfo:
     """Loads `weights` into the teacher's network; see `load_weights`."""
     assert run.teacher_network is not None
     name = run.settings["recipe"]["Teacher.network"].removeprefix("@")
-    return load_weights(run.teacher_network, weights, network=name)
+    return load_weights(run.teacher_network, weights, network=name, setting="teacher_weights")
 
 
 def attach_cache(

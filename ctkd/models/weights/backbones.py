@@ -29,4 +29,4 @@ def load_backbone(classifier: nn.Module, build: Callable[..., nn.Module], weight
             f"{suggest(weights, known)} ({', '.join(known)})"
         )
     if torch.get_default_device().type != "meta":
-        load_weights(classifier, weights, build.__name__)
+        load_weights(classifier, weights, build.__name__, setting="backbone_weights")

@@ -1,170 +1,207 @@
-"""Files of weights: found or downloaded, compared with a checksum, and read without running code.
+"""Which format a file of weights has, found from its contents, and how to read it safely.
 
-A pickle can run anything when it is read. PyTorch's restricted reader (`weights_only=True`)
-rebuilds tensors and plain containers only; `argparse.Namespace`, in which RepDistiller keeps a
-run's options, is as harmless and allowed too. Whatever needs more is refused.
+A pickle can run any code while it is read. PyTorch's restricted reader (`weights_only=True`)
+rebuilds tensors and plain containers only. `argparse.Namespace`, in which RepDistiller keeps a
+run's options, is harmless and allowed too. A file that needs more is refused. safetensors holds
+tensors and texts only.
 """
 
 import argparse
-import hashlib
-import http.client
-import logging
-import os
+import io
 import pathlib
 import re
-import shutil
-import urllib.parse
-import urllib.request
-import uuid
 import zipfile
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from ctkd.errors import DataError
 
-logger = logging.getLogger(__name__)
-
-CHECKSUM_MARK = "#sha256="
-TIMEOUT = 60.0  # seconds without an answer
-
-
-def fetch(source: str | os.PathLike[str]) -> Any:
-    """What the checkpoint at `source` holds; `locate`, then `read`, with their errors."""
-    path = locate(source)
-    try:
-        return read(path)
-    except DataError as error:
-        if not str(source).startswith(("http:", "https:")):
-            raise
-        raise DataError(
-            f"{error} (downloaded from {source}; delete it to download it again)"
-        ) from error
-
-
-def locate(source: str | os.PathLike[str]) -> pathlib.Path:
-    """The local file that `source` names, downloaded first where need be.
-
-    Args:
-        source: a path, a file:// URL (read in place), or an http(s):// URL (kept in the folder
-            `checkpoints` of `torch.hub.get_dir()`, and taken from there the next time). It may end
-            in `#sha256=` and the checksum that the file must have, 64 hexadecimal digits.
-
-    Raises:
-        DataError: there is no such file or no answer, or the checksum differs.
-    """
-    address, marked, digest = os.fspath(source).partition(CHECKSUM_MARK)
-    expected = digest.lower() if marked else None
-    if expected is not None and not re.fullmatch("[0-9a-f]{64}", expected):
-        raise DataError(f"sha256 {digest!r} of {address}: expected 64 hexadecimal digits")
-    scheme, is_url, rest = address.partition("://")
-    if is_url and scheme.lower() in ("http", "https"):
-        return _cached(address, expected)
-    if is_url and scheme.lower() != "file":
-        raise DataError(f"{address}: expected a path, or an http, https or file URL")
-    local = urllib.request.url2pathname(rest.removeprefix("localhost")) if is_url else address
-    path = pathlib.Path(local).expanduser()
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise DataError(f"the file of weights {path} {what} (the working folder is {os.getcwd()})")
-    if not os.access(path, os.R_OK):
-        raise DataError(f"the file of weights {path} may not be read: see its permissions")
-    _verify(path, expected, str(path))
-    return path
-
-
-def _cached(url: str, expected: str | None) -> pathlib.Path:
-    """The file of an http(s) URL, from the cache unless its checksum is no longer the right one."""
-    # Published runs all call their file ckpt_epoch_240.pth or the like, so the whole URL counts.
-    name = pathlib.PurePosixPath(urllib.parse.unquote(url.partition("?")[0]))
-    key = hashlib.sha256(url.encode()).hexdigest()[:12]
-    path = pathlib.Path(torch.hub.get_dir(), "checkpoints", f"{name.stem[:40]}-{key}{name.suffix}")
-    if path.is_file():
-        if expected is None or _sha256(path) == expected:
-            return path
-        logger.warning("%s has another checksum than the one given: downloaded anew", path)
-    _download(url, path, expected)
-    return path
-
-
-def _download(url: str, target: pathlib.Path, expected: str | None) -> None:
-    """Fetches `url` beside `target`, and gives it the name only when whole and right."""
-    partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
-    logger.info("downloading %s to %s", url, target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as response, partial.open("xb") as file:
-            shutil.copyfileobj(response, file)
-            announced = response.headers.get("Content-Length")
-        received = partial.stat().st_size
-        if announced is not None and received != int(announced):
-            raise DataError(f"{url}: the download ended after {received} of {announced} bytes")
-        _verify(partial, expected, url)
-        os.replace(partial, target)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise DataError(
-            f"{url} could not be downloaded to {target.parent} ({error}): "
-            "fetch the file by other means and give its path"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _sha256(path: pathlib.Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _verify(path: pathlib.Path, expected: str | None, shown: str) -> None:
-    """Raises DataError unless the file's sha256 is the one expected, if any is."""
-    if expected is not None and (actual := _sha256(path)) != expected:
-        raise DataError(
-            f"{shown} has sha256 {actual}, expected {expected}: "
-            "it is damaged or another file; fetch it again, or give the checksum of this one"
-        )
+HEAD = 512  # bytes that tell a format: a tar file has its mark at byte 257
+# `torch.save` before PyTorch 1.6: a pickle of protocol 2 that starts with this number. Of higher
+# protocols the safe reader knows 3 only.
+OLD_CHECKPOINT = re.compile(rb"\x80[\x02\x03]\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19")
+NEW_PICKLE = re.compile(rb"\x80[\x04\x05]")
+CONVERT = "save the weights as PyTorch does: torch.save(state_dict, path)"
+UNPACK = "unpack it, and give the path of the file of weights"
+# What a file of another format starts with, at which byte, what it is, and what to do.
+MAGIC = (
+    (
+        b"version https://git-lfs",
+        0,
+        "is a Git LFS pointer, not the file itself: run `git lfs pull`",
+    ),
+    (b"\x89HDF\r\n\x1a\n", 0, f"is an HDF5 file, as Keras writes them: {CONVERT}"),
+    (b"\x93NUMPY", 0, f"is a single NumPy array: {CONVERT}"),
+    (b"TFL3", 4, f"is a TensorFlow Lite model: {CONVERT}"),
+    (b"GGUF", 0, f"is a GGUF file of llama.cpp: {CONVERT}"),
+    (b"\x1f\x8b", 0, "is compressed with gzip, or a damaged archive: unpack it with gunzip"),
+    (b"BZh", 0, "is compressed with bzip2, or a damaged archive: unpack it with bunzip2"),
+    (b"\xfd7zXZ", 0, "is compressed with xz, or a damaged archive: unpack it with unxz"),
+    (b"\x28\xb5\x2f\xfd", 0, "is compressed with Zstandard: unpack it with unzstd"),
+    (b"7z\xbc\xaf\x27\x1c", 0, f"is a 7-Zip archive: {UNPACK}"),
+    (b"Rar!", 0, f"is a RAR archive: {UNPACK}"),
+)
 
 
 def read(path: pathlib.Path) -> Any:
-    """What `torch.save` wrote to `path`, its tensors on the CPU.
+    """What `torch.save` or safetensors wrote to `path`, its tensors on the CPU.
 
     Raises:
-        DataError: the file is no checkpoint, is damaged, or cannot be read without running code.
+        DataError: the file is not a checkpoint, is damaged, or cannot be read without running code.
     """
+    with path.open("rb") as file:
+        return read_open(file, str(path), path)
+
+
+def read_open(file: IO[bytes], shown: str, path: pathlib.Path | None = None) -> Any:
+    """The same of an open file that can seek; `shown` names it in errors.
+
+    With its `path` torch reads large files faster than through the file object.
+    """
+    head = head_of(file)
     try:
+        if is_safetensors(head):
+            return _read_safetensors(file)
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path or file, map_location="cpu", weights_only=True)
     # Foreign bytes make a pickle reader raise nearly anything, KeyError and struct.error among it.
     except Exception as error:
-        raise DataError(f"{path} {_fault(path, error)}") from error
+        raise DataError(f"{shown} {_fault(file, shown, error)}") from error
 
 
-def _fault(path: pathlib.Path, error: Exception) -> str:
+def head_of(file: IO[bytes]) -> bytes:
+    """The first bytes of an open file, which is then at its start."""
+    file.seek(0)
+    head = file.read(HEAD)
+    file.seek(0)
+    return head
+
+
+def _read_safetensors(file: IO[bytes]) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load
+
+    return load(file.read())
+
+
+def looks_like_weights(head: bytes) -> bool:
+    """Whether a file with these first `HEAD` bytes can be read here."""
+    return is_safetensors(head) or is_checkpoint(head)
+
+
+def is_safetensors(head: bytes) -> bool:
+    """The length of a header, 8 bytes, and the header, which is JSON."""
+    length = int.from_bytes(head[:8], "little")
+    return 2 <= length <= 100_000_000 and head[8:9] == b"{"
+
+
+def is_checkpoint(head: bytes) -> bool:
+    """A zip file whose first entry is FOLDER/data.pkl, or the older pickle."""
+    if OLD_CHECKPOINT.match(head):
+        return True
+    name_length = int.from_bytes(head[26:28], "little")
+    return head.startswith(b"PK\x03\x04") and head[30 : 30 + name_length].endswith(b"/data.pkl")
+
+
+def zip_members(file: IO[bytes]) -> list[str] | None:
+    """The names in a zip file that is an archive of files; None for any other format.
+
+    PyTorch's checkpoints, TorchScript, torch.export and NumPy's .npz are zip files as well.
+    """
+    file.seek(0)
+    if file.read(2) != b"PK" or not zipfile.is_zipfile(file):
+        return None
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        return None
+    return None if _zip_format(names) else names
+
+
+def _zip_format(names: list[str]) -> str | None:
+    """The format that is kept in a zip file with these names; None for an archive of files."""
+    inner = {name.partition("/")[2] for name in names}
+    if {"constants.pkl", "data.pkl"} <= inner:
+        return "TorchScript"
+    if "archive_format" in inner:
+        return "torch.export"
+    if "data.pkl" in inner and ("version" in inner or "byteorder" in inner):
+        return "checkpoint"
+    if names and all(name.endswith(".npy") for name in names):
+        return "NumPy"
+    return "Keras" if "model.weights.h5" in names else None
+
+
+def _fault(file: IO[bytes], shown: str, error: Exception) -> str:
     """What is wrong with a file that could not be read, and what to do about it."""
     refused = re.search(r"GLOBAL (\S+)", str(error))
     if refused:
         return (
-            f"holds an object of {refused[1]}, and is not read, since unpickling it could run any "
-            "code. If you trust the file, load it where it was written and save only the weights: "
-            "torch.save(model.state_dict(), path)"
+            f"holds an object of {refused[1]}, and is not read, because unpickling it could run "
+            "any code. If you trust the file, load it where it was written, and save only the "
+            "weights: torch.save(model.state_dict(), path)"
         )
-    if "TorchScript" in str(error):
-        return "is a TorchScript program: save its weights alone, torch.save(m.state_dict(), path)"
-    with path.open("rb") as file:
-        head = file.read(200)
-    archive, pickled = head.startswith(b"PK"), head.startswith(b"\x80")
-    cut = (archive and not zipfile.is_zipfile(path)) or (
-        pickled and (isinstance(error, EOFError) or "unexpected EOF" in str(error))
-    )
-    if cut or not head:
-        return f"is cut short ({path.stat().st_size} bytes): copy or download it again"
-    if head.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer in place of the file: fetch the file with `git lfs pull`"
-    if head.lstrip()[:1] == b"<":
-        return "is a web page, not a checkpoint: the address shows a page instead of the file"
+    head, size = head_of(file), file.seek(0, io.SEEK_END)
+    if not head:
+        return "is empty (0 bytes): copy or download it again"
+    known = _known_format(file, head, shown)
+    if known is not None:
+        return known
+    if _is_cut(file, head, error):
+        return f"is cut short ({size} bytes): copy or download it again"
     return (
         f"is not a checkpoint, or a damaged one ({type(error).__name__}): "
-        "expected what torch.save writes"
+        "expected what torch.save or safetensors writes"
     )
+
+
+def _known_format(file: IO[bytes], head: bytes, shown: str) -> str | None:
+    """What a file of another format is, and what to do."""
+    for start, offset, text in MAGIC:
+        if head[offset:].startswith(start):
+            return text
+    if head.lstrip()[:1] == b"<":
+        return "is a web page, not a checkpoint: the address shows a page instead of the file"
+    if head.lstrip()[:1] in (b"{", b"["):
+        return (
+            "is a JSON text, not a checkpoint: an index of several files, perhaps, or a server's "
+            "error message; give the file that holds the tensors"
+        )
+    if shown.lower().endswith(".onnx") or (head[:1] == b"\x08" and b"pytorch" in head[:32]):
+        return "is an ONNX model: give the PyTorch checkpoint that it was exported from"
+    if head.startswith(b"PK") and zipfile.is_zipfile(file):
+        return _zip_fault(file)
+    if NEW_PICKLE.match(head):
+        return (
+            f"is a pickle of protocol {head[1]}, which the safe reader does not know. If you trust "
+            "it, save it again as PyTorch does: torch.save(state_dict, path)"
+        )
+    return f"is an archive: {UNPACK}" if head[257:262] == b"ustar" else None
+
+
+def _zip_fault(file: IO[bytes]) -> str | None:
+    with zipfile.ZipFile(file) as archive:
+        found = _zip_format(archive.namelist())
+    faults = {
+        "TorchScript": "is a TorchScript program: save its weights alone, "
+        "torch.save(torch.jit.load(path).state_dict(), 'weights.pt')",
+        "torch.export": "is a program of torch.export: save its weights alone, "
+        "torch.save(torch.export.load(path).state_dict, 'weights.pt')",
+        "NumPy": "is NumPy's .npz: save the arrays as tensors under the network's names, "
+        "torch.save({name: torch.from_numpy(a) for name, a in numpy.load(path).items()}, "
+        "'weights.pt')",
+        "Keras": f"is a Keras model: {CONVERT}",
+        None: f"is an archive: {UNPACK}",
+    }
+    return faults.get(found)
+
+
+def _is_cut(file: IO[bytes], head: bytes, error: Exception) -> bool:
+    """Whether the end of a checkpoint is missing."""
+    if head.startswith(b"PK"):
+        return not zipfile.is_zipfile(file)
+    if is_safetensors(head):
+        return "incomplete" in str(error).lower() or "invalid header length" in str(error).lower()
+    ended = isinstance(error, EOFError) or "unexpected EOF" in str(error)
+    return head.startswith(b"\x80") and ended

@@ -1,15 +1,8 @@
-"""Published and own weights into a network, from any of the containers they are found in.
-
-A file may hold the tensors bare, or under a name (RepDistiller, mdistiller and CTKD: `model`;
-others: `state_dict`, `student`, …), and their keys may carry the names of the modules around the
-network (`module.`, `module.student.`, …). What fits the network is taken; where a distiller's file
-holds a student and a teacher that both fit, the student is.
-"""
+"""Weights from files into a network: what fits the network is taken, all of it or nothing."""
 
 import hashlib
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,17 +10,18 @@ from torch import Tensor, nn
 
 from ctkd.builtin import SMALL_NETWORKS
 from ctkd.errors import DataError
-from ctkd.models.weights.formats import fetch
+from ctkd.models.weights.archives import ChoiceError
+from ctkd.models.weights.containers import Container, State, choices, containers_in, in_part
+from ctkd.models.weights.load_file import fetch
+from ctkd.models.weights.source import parse_source
 from ctkd.registry import MODELS
 
-WRAPPERS = re.compile(r"(?:module|_orig_mod|model|net|network|student|teacher)\.")
 # Further classifiers of GoogLeNet and Inception v3, which serve training only.
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 COUNTER = ".num_batches_tracked"  # came with PyTorch 0.4.1; nothing is computed from it
 NAMED_KEYS = 3  # of each kind, in a message
 
 Shape = tuple[int, ...]
-State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,48 +33,69 @@ class WeightsInfo:
         fingerprint: `fingerprint` of the loaded tensors.
         container: where the file keeps them: "bare" or a name, and the prefix of the keys if there
             is one, as in "model: module.student.".
+        dtypes: of the floating-point tensors in the file, such as "float16".
     """
 
     source: str
     fingerprint: str
     container: str
+    dtypes: str = "float32"
+
+    def __str__(self) -> str:
+        """Such as "/w/resnet56.pth (model, stored as float16)"."""
+        stored = "" if self.dtypes == "float32" else f", stored as {self.dtypes}"
+        return f"{self.source} ({self.container}{stored})"
 
 
 def load_weights(
     model: nn.Module,
     source: str | os.PathLike[str],
     network: str | None = None,
+    setting: str = "",
 ) -> WeightsInfo:
     """Loads a file's weights into `model`, all of them or none.
 
     Args:
         model: the network; it keeps its device and its dtype.
-        source: a path, or a file, http or https URL, with `#sha256=…` after it if wanted. What is
-            downloaded is kept; see `weight_files.locate`. With `network` also torchvision's name
-            of published weights, such as IMAGENET1K_V1.
+        source: see `weight_source` for how it is written and `weight_files.locate` for where a
+            download is kept. With `network` also torchvision's name of published weights, such as
+            IMAGENET1K_V1.
         network: the name that the network is registered as.
+        setting: what the user sets to `source`, such as "teacher_weights", for errors.
 
     Raises:
         DataError: the file is missing, damaged, not the one of the checksum, unsafe to read, or
-            holds nothing that fits the network.
+            holds nothing that fits the network, or more than one set that does.
     """
-    found = _candidates(_payload(source, network))
     own = model.state_dict()
-    fitting = _fitting(found, own)
-    if fitting is None:
-        raise DataError(f"{os.fspath(source)}: {_misfit(found, own)}")
-    container, state = fitting
-    model.load_state_dict(state)
-    return WeightsInfo(os.fspath(source), fingerprint(state), container)
+    container = _found(own, source, network, setting)
+    whole = _fitted(container.state, own) or {}
+    model.load_state_dict(whole)
+    kinds = {str(t.dtype).removeprefix("torch.") for t in whole.values() if t.is_floating_point()}
+    dtypes = ", ".join(sorted(kinds))
+    return WeightsInfo(os.fspath(source), fingerprint(whole), str(container), dtypes)
 
 
-def _payload(source: str | os.PathLike[str], network: str | None) -> object:
+def _found(
+    own: State, source: str | os.PathLike[str], network: str | None, setting: str
+) -> Container:
+    """The one container in the source that fits the network's tensors. Raises DataError."""
     from ctkd.models.imagenet_networks import WEIGHTS_NAME, published_state
 
     name = os.fspath(source)
     if network is not None and WEIGHTS_NAME.fullmatch(name) and not os.path.exists(name):
-        return published_state(network, name)
-    return fetch(source)
+        return _only(containers_in(published_state(network, name)), own, name)
+    parsed = parse_source(source, setting)
+    payload, parts = fetch(parsed)
+    found = in_part(containers_in(payload), parts, parsed)
+    fitting = _different([c for c in found if _fitted(c.state, own) is not None])
+    if len(fitting) > 1:
+        listed = " and ".join(f"({container})" for container in fitting)
+        raise ChoiceError(
+            f"{parsed} holds {len(fitting)} different sets of weights that fit the network: "
+            f"{listed}. Set the part that you want:\n  " + "\n  ".join(choices(fitting, parsed))
+        )
+    return _only(fitting or found, own, name)
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:
@@ -96,68 +111,58 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _candidates(payload: object) -> dict[str, State]:
-    """Every set of named tensors in a file by its container, the likelier ones first."""
-    entries = payload if isinstance(payload, Mapping) else {}
-    found: dict[str, State] = {}
-    for name, value in {"bare": payload, **entries}.items():
-        state = _named_tensors(value)
-        for prefix in _prefixes(state):
-            inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            found[f"{name}: {prefix}" if prefix else f"{name}"] = inner
-    return dict(sorted(found.items(), key=lambda item: _rank(item[0])))
+def _different(fitting: Sequence[Container]) -> list[Container]:
+    """One container of each content: a file may hold the same tensors under two names."""
+    if len(fitting) < 2:
+        return list(fitting)
+    unlike: dict[str, Container] = {}
+    for container in fitting:
+        unlike.setdefault(fingerprint(container.state), container)
+    return list(unlike.values())
 
 
-def _rank(container: str) -> int:
-    return 0 if "student" in container else 2 if "teacher" in container else 1
+def _only(found: Sequence[Container], own: State, shown: str) -> Container:
+    """The first container, which must fit the network. Raises DataError, which says why not."""
+    fitting = next((c for c in found if _fitted(c.state, own) is not None), None)
+    if fitting is None:
+        raise DataError(f"{shown}: {_misfit(found, own)}")
+    for key, tensor in fitting.state.items():
+        if key in own and own[key].is_floating_point() and not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise DataError(
+                f"{shown}: {key} is {kind}, the network computes with floating-point numbers: the "
+                "file is of a quantized network; give the weights from before the quantization"
+            )
+    return fitting
 
 
-def _named_tensors(value: object) -> State:
-    entries = value.items() if isinstance(value, Mapping) else ()
-    return {k: v for k, v in entries if isinstance(k, str) and isinstance(v, Tensor)}
-
-
-def _prefixes(state: State) -> Iterator[str]:
-    """None at all, then each run of wrapping modules that some key starts with."""
-    found: dict[str, None] = {"": None} if state else {}
-    for key in state:
-        prefix = ""
-        while wrapper := WRAPPERS.match(key, len(prefix)):
-            prefix += wrapper[0]
-            found[prefix] = None
-    return iter(found)
-
-
-def _fitting(found: Mapping[str, State], own: State) -> tuple[str, State] | None:
-    """The first container that holds the network's keys and shapes; absent counters become 0."""
+def _fitted(state: State, own: State) -> State | None:
+    """The tensors for all of the network's keys, or None; absent counters become 0."""
     counters = {key: torch.tensor(0) for key in own if key.endswith(COUNTER)}
-    for container, state in found.items():
-        # Auxiliary heads are for training alone; a frozen normalisation counts no batches: what a
-        # file has of either, and the network has not, is nobody's.
-        spare = (key for key in state if key.startswith(AUXILIARY) or key.endswith(COUNTER))
-        left_out = {key for key in spare if key not in own}
-        whole = counters | {k: v for k, v in state.items() if k not in left_out}
-        if whole.keys() == own.keys() and _shapes(whole) == _shapes(own):
-            return container, whole
-    return None
+    # Auxiliary heads are for training alone, and a frozen normalization counts no batches: the
+    # network does not need what a file has of either.
+    spare = (key for key in state if key.startswith(AUXILIARY) or key.endswith(COUNTER))
+    left_out = {key for key in spare if key not in own}
+    whole = counters | {k: v for k, v in state.items() if k not in left_out}
+    return whole if whole.keys() == own.keys() and _shapes(whole) == _shapes(own) else None
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, Shape]:
     return {key: tuple(tensor.shape) for key, tensor in state.items() if not key.endswith(COUNTER)}
 
 
-def _misfit(found: Mapping[str, State], own: State) -> str:
-    """How the likeliest container differs from the network, and what it would fit."""
+def _misfit(found: Sequence[Container], own: State) -> str:
+    """How the most similar container differs from the network, and which network it would fit."""
     if not found:
         return "holds no tensors by name: expected a state dict, bare or under a name such as model"
     ours = _shapes(own)
 
-    def likeness(item: tuple[str, State]) -> tuple[int, int, int]:
-        container, state = item
-        return len(_shapes(state).items() & ours.items()), len(state), len(container)
+    def likeness(container: Container) -> tuple[int, int, int]:
+        state = container.state
+        return len(_shapes(state).items() & ours.items()), len(state), len(str(container))
 
-    container, state = max(found.items(), key=likeness)
-    theirs = _shapes(state)
+    container = max(found, key=likeness)
+    theirs = _shapes(container.state)
     reshaped = [key for key in ours if ours[key] != theirs.get(key, ours[key])]
     if theirs.keys() == ours.keys() and len(reshaped) <= 2:
         # Only the last layer's weight and bias can differ alone, in their number of rows.

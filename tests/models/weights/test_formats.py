@@ -1,217 +1,158 @@
-"""Files of weights are fetched and read safely; every fault is named, with its remedy."""
+"""Files of other formats: each is named, with what to do; safetensors is read."""
 
-import hashlib
-import http.server
+import bz2
+import gzip
+import io
+import json
+import lzma
 import pickle
-import threading
+import warnings
 import zipfile
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
-from ctkd.models.weights import formats as weight_files
 from ctkd.models.weights.match import fingerprint, load_weights
 
 
-class Run:
-    """Something that a restricted reader must not rebuild."""
+def test_safetensors_are_read(state, tmp_path, network):
+    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    info = load_weights(network(seed=2), tmp_path / "model.safetensors")
+    assert (info.fingerprint, info.container) == (fingerprint(state), "bare")
 
 
-def test_a_missing_file_or_a_folder(tmp_path, refusal):
-    assert "none.pt does not exist" in refusal(tmp_path / "none.pt")
-    assert "is a folder" in refusal(tmp_path)
+def test_safetensors_are_known_by_their_contents(state, path, network):
+    named = {f"module.{key}": tensor.half() for key, tensor in state.items()}
+    save_file(named, path)  # weights.pth
+    info = load_weights(network(seed=2), path)
+    assert str(info) == f"{path} (bare: module., stored as float16)"
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "is cut short (0 bytes)"),
-        (b"not at all a checkpoint", "is not a checkpoint"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(256), "is not a checkpoint"),
-        (b"<!DOCTYPE html><title>404</title>", "is a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "is a Git LFS pointer"),
-    ],
-)
-def test_a_file_that_is_no_checkpoint(content, message, path, refusal):
-    path.write_bytes(content)
-    assert message in refusal(path)
-    assert str(path) in refusal(path)
-
-
-def test_an_archive_of_something_else(path, refusal):
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("readme.txt", "hello")
-    assert "is not a checkpoint" in refusal(path)
-
-
-@pytest.mark.parametrize("archive", [True, False])
-@pytest.mark.parametrize("share", [0.3, 0.99])
-def test_a_truncated_file(archive, share, state, path, refusal):
-    torch.save(state, path, _use_new_zipfile_serialization=archive)
+@pytest.mark.parametrize("kept", [0.5, 0.999])
+def test_safetensors_that_are_cut_short(kept, state, path, refusal):
+    save_file(state, path)
     content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
-    assert "is cut short" in refusal(path)
+    path.write_bytes(content[: int(kept * len(content))])
+    assert f"{path} is cut short ({int(kept * len(content))} bytes)" in refusal(path)
+    header = 8 + int.from_bytes(content[:8], "little")
+    path.write_bytes(content[: header // 2])
+    assert f"{path} is cut short ({header // 2} bytes)" in refusal(path)
 
 
-@pytest.mark.parametrize("payload", [Run(), nn.Linear(2, 2), {"run": Run()}])
-def test_what_needs_unsafe_unpickling(payload, path, refusal):
-    torch.save(payload, path)
-    message = refusal(path)
-    assert "could run any code" in message
-    assert "Run" in message or "torch.nn.modules.linear.Linear" in message
-    assert "torch.save(model.state_dict(), path)" in message
+def test_a_checkpoint_that_is_called_a_tar_file(state, tmp_path, network):
+    """Many projects call what torch.save writes checkpoint.pth.tar."""
+    torch.save({"state_dict": state}, tmp_path / "checkpoint.pth.tar")
+    info = load_weights(network(seed=2), tmp_path / "checkpoint.pth.tar")
+    assert info.fingerprint == fingerprint(state)
 
 
-def test_nothing_is_run_from_a_hostile_file(tmp_path, path, refusal):
-    class Hostile:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "touched"), "w"))
-
-    path.write_bytes(pickle.dumps(Hostile(), protocol=2))
-    assert "could run any code" in refusal(path)
-    assert not (tmp_path / "touched").exists()
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_the_older_format_of_any_protocol(protocol, state, path, network):
+    options = {"_use_new_zipfile_serialization": False, "pickle_protocol": protocol}
+    torch.save(state, path, **options)
+    assert load_weights(network(seed=2), path).fingerprint == fingerprint(state)
 
 
-@pytest.mark.parametrize("payload", [3, [1, 2], {"epoch": 3}, {}])
-def test_a_file_without_tensors(payload, path, refusal):
-    torch.save(payload, path)
-    assert "holds no tensors by name" in refusal(path)
+def packed(**files):
+    """The bytes of a zip file of these members."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name.replace("__", "/"), content)
+    return made.getvalue()
 
 
-# Checksums and URLs
+def saved_array(**arrays):
+    made = io.BytesIO()
+    np.savez(made, **arrays)
+    return made.getvalue()
 
 
-def test_a_checksum_is_compared(state, path, network, refusal):
-    torch.save(state, path)
-    right = hashlib.sha256(path.read_bytes()).hexdigest()
-    load_weights(network(seed=2), f"{path}#sha256={right.upper()}")
-    message = refusal(f"{path}#sha256={'0' * 64}")
-    assert right in message
-    assert "0" * 64 in message
-    assert "expected 64 hexadecimal digits" in refusal(f"{path}#sha256=bbd30ac9")
+FOREIGN = {
+    "npz": (saved_array(w=np.zeros(3)), "is NumPy's .npz: save the arrays as tensors"),
+    "npy": (b"\x93NUMPY\x01\x00" + bytes(64), "is a single NumPy array"),
+    "h5": (b"\x89HDF\r\n\x1a\n" + bytes(64), "is an HDF5 file, as Keras writes them"),
+    "keras": (
+        packed(**{"config.json": "{}", "model.weights.h5": "x"}),
+        "is a Keras model: save the weights as PyTorch does",
+    ),
+    "onnx": (b"\x08\x07\x12\x07pytorch\x1a\x052.1.0" + bytes(64), "is an ONNX model"),
+    "other.onnx": (b"\x08\x09\x12\x05tf2ox" + bytes(64), "is an ONNX model"),
+    "tflite": (b"\x1c\0\0\0TFL3" + bytes(64), "is a TensorFlow Lite model"),
+    "gguf": (b"GGUF\x03" + bytes(64), "is a GGUF file"),
+    "index.json": (json.dumps({"weight_map": {}}).encode(), "is a JSON text, not a checkpoint"),
+    "pth.gz": (
+        gzip.compress(b"weights" * 99),
+        "is compressed with gzip, or a damaged archive: unpack",
+    ),
+    "pth.bz2": (bz2.compress(b"weights" * 99), "is compressed with bzip2"),
+    "pth.xz": (lzma.compress(b"weights" * 99), "is compressed with xz"),
+    "pth.zst": (b"\x28\xb5\x2f\xfd" + bytes(64), "is compressed with Zstandard"),
+    "7z": (b"7z\xbc\xaf\x27\x1c" + bytes(64), "is a 7-Zip archive: unpack it"),
+    "rar": (b"Rar!\x1a\x07" + bytes(64), "is a RAR archive: unpack it"),
+    "xml": (b'<?xml version="1.0"?><Error>AccessDenied</Error>', "is a web page"),
+    "zeros": (bytes(4096), "is not a checkpoint, or a damaged one"),
+    "pickle": (pickle.dumps({"w": [1.0]}, 2), "is not a checkpoint, or a damaged one"),
+    "new.pickle": (pickle.dumps({"w": [1.0]}, 4), "is a pickle of protocol 4, which the safe"),
+}
 
 
-def test_a_file_url_is_read_in_place(state, tmp_path, monkeypatch, network, refusal):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
-    path = tmp_path / "with space.pt"
-    torch.save(state, path)
-    load_weights(network(seed=2), path.as_uri())
-    right = hashlib.sha256(path.read_bytes()).hexdigest()
-    load_weights(network(seed=2), f"{path.as_uri()}#sha256={right}")
-    assert not (tmp_path / "cache").exists()
-    assert "does not exist" in refusal((tmp_path / "none.pt").as_uri())
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("suffix", FOREIGN)
+def test_a_file_of_another_format_is_named(suffix, tmp_path, refusal):
+    content, message = FOREIGN[suffix]
+    path = tmp_path / f"weights.{suffix}"
+    path.write_bytes(content)
+    assert f"{path} {message}" in refusal(path)
 
 
-def test_other_addresses_are_refused(refusal):
-    assert "expected a path, or an http, https or file URL" in refusal("s3://bucket/a.pt")
-    assert "could not be downloaded" in refusal("http://[half/a.pt")
+@pytest.mark.filterwarnings("ignore")
+def test_programs_of_torch_are_named(path, refusal):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
+        message = refusal(path)
+    assert f"{path} is a TorchScript program" in message
+    assert "torch.jit.load(path).state_dict()" in message
 
 
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A loopback server: `files` maps paths to contents; `requests` lists what was asked for."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            web.requests.append(self.path)
-            content = web.files.get(self.path)
-            self.send_response(200 if content is not None else 404)
-            self.send_header("Content-Length", str(len(content or b"") + web.promised))
-            self.end_headers()
-            self.wfile.write(content or b"")
-
-        def log_message(self, *_):
-            pass
-
-    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    web.files, web.requests, web.promised = {}, [], 0
-    web.url = f"http://127.0.0.1:{web.server_port}"
-    web.cache = tmp_path / "home" / "hub" / "checkpoints"
-    thread = threading.Thread(target=web.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    yield web
-    web.shutdown()
-    web.server_close()
-    thread.join()
+def test_a_program_of_torch_export_is_named(path, refusal):
+    """Its zip file, without the seconds that exporting takes."""
+    members = {"m__archive_format": "pt2", "m__models__model.json": "{}", "m__byteorder": "little"}
+    path.write_bytes(packed(**members))
+    assert f"{path} is a program of torch.export" in refusal(path)
 
 
-def saved(state, tmp_path):
-    torch.save(state, tmp_path / "served.pt")
-    return (tmp_path / "served.pt").read_bytes()
+# Folders
 
 
-def test_a_download_is_kept(server, state, tmp_path, network):
-    server.files["/run/ckpt_epoch_240.pth"] = saved(state, tmp_path)
-    source = f"{server.url}/run/ckpt_epoch_240.pth"
-    infos = [load_weights(network(seed=2), source) for _ in range(2)]
-    assert server.requests == ["/run/ckpt_epoch_240.pth"]
-    assert infos[0] == infos[1]
-    assert infos[0].fingerprint == fingerprint(state)
-    assert infos[0].source == source
-    (kept,) = server.cache.iterdir()
-    assert kept.name.startswith("ckpt_epoch_240-")
-    assert kept.suffix == ".pth"
-
-
-def test_equal_file_names_of_two_addresses_are_kept_apart(server, state, tmp_path, network):
-    other = network(seed=5).state_dict()
-    server.files = {"/a/last.pth": saved(state, tmp_path), "/b/last.pth": saved(other, tmp_path)}
-    prints = [
-        load_weights(network(seed=2), f"{server.url}/{folder}/last.pth").fingerprint
-        for folder in "ab"
+def test_a_folder_lists_the_weights_in_it(state, tmp_path, refusal):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    torch.save(state, tmp_path / "run" / "student_last.pt")
+    save_file(state, tmp_path / "run" / "checkpoints" / "model.safetensors")
+    (tmp_path / "run" / "config.gin").write_text("seed = 1")
+    lines = refusal(tmp_path / "run", setting="teacher_weights").splitlines()
+    assert lines == [
+        f"the file of weights {tmp_path}/run is a folder. Give a file, for example:",
+        f"  teacher_weights = '{tmp_path}/run/checkpoints/model.safetensors'",
+        f"  teacher_weights = '{tmp_path}/run/student_last.pt'",
     ]
-    assert prints == [fingerprint(state), fingerprint(other)]
 
 
-def test_a_wrong_checksum_leaves_nothing_behind(server, state, tmp_path, network, refusal):
-    server.files["/a.pt"] = saved(state, tmp_path)
-    right = hashlib.sha256(server.files["/a.pt"]).hexdigest()
-    message = refusal(f"{server.url}/a.pt#sha256={'1' * 64}")
-    assert right in message
-    assert "1" * 64 in message
-    assert list(server.cache.iterdir()) == []
-    load_weights(network(seed=2), f"{server.url}/a.pt#sha256={right}")
+def test_a_folder_that_was_a_checkpoint(state, path, tmp_path, refusal):
+    torch.save(state, path)
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path)
+    assert "a checkpoint that was unpacked" in refusal(tmp_path / "weights")
 
 
-def test_a_cached_file_that_fails_its_checksum_is_fetched_again(server, state, tmp_path, network):
-    source = f"{server.url}/a.pt"
-    server.files["/a.pt"] = saved(network(seed=5).state_dict(), tmp_path)
-    load_weights(network(seed=2), source)
-    server.files["/a.pt"] = saved(state, tmp_path)
-    right = hashlib.sha256(server.files["/a.pt"]).hexdigest()
-    checked = load_weights(network(seed=2), f"{source}#sha256={right}")
-    assert checked.fingerprint == fingerprint(state)
-    assert load_weights(network(seed=2), source).fingerprint == fingerprint(state)
-    assert len(server.requests) == 2
-
-
-def test_a_download_that_breaks_off_leaves_nothing_behind(server, state, tmp_path, refusal):
-    content = saved(state, tmp_path)
-    server.files["/a.pt"], server.promised = content, 7
-    message = refusal(f"{server.url}/a.pt")
-    assert f"{len(content)} of {len(content) + 7} bytes" in message or "could not be" in message
-    assert list(server.cache.iterdir()) == []
-
-
-def test_addresses_without_a_file_or_a_server(server, refusal):
-    message = refusal(f"{server.url}/none.pt")
-    assert "could not be downloaded" in message
-    assert "404" in message
-    assert "give its path" in message
-    server.server_close()
-    assert "could not be downloaded" in refusal("http://127.0.0.1:9/a.pt")
-
-
-def test_a_page_in_place_of_a_file_can_be_fetched_again(server, refusal):
-    server.files["/a.pt"] = b"<html>please log in</html>"
-    message = refusal(f"{server.url}/a.pt")
-    assert "is a web page" in message
-    assert f"downloaded from {server.url}/a.pt; delete it to download it again" in message
-
-
-def test_reading_needs_no_network_to_load_into(state, path):
-    torch.save({"model": state, "epoch": 2}, path)
-    assert weight_files.fetch(path)["epoch"] == 2
+def test_folders_of_other_formats(tmp_path, refusal):
+    (tmp_path / "saved_model.pb").touch()
+    assert "a model of TensorFlow" in refusal(tmp_path)
+    (tmp_path / ".metadata").touch()
+    (tmp_path / "__0_0.distcp").touch()
+    assert f"format_utils dcp_to_torch {tmp_path} weights.pt" in refusal(tmp_path)

@@ -69,13 +69,6 @@ def test_other_parts_of_a_distiller_are_left_alone(state, path, network):
     assert loads({"model": payload}, path, teacher, "resnet14") == "model: module.teacher."
 
 
-def test_the_student_is_taken_where_the_teacher_fits_too(state, path, network):
-    teacher = network(seed=3).state_dict()
-    payload = prefixed(teacher, "teacher.") | prefixed(state, "student.")
-    assert loads(payload, path, state) == "bare: student."
-    assert loads({"teacher": teacher, "student": state}, path, state) == "student"
-
-
 def test_a_network_whose_own_keys_begin_like_a_wrapper(path, network):
     outer = nn.Sequential()
     outer.add_module("model", network())

@@ -1,0 +1,140 @@
+"""Files of weights: found or downloaded, compared with a checksum, and read safely."""
+
+import hashlib
+import http.client
+import logging
+import os
+import pathlib
+import shutil
+import urllib.parse
+import urllib.request
+import uuid
+from typing import Any, NamedTuple
+
+import torch
+
+from ctkd.errors import DataError
+from ctkd.models.weights.archives import ChoiceError, folder_fault, member_of
+from ctkd.models.weights.formats import read, read_open
+from ctkd.models.weights.source import NAME_MARK, Source, parse_source
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT = 60.0  # seconds without an answer
+
+
+class Fetched(NamedTuple):
+    """What a file or an archive's member holds, and the names of the source that are left."""
+
+    payload: Any
+    parts: tuple[str, ...]
+
+
+def fetch(source: str | os.PathLike[str] | Source) -> Fetched:
+    """Locates the file, and reads it or the member that the source names.
+
+    Raises:
+        DataError: see `locate`, `weight_archives.member_of` and `weight_formats.read`.
+    """
+    if not isinstance(source, Source):
+        source = parse_source(source)
+    path = locate(source)
+    try:
+        member = member_of(path, source)
+        if member is None:
+            return Fetched(read(path), source.names)
+        return Fetched(read_open(member, f"{path}{NAME_MARK}{source.names[0]}"), source.names[1:])
+    except ChoiceError:
+        raise
+    except DataError as error:
+        if not source.file.lower().startswith(("http:", "https:")):
+            raise
+        raise DataError(
+            f"{error} (downloaded from {source.file}; delete it to download it again)"
+        ) from error
+
+
+def locate(source: str | os.PathLike[str] | Source) -> pathlib.Path:
+    """The local file of a source, downloaded first if it is a URL.
+
+    Args:
+        source: of a path, a file:// URL (read where it is), or an http(s):// URL (kept in the
+            folder `checkpoints` of `torch.hub.get_dir()`, and taken from there the next time).
+
+    Raises:
+        DataError: there is no such file or no answer, or the checksum differs.
+    """
+    if not isinstance(source, Source):
+        source = parse_source(source)
+    address, expected = source.file, source.checksum
+    scheme, is_url, rest = address.partition("://")
+    if is_url and scheme.lower() in ("http", "https"):
+        return _cached(address, expected)
+    if is_url and scheme.lower() != "file":
+        raise DataError(f"{address}: expected a path, or an http, https or file URL")
+    local = urllib.request.url2pathname(rest.removeprefix("localhost")) if is_url else address
+    path = pathlib.Path(local).expanduser()
+    if path.is_dir():
+        raise DataError(folder_fault(path, source))
+    if not path.is_file():
+        raise DataError(
+            f"the file of weights {path} does not exist (the working folder is {os.getcwd()})"
+        )
+    if not os.access(path, os.R_OK):
+        raise DataError(f"the file of weights {path} cannot be read: see its permissions")
+    _verify(path, expected, str(path))
+    return path
+
+
+def _cached(url: str, expected: str | None) -> pathlib.Path:
+    """The file of an http(s) URL, from the cache unless its checksum is not the expected one."""
+    # Published runs all call their file ckpt_epoch_240.pth or the like, so the whole URL counts.
+    name = pathlib.PurePosixPath(urllib.parse.unquote(url.partition("?")[0]))
+    key = hashlib.sha256(url.encode()).hexdigest()[:12]
+    path = pathlib.Path(torch.hub.get_dir(), "checkpoints", f"{name.stem[:40]}-{key}{name.suffix}")
+    if path.is_file():
+        if expected is None or _sha256(path) == expected:
+            return path
+        logger.warning("%s does not have the expected checksum: downloading it again", path)
+    _download(url, path, expected)
+    return path
+
+
+def _download(url: str, target: pathlib.Path, expected: str | None) -> None:
+    """Downloads `url` to a file next to `target`, and renames it when it is complete."""
+    partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
+    logger.info("downloading %s to %s", url, target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response, partial.open("xb") as file:
+            shutil.copyfileobj(response, file)
+            announced = response.headers.get("Content-Length")
+        received = partial.stat().st_size
+        if announced is not None and received != int(announced):
+            raise DataError(f"{url}: the download ended after {received} of {announced} bytes")
+        _verify(partial, expected, url)
+        os.replace(partial, target)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise DataError(
+            f"{url} could not be downloaded to {target.parent} ({error}): "
+            "fetch the file by other means and give its path"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _sha256(path: pathlib.Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _verify(path: pathlib.Path, expected: str | None, shown: str) -> None:
+    """Raises DataError unless the file's sha256 is the one expected, if any is."""
+    if expected is not None and (actual := _sha256(path)) != expected:
+        raise DataError(
+            f"{shown} has sha256 {actual}, expected {expected}: "
+            "it is damaged or another file; fetch it again, or give the checksum of this one"
+        )
