@@ -109,13 +109,13 @@ def test_an_objective_of_ones_own_may_take_one_class(dry):
 
 def test_a_run_warns_before_it_trains_its_teacher(command, tmp_path, monkeypatch):
     """A teacher's training may take hours: the warning comes first."""
-    from ctkd.engine import job
+    from ctkd.engine import prepare
     from ctkd.errors import DataError
 
     def stop(run, workdir, console):
         raise DataError("this is where the teacher would be trained")
 
-    monkeypatch.setattr(job, "trained_teacher", stop)
+    monkeypatch.setattr(prepare, "trained_teacher", stop)
     result = command(
         "--gin_file=gin/digits/dkd.gin", "--gin_param=Recipe.dataset = @few_digits_of_test"
     )
