@@ -1,4 +1,4 @@
-"""The game between the student and the temperature, as a module for anybody's training loop."""
+"""The game between student and temperature, as a module for any training loop."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -16,35 +16,36 @@ Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Outcome(NamedTuple):
-    """What a call of the Distiller gives.
+    """The result of a call of the Distiller.
 
     Attributes:
         loss: 0-d, to call `backward` on.
         terms: the terms' means over the step's rows, detached and without their weights.
         temperature: 0-d or [N, 1], detached; None without a teacher.
-        groups: sums over the rows of each group, over the step's rows; see `group_sums`.
+        groups: for each group, sums over its rows divided by the rows of the step; see
+            `group_sums`.
     """
 
     loss: Tensor
     terms: dict[str, Tensor]
     temperature: Tensor | None
-    groups: dict[str, Tensor] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
+    groups: dict[str, Tensor] = {}  # noqa: RUF012 - the default of a NamedTuple, never changed
 
 
 class Distiller(nn.Module):
     """min over the student, max over the temperature, of Σ weight · term / rows.
 
-    The logits pass through `transform`; `policy` gives the temperature T; a learned T passes
-    through gradient reversal of strength λ = `schedule(position)`, so that one optimizer that
-    descends for the student ascends for the policy (CTKD, Li et al. 2023, equations 4 to 8);
-    `objective` gives the per-row losses.
+    The logits pass through `transform`. `policy` returns the temperature T. A learned T passes
+    through gradient reversal of strength λ = `schedule(position)`, so that one optimizer descends
+    for the student and ascends for the policy (CTKD, Li et al. 2023, equations 4 to 8).
+    `objective` returns the losses of each row.
 
-    `distiller.parameters()` are the policy's, and those of an objective or a transform that learns
-    something itself (`helpers`): give them to the optimizer beside the student's, the policy's
-    without weight decay, which would pull T to the middle of its range.
+    `distiller.parameters()` are those of the policy, and of an objective or a transform that has
+    parameters (`helpers`). Give them to the optimizer together with the student's. Give the
+    policy's no weight decay, which would pull T to the middle of its range.
 
     Attributes:
-        learned: whether the policy plays against the student.
+        learned: whether the policy is trained, against the student.
         bounds: (lower, upper) of a bounded T, or None.
     """
 
@@ -55,12 +56,12 @@ class Distiller(nn.Module):
         objective: Objective,
         transform: Transform | None = None,
     ) -> None:
-        """Composes the parts; `policy` and `schedule` are None where nothing is distilled.
+        """Composes the parts; `policy` and `schedule` are None without a teacher.
 
         Raises:
             ConfigError: a learned policy without a schedule of λ, a schedule without a learned
                 policy, an objective that needs a teacher without a policy, or a policy or transform
-                beside one that needs none.
+                with an objective that needs no teacher.
         """
         super().__init__()
         self.learned: bool = bool(getattr(policy, "learned", False))
@@ -79,8 +80,8 @@ class Distiller(nn.Module):
             raise ConfigError("a schedule of λ works on a learned temperature only")
         self.policy, self.schedule = policy, schedule
         self.objective, self.transform = objective, transform
-        # What changes from step to step lives in 0-d tensors on the device, so that a captured
-        # step sees it move.
+        # Values that change from step to step are 0-d tensors on the device, so that a captured
+        # step sees them change.
         self.register_buffer("lambda_", torch.zeros(()), persistent=False)
         self.register_buffer("progress", torch.zeros(()), persistent=False)
         for term, weight in objective.weights(0.0).items():
@@ -89,18 +90,18 @@ class Distiller(nn.Module):
 
     @property
     def helpers(self) -> list[nn.Module]:
-        """The objective and the transform, where they are modules: what they learn descends."""
+        """The objective and the transform, where they are modules: their parameters descend."""
         return [part for part in (self.objective, self.transform) if isinstance(part, nn.Module)]
 
     def at(self, position: float, progress: float = 0.0) -> None:
-        """Sets λ and the weights for a place in the recipe.
+        """Sets λ and the weights for a position in the recipe.
 
         Args:
-            position: done epochs of the published recipe, what schedules and warm-ups refer to.
-            progress: done share of the whole run, in [0, 1], what an annealed T refers to.
+            position: epochs of the published recipe that are done, for schedules and warm-ups.
+            progress: share of the whole run that is done, in [0, 1], for an annealed T.
 
         Raises:
-            ConfigError: the schedule gives a negative λ; the reversal does the negation.
+            ConfigError: the schedule returns a negative λ.
         """
         if self.schedule is not None:
             strength = self.schedule(position)
@@ -130,19 +131,19 @@ class Distiller(nn.Module):
         group_names: Sequence[str] = (),
         row_weights: Tensor | None = None,
     ) -> Outcome:
-        """The step's loss, or this part's share of it.
+        """The loss of the step, or the share that this part of the step has in it.
 
         Args:
-            student_logits, teacher_logits: [N, C]; the teacher's None where nothing is distilled.
+            student_logits, teacher_logits: [N, C]; the teacher's is None without a teacher.
             targets: [N].
-            position, progress: as in `at`; without a position the last call of `at` holds.
-            total_rows: the rows of the whole step, where this is a part of it (default N).
-            other_losses: scalars of this part that ride along with weight 1.
-            groups, group_names: [N] and what its numbers mean: groups of rows to be told apart.
-            row_weights: [N], what a row counts for in the loss; the terms told of are plain means.
+            position, progress: as in `at`; without a position, those of the last call of `at`.
+            total_rows: number of rows of the whole step, where this is a part of it (default N).
+            other_losses: scalars of this part, added with weight 1.
+            groups, group_names: [N], the group of each row, and the names of the groups.
+            row_weights: [N], the weight of each row in the loss; the terms reported are unweighted.
 
         Raises:
-            ValueError: no position was ever given.
+            ValueError: there was neither a position nor a call of `at`.
         """
         if position is not None:
             self.at(position, progress)
@@ -153,7 +154,7 @@ class Distiller(nn.Module):
         share = rows / (total_rows or rows)
 
         def mean(term: Tensor) -> Tensor:
-            # A term that is already a mean over the part counts by the part's share of the rows.
+            # A 0-d term is a mean over the part: it counts by the part's share of the rows.
             return term * share if term.dim() == 0 else term.sum() / (total_rows or rows)
 
         means = {name: mean(term) for name, term in terms.items()}
@@ -165,14 +166,14 @@ class Distiller(nn.Module):
             means[name] = value * share
             loss = loss + means[name]
         detached = {name: mean.detach() for name, mean in means.items()}
-        told: dict[str, Tensor] = {}
+        sums: dict[str, Tensor] = {}
         if groups is not None:
             values = dict(terms)
             if temperature is not None:
                 values["temperature"] = temperature.detach().reshape(-1).expand(rows)
-            told = group_sums(values, groups, group_names, total_rows or rows)
+            sums = group_sums(values, groups, group_names, total_rows or rows)
         temperature = None if temperature is None else temperature.detach()
-        return Outcome(loss, detached, temperature, told)
+        return Outcome(loss, detached, temperature, sums)
 
     def terms(
         self,
@@ -181,16 +182,16 @@ class Distiller(nn.Module):
         targets: Tensor,
         temperature: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """The per-row terms and the temperature they were taken at.
+        """The terms of each row, and the temperature at which they were computed.
 
-        A `temperature` passed in stands in place of the policy's and is not reversed: so the
-        instrument asks for L(T).
+        A `temperature` that is passed in replaces the policy's and is not reversed: the landscape
+        L(T) is measured in this way.
         """
         student, teacher = student_logits, teacher_logits
         if self.policy is not None:
             if teacher is None:
                 raise ValueError(
-                    "this objective compares the student with a teacher: got no logits"
+                    "teacher_logits is None: this objective compares student and teacher"
                 )
             if self.transform is not None:
                 student, teacher = self.transform(student, teacher)
@@ -202,7 +203,7 @@ class Distiller(nn.Module):
         return terms, temperature
 
     def weighted(self, terms: dict[str, Tensor]) -> Tensor:
-        """Σ weight · mean of the term over its rows, with the weights in force."""
+        """Σ weight · mean of the term over its rows, with the current weights."""
         return torch.stack([self._buffer(f"weight_{k}") * v.mean() for k, v in terms.items()]).sum()
 
     def _buffer(self, name: str) -> Tensor:
@@ -210,7 +211,7 @@ class Distiller(nn.Module):
 
 
 def weigh(terms: dict[str, Tensor], row_weights: Tensor | None) -> dict[str, Tensor]:
-    """The terms with each row times its weight; a term that is not made of rows as it is."""
+    """The terms with each row multiplied by its weight; 0-d terms unchanged."""
     if row_weights is None:
         return terms
     return {k: term * row_weights if term.dim() else term for k, term in terms.items()}

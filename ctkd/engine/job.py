@@ -46,8 +46,8 @@ class Job:
 
     def build(self, *, meta: bool = False, known: KnownNetworks | None = None) -> Run:
         """Parses the configuration and builds the run, see `build`. Raises ConfigError."""
-        config.parse(self.gin_files, self.gin_params)
-        return build(self.name, self.gin_params, meta=meta, known=known)
+        files = config.parse(self.gin_files, self.gin_params)
+        return build(self.name, files, self.gin_params, meta=meta, known=known)
 
     def workdir_of(self, run: Run) -> pathlib.Path:
         """The folder given, or runs/GROUP/NAME-seedN-HASH, the same for the same command."""
@@ -103,6 +103,7 @@ def _begin(folder: Workdir, run: Run, console: Console) -> Summary | None:
     summary = folder.read_summary()
     if summary is None:
         folder.claim(run.settings, run.config)
+        console.say(f"Gin files, later ones win: {', '.join(map(str, run.gin_files))}")
         console.say(f"{run.name}: {folder.path}")
         return None
     different = check_finished(folder, run)

@@ -12,7 +12,7 @@ from ctkd.checks import expect, finite
 from ctkd.engine.config.settings import PARTS
 from ctkd.errors import NonFiniteError
 
-SMALLEST_SCALE = 2.0**-20  # of a loss; it starts at 2^16 and is halved by each step passed over
+SMALLEST_SCALE = 2.0**-20  # of a loss; it starts at 2^16 and is halved by each skipped step
 
 
 @PARTS.register("SGD")
@@ -109,10 +109,10 @@ class Optimizer:
     ) -> None:
         """Makes the groups; a policy without parameters gives none.
 
-        `student` has all that descends: the network, and what an objective learns besides.
+        `student` holds all modules that descend: the network, and modules of the objective.
 
         `scaled` multiplies the loss, and divides the gradients, by a power of two that follows
-        them: in float16 small ones would be 0. A step whose gradients overflow is passed over.
+        them: in float16 small ones would be 0. A step whose gradients overflow is skipped.
         """
         self.recipe = recipe
         self.student = [p for p in student.parameters() if p.requires_grad]
@@ -129,21 +129,21 @@ class Optimizer:
         self._nothing = torch.zeros((), device=device)  # the norm of no gradients
         self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
         if scaled and recipe.momentum:
-            # Made by torch in the first step, even where that is passed over: then of whatever the
-            # memory held. From 0 a momentum begins as it does without.
+            # torch makes the buffers in the first step, from uninitialized memory where that step
+            # is skipped. A momentum that starts at 0 equals one that starts in the first step.
             for parameter in (*self.student, *self.policy):
                 self.torch.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     def state(self) -> dict[str, Any]:
-        """What `load` takes up."""
+        """The state that `load` restores."""
         return self.torch.state_dict()
 
     def load(self, state: dict[str, Any]) -> None:
-        """Takes up the state of another optimizer of the same groups."""
+        """Restores the state of another optimizer with the same groups."""
         rates = [group["lr"] for group in self.torch.param_groups]
         self.torch.load_state_dict(state)
-        # torch has put the state's rates in their place, wherever those lay: a captured step would
-        # read one on the host when it is captured, and never again.
+        # torch has replaced the tensors of the learning rate by those of the state, which may lie
+        # on the CPU: a captured step would read such a value once and never again.
         for group, rate in zip(self.torch.param_groups, rates, strict=True):
             group["lr"] = rate.copy_(group["lr"])
 
@@ -154,13 +154,13 @@ class Optimizer:
             group["lr"].fill_(rate * scale)
 
     def backward(self, loss: Tensor) -> None:
-        """Adds the loss's gradients, scaled where they are to be."""
+        """Adds the gradients of the loss, scaled where the optimizer is `scaled`."""
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> tuple[Tensor, Tensor]:
-        """Clips, steps, forgets the gradients; their norms [0-d], student's and policy's.
+        """Clips, steps, and clears the gradients; returns the norms (0-d) of student and policy.
 
-        The norms of gradients that overflowed are told as 0: they moved nothing.
+        Gradients that overflowed moved nothing: their norms are returned as 0.
         """
         self.scaler.unscale_(self.torch)
         limits = (self.recipe.clip_norm, self.recipe.policy_clip_norm)
@@ -176,9 +176,9 @@ class Optimizer:
         return norms[0], norms[1]
 
     def check(self) -> None:
-        """Raises NonFiniteError where no scale of the loss has kept the gradients finite."""
+        """Raises NonFiniteError where no scale of the loss keeps the gradients finite."""
         if self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE:
             raise NonFiniteError(
-                "the gradients were NaN or infinite in float16 whatever the loss was scaled by: "
+                "the gradients were NaN or infinite in float16 at every scale of the loss: "
                 "use --gin_param \"precision = 'bfloat16'\" or 'float32'"
             )

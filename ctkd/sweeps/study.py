@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctkd.engine.config import parse as config
+from ctkd.engine.config.gin_files import find, find_named
 from ctkd.errors import ConfigError
 from ctkd.registry import COMPONENTS, gin
 from ctkd.sweeps.axes import Choice, Conditions, choices_of, holds
@@ -84,7 +85,7 @@ def read_study(
         ConfigError: the file is wrong, an axis is empty or unknown, cells are equal or none.
     """
     path, files = os.path.expanduser(path), [os.path.expanduser(file) for file in files]
-    config.parse([path], own, "--sweep_param")
+    read = config.parse([path], own, "--sweep_param")
     sweep, resources = _part("Sweep"), _part("Resources")
     assert isinstance(sweep, Sweep)
     assert isinstance(resources, Resources)
@@ -95,13 +96,14 @@ def read_study(
     for param in (*sweep.params, *params):
         if re.match(r"\s*(Seed\.)?seed\s*=", param):
             raise ConfigError(f"{param!r}: a sweep's seeds are Sweep.seeds, a list of them")
-    base = [str(config.find(file)) for file in sweep.base]
-    last = [str(config.find(file)) for file in (*sweep.after, *files)]
+    base = [str(find_named(file, read, own)) for file in sweep.base]
+    last = [str(find_named(file, read, own)) for file in sweep.after]
+    last += [str(find(file)) for file in files]
     cells = []
     # A cell's seeds side by side: runs of one seed that go at the same time would both compute the
     # teacher's rows that neither has found in its cache.
     for choices, seed in seeds:
-        chosen = [str(config.find(file)) for choice in choices for file in choice.files]
+        chosen = [str(find_named(file, read, own)) for choice in choices for file in choice.files]
         if not (base or chosen):
             raise ConfigError(f"{path}: no run has a Gin file: set Sweep.base to a list of them")
         told = [param for choice in choices for param in choice.params]
@@ -111,7 +113,7 @@ def read_study(
         everything = (*base, *chosen, *last), (*own_params, *params)
         key = f"{_slug(label)}-seed{seed}"
         cells.append(Cell(key, name, label, choices, seed, *everything))
-    return Study(title, config.find(path), sweep, resources, axes, tuple(cells), text)
+    return Study(title, find(path), sweep, resources, axes, tuple(cells), text)
 
 
 def _seeds_of(

@@ -14,6 +14,7 @@ from ctkd.checks import expect
 from ctkd.data.dataset import Dataset
 from ctkd.distiller import Distiller
 from ctkd.engine.config.compatibility import check_classes, check_effect, check_policy
+from ctkd.engine.config.gin_files import GinFile, find_named
 from ctkd.engine.config.identity import Settings
 from ctkd.engine.config.parse import macros
 from ctkd.engine.config.settings import Instrument, Method, Recipe, Runtime, Seed, Teacher, spell
@@ -48,6 +49,8 @@ class Run:
         settings: every value that was used, in four sets, as `settings.json` holds it.
         config: Gin text that builds this run again.
         inherited: macros that hold for the teacher too, where this run trains one.
+        gin_files: the Gin files that were read, in the order in which they take effect.
+        teacher_gin: the path of `Teacher.run`, or its name where there is no such file.
         task_part: the further settings of the data set's kind, if it has any.
     """
 
@@ -65,6 +68,8 @@ class Run:
     settings: Settings
     config: str
     inherited: dict[str, Any]
+    gin_files: tuple[GinFile, ...] = ()
+    teacher_gin: str | None = None
     task_part: Any = None
 
     @property
@@ -75,6 +80,7 @@ class Run:
 
 def build(
     name: str,
+    files: Sequence[GinFile] = (),
     bindings: Sequence[str] = (),
     *,
     meta: bool = False,
@@ -84,7 +90,8 @@ def build(
 
     Args:
         name: the method's label unless the configuration gives one.
-        bindings: those given one by one on a command line: each must have had an effect.
+        files: the Gin files that were read.
+        bindings: those given on a command line; each must have an effect.
         meta: whether to build on the meta device: shapes only, no memory, no weights.
         known: with `meta`, the networks of earlier builds, not to be built and tried again.
 
@@ -143,8 +150,20 @@ def build(
         settings=call.settings,
         config=gin.operative_config_str(),
         inherited=macros(INHERITED),
+        gin_files=tuple(files),
+        teacher_gin=_teacher_gin(teacher, files, bindings),
         task_part=task_part,
     )
+
+
+def _teacher_gin(teacher: Teacher, files: Sequence[GinFile], bindings: Sequence[str]) -> str | None:
+    """The path of the Gin file that trains the teacher; its name where there is no such file."""
+    if teacher.run is None:
+        return None
+    try:
+        return str(find_named(teacher.run, files, bindings))
+    except ConfigError:
+        return teacher.run  # an error only for a run that trains its teacher
 
 
 def _named(call: "_Builder", name: str) -> Runtime:

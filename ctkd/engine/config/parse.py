@@ -1,80 +1,48 @@
-"""Gin files into Gin's state: includes resolved, names imported, mistakes told clearly."""
+"""Gin files into Gin's state: included files, imported names, and clear messages for mistakes."""
 
-import difflib
 import inspect
 import os
-import pathlib
 import re
 import tokenize
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ctkd.checks import suggest
-from ctkd.command_line import ROOT
+from ctkd.engine.config.gin_files import GinFile, find, read_with_includes
 from ctkd.errors import ConfigError
 from ctkd.registry import COMPONENTS, GIN_INSTALLED, REGISTRIES, gin, import_mentioned
 
-_INCLUDE = re.compile(r"""^\s*include\s+(['"])(?P<name>.+?)\1""", re.MULTILINE)
 
-
-def parse(files: Sequence[str], bindings: Sequence[str], flag: str = "--gin_param") -> None:
+def parse(
+    files: Sequence[str], bindings: Sequence[str], flag: str = "--gin_param"
+) -> tuple[GinFile, ...]:
     """Replaces Gin's configuration by that of `files` (later ones win) and then `bindings`.
 
+    Returns:
+        The files that were read, included ones too, in the order in which they take effect.
+
     Raises:
-        ConfigError: whatever is wrong with them: a missing file, a missing or circular include, a
-            syntax error, an unknown name, parameter or macro, a macro that nothing refers to.
+        ConfigError: a file is missing or includes itself, a syntax error, an unknown name,
+            parameter or macro, a macro that no setting refers to.
     """
     if not GIN_INSTALLED:
         raise ConfigError("gin-config is not installed: pip install gin-config")
     paths = [find(os.path.expanduser(name)) for name in files]
-    texts = [text for path in paths for text in _texts(path, ())]
-    text = re.sub(r"#.*", "", "\n".join([*texts, *bindings]))
+    read = tuple(file for path in paths for file in read_with_includes(path))
+    text = re.sub(r"#.*", "", "\n".join([*(file.text for file in read), *bindings]))
     import_mentioned(text)
     gin.clear_config()
-    # Gin also looks inside importable packages, and logs an error for what it does not find there.
-    del gin.config._FILE_READERS[1:]
-    for root in (ROOT, ROOT / "gin"):
-        gin.add_config_file_search_path(str(root))
+    # Gin reads each file as it is returned here: with absolute paths in its includes. Its own
+    # search would begin in the working directory, and go through all importable packages.
+    texts = {str(file.path): file for file in read}
+    gin.config._FILE_READERS[:] = [(lambda path: texts[path].open(), texts.__contains__)]
     for path in paths:
         _translated(gin.parse_config_file, str(path), str(path))
     for binding in bindings:
         _translated(gin.parse_config, binding, f"{flag} {binding!r}")
     _check_macros(set(re.findall(r"%(\w+)", text)))
     _check_scopes()
-
-
-def find(name: str) -> pathlib.Path:
-    """The Gin file `name`: as given, or below the folder that holds `gin/`, or below `gin/`.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    for path in (pathlib.Path(name), ROOT / name, ROOT / "gin" / name):
-        if path.is_file():
-            return path.resolve()
-    known = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "gin").rglob("*.gin"))]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise ConfigError(f"no Gin file {name!r} here ({pathlib.Path.cwd()}) or below {ROOT}{hint}")
-
-
-def _texts(path: pathlib.Path, above: tuple[pathlib.Path, ...]) -> list[str]:
-    """The text of `path` and of all that it includes; refuses a file that includes itself."""
-    if path in above:
-        chain = " → ".join(str(link) for link in (*above, path))
-        raise ConfigError(f"circular include: {chain}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as a Gin file: {error}") from error
-    texts = []
-    for match in _INCLUDE.finditer(text):
-        try:
-            included = find(match["name"])
-        except ConfigError as error:
-            raise ConfigError(f"{path} includes {match['name']!r}: {error}") from error
-        texts += _texts(included, (*above, path))
-    return [*texts, text]
+    return read
 
 
 def _translated(parser: Callable[[str], Any], source: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The instrument: where the adversary wants the temperature to go, and whether it gets there.
+"""The landscape L(T): where the adversary drives the temperature, and whether it gets there.
 
 On a fixed batch of training images, with the student in train mode (batch statistics: in eval
 mode the landscape misleads) and its running statistics left as they were, the part of the loss
@@ -80,11 +80,11 @@ class Probe:
             "quantiles": quantiles,
             "regret": 1 - own / loss_star if loss_star > 0 else 0.0,
             "bounds": list(bounds) if bounds else None,
-            "rows": self._told_apart(rows, temperatures) if len(temperatures) > 1 else [],
+            "rows": self._by_row(rows, temperatures) if len(temperatures) > 1 else [],
             "warnings": game.faults(),
         }
 
-    def _told_apart(self, rows: Rows, temperatures: Tensor) -> list[tuple[str | float, ...]]:
+    def _by_row(self, rows: Rows, temperatures: Tensor) -> list[tuple[str | float, ...]]:
         """A row each: `ROW_COLUMNS`."""
         assert rows.teacher is not None
         confidences = rows.teacher.double().softmax(dim=1)
@@ -102,7 +102,7 @@ class Probe:
         return list(zip(groups, targets, *(values.tolist() for values in numbers), strict=True))
 
     def _refine(self, game: "_Game", best: int, loss: float) -> tuple[float, float]:
-        """Golden-section search between the best grid point's neighbours, in log T."""
+        """Golden-section search between the best grid point's neighbors, in log T."""
         low = math.log(self._grid[max(best - 1, 0)])
         high = math.log(self._grid[min(best + 1, len(self._grid) - 1)])
         t_star, loss_star = self._grid[best], loss

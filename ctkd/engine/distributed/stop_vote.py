@@ -10,7 +10,7 @@ MOST_STEPS = 1000
 
 
 class StopVote:
-    """Asks the ranks about once a second whether one of them was told to stop.
+    """Asks the ranks, about once a second, whether one of them received a signal to stop.
 
     A vote is a collective on the CPU, and would cost every step its latency. So the ranks agree on
     the step of the next vote: as many steps later as took the slowest rank about a second.

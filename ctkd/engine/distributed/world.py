@@ -1,4 +1,4 @@
-"""The world of ranks that a run lives in: one process, or several under torch.distributed.
+"""The ranks that share a run: one process, or several under torch.distributed.
 
 Ranks split a step's rows, and each has its share of a loss that is divided by the whole step's
 rows; so gradients are summed, not averaged, and every rank takes the same step.
@@ -60,9 +60,9 @@ class World:
         """Whether the flag is set on any rank."""
         if self.size == 1:
             return flag
-        told = torch.tensor(float(flag))
-        torch.distributed.all_reduce(told, group=self.control)
-        return bool(told > 0)
+        votes = torch.tensor(float(flag))
+        torch.distributed.all_reduce(votes, group=self.control)
+        return bool(votes > 0)
 
     def agree(self, ask: Callable[[], T]) -> T:
         """What `ask` returns on the first rank, which alone calls it; the others wait.
@@ -92,7 +92,7 @@ class World:
 
 @contextlib.contextmanager
 def joined() -> Iterator[World]:
-    """The world that the environment tells of, as torchrun or a cluster's launcher sets it.
+    """The world that environment variables describe, as torchrun or a cluster's launcher sets them.
 
     NCCL on GPUs, one for each rank of a node, gloo on CPUs. Without RANK and WORLD_SIZE, or where
     there is one rank, the world is this process.

@@ -77,7 +77,7 @@ def _wanted(run: Run, device: torch.device, on_cpu: bool) -> bool:
 def has_compiler(device: torch.device) -> bool:
     """Whether torch.compile finds what it builds with."""
     if device.type == "cuda":
-        # Triton builds its driver with a C compiler, whatever it is asked for.
+        # Triton builds its driver with a C compiler for every kernel.
         compiler = any(map(shutil.which, (os.environ.get("CC", "gcc"), "clang")))
         return compiler and importlib.util.find_spec("triton") is not None
     return shutil.which(os.environ.get("CXX", "g++")) is not None

@@ -1,4 +1,4 @@
-"""The teacher's rows, remembered per (image, view): exact, on disk, shared by a machine's runs.
+"""The cache of teacher rows per (image, view): exact, on disk, shared by the runs of a machine.
 
 Views are discrete, so a teacher sees the same pixels again and again, and its logits need computing
 once. They are the very bits that it would compute now: a cache belongs to one teacher, one set of
@@ -147,8 +147,8 @@ class TeacherCache:
     def agrees(self) -> bool:
         """Whether rows that are there are what the teacher computes now, bit by bit.
 
-        A batch of them is computed anew: the last guard against whatever the key does not know of,
-        such as a network whose code was changed.
+        A batch of them is computed again: a last check against changes that the key does not
+        contain, such as a change in the code of the network.
         """
         size = self._teacher.batch_size or 64
         places = self.store.some(size)
@@ -183,7 +183,7 @@ def open_cache(
         dtype: that the rows are kept in.
         limit: bytes that `root` may come to hold.
         device: a GPU has a whole cache in its memory; of one that is not whole, rows are copied.
-        say, warn: are told what is found, and what goes wrong.
+        say, warn: print what is found, and what goes wrong.
         only_whole: whether a cache that lacks rows, or does not exist, is left alone.
     """
     whole = {**key, **samples.data_key(), **numerics(device), "rows": dtype, "format": FORMAT}

@@ -1,6 +1,6 @@
-"""Batch normalisation folded into the convolutions before it, for a network that is only used.
+"""Batch normalization folded into the convolutions before it, for a network that is only used.
 
-In eval mode a normalisation is a fixed scale and shift per channel, so a convolution with other
+In eval mode a normalization is a fixed scale and shift per channel, so a convolution with other
 weights and a bias computes both at once:
 
     w' = w · γ/√(σ² + ε),   b' = (b − μ) · γ/√(σ² + ε) + β.
@@ -17,7 +17,7 @@ TOLERANCE = 1e-9
 
 
 def fold(network: nn.Module, example: Tensor) -> tuple[nn.Module, str | None]:
-    """The network with its normalisations folded, or itself and why it could not be.
+    """The network with its normalizations folded, or itself and why it could not be.
 
     Folding is done, and compared with the network on `example`, in float64; only then are the
     weights rounded to what they were.
@@ -45,14 +45,14 @@ def fold(network: nn.Module, example: Tensor) -> tuple[nn.Module, str | None]:
 
 
 def _folded(traced: fx.GraphModule) -> fx.GraphModule:
-    """Replaces each pair of a convolution and a normalisation that is its only reader."""
+    """Replaces each pair of a convolution and a normalization that is its only reader."""
     modules = dict(traced.named_modules())
     for node in list(traced.graph.nodes):
         if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
             continue
         source, norm = node.args[0], modules[node.target]
         foldable = source.op == "call_module" and isinstance(modules[source.target], nn.Conv2d)
-        # A convolution used twice has two normalisations and one weight.
+        # A convolution used twice has two normalizations and one weight.
         calls = sum(n.target == source.target for n in traced.graph.nodes if n.op == source.op)
         if not foldable or len(source.users) > 1 or calls > 1 or norm.running_mean is None:
             continue

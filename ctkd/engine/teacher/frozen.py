@@ -19,7 +19,7 @@ class FrozenTeacher:
 
     Attributes:
         fingerprint: of the weights that it was loaded with.
-        batch_size: the one size in which it computes, or None for whatever comes.
+        batch_size: the one size in which it computes, or None for any size.
         cache: remembers rows, if there is one.
     """
 
@@ -61,7 +61,7 @@ class FrozenTeacher:
         """Logits [B, C], float32, in calls of `batch_size`.
 
         A convolution or a matrix product may add up in another order for another batch size, but
-        does not look at a row's neighbours: so a row has the same bits whichever batch it is in.
+        does not read the other rows of a batch: so a row has the same bits in every batch.
         """
         size = self.batch_size or len(inputs)
         # Filled outside: for a compiled network a tensor made in inference mode is another kind.

@@ -44,7 +44,7 @@ class RowStore:
             folder: exists already.
             count, width, dtype: of the rows, "float32" or "float16".
             limit: bytes that the folder's parent, with the stores in it, may take on the disk.
-            say: is told, once each, of what goes wrong from now on.
+            say: prints each kind of failure once.
 
         Raises:
             WorkdirError: the files cannot be opened or made.
@@ -129,7 +129,7 @@ class RowStore:
         return found, rows.view(self.dtype).astype(np.float32)
 
     def write(self, places: Array, rows: Array) -> None:
-        """Keeps rows [B, width], if the disk lets it; a failure is told, and ends the writing."""
+        """Writes rows [B, width]; a failure is printed, and nothing is written after it."""
         self._writes += 1
         if not self.writable or (self._writes % CHECK_EVERY == 1 and not self._has_room()):
             return

@@ -21,14 +21,14 @@ def teacher_job(run: Run) -> "Job":
     """
     from ctkd.engine.job import Job  # which prepares runs, and so their teachers
 
-    if run.teacher.run is None:
+    if run.teacher_gin is None:
         raise ConfigError(
             "the teacher's weights are not given: set the macro teacher_weights to a file, a URL, "
             "or a name of torchvision's (IMAGENET1K_V1, for networks that have it), "
             "--gin_param \"teacher_weights = '/path/to/teacher.pt'\""
         )
     inherited = [f"{name} = {value!r}" for name, value in run.inherited.items()]
-    return Job([run.teacher.run], inherited)
+    return Job([run.teacher_gin], inherited)
 
 
 def teacher_home(run: Run, path: pathlib.Path) -> tuple[Run, Workdir]:

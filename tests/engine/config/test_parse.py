@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 import ctkd.engine.config.build  # noqa: F401 - its parts are what the files bind
 from ctkd.engine.config import parse as config
+from ctkd.engine.config.gin_files import ROOT
 from ctkd.errors import ConfigError
 
-KD = (config.ROOT / "gin/digits/kd.gin").read_text()
+KD = (ROOT / "gin/digits/kd.gin").read_text()
 
 
 @pytest.fixture
@@ -60,62 +61,10 @@ def test_nothing_is_left_of_an_earlier_configuration(write):
         parsed("Method.schedule")
 
 
-@pytest.mark.parametrize("name", ["gin/digits/kd.gin", "digits/kd.gin"])
-def test_files_are_found_below_the_root_from_any_folder(write, name):
-    assert config.find(name) == config.ROOT / "gin/digits/kd.gin"
-    config.parse([name], [])
-    assert parsed("KD.kd_weight") == 0.9
-
-
-def test_a_file_of_the_working_directory_comes_first(write, tmp_path):
-    write("gin/digits/kd.gin", "include 'gin/digits/vanilla.gin'\n")
-    assert config.find("gin/digits/kd.gin") == tmp_path / "gin/digits/kd.gin"
-
-
-def test_an_absolute_path(write, tmp_path):
-    write("mine.gin", "include 'digits/vanilla.gin'\nSGD.lr = 0.3\n")
-    config.parse([str(tmp_path / "mine.gin")], [])
-    assert parsed("SGD.lr") == 0.3
-
-
-def test_a_home_folder_that_no_shell_has_replaced(write, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    write("mine.gin", "include 'digits/vanilla.gin'\nSGD.lr = 0.3\n")
-    config.parse(["~/mine.gin"], [])
-    assert parsed("SGD.lr") == 0.3
-    with pytest.raises(ConfigError, match="no Gin file '~nobody_of_that_name/mine.gin'"):
-        config.parse(["~nobody_of_that_name/mine.gin"], [])
-
-
 def test_the_same_file_may_be_included_twice(write):
     name = write("a.gin", "include 'gin/base.gin'\ninclude 'gin/digits/kd.gin'\n")
     config.parse([name, "gin/base.gin"], [])
     assert parsed("KD.kd_weight") == 0.9
-
-
-def test_a_missing_file_is_answered_with_the_nearest(write):
-    message = refused(["gin/digits/ctdk.gin"])
-    assert message.startswith("no Gin file 'gin/digits/ctdk.gin' here")
-    assert "did you mean gin/digits/ctkd.gin" in message
-
-
-def test_a_missing_include_names_both_files(write):
-    message = refused([write("a.gin", "include 'gin/digits/kdd.gin'\n")])
-    assert "a.gin includes 'gin/digits/kdd.gin': no Gin file" in message
-    assert "gin/digits/kd.gin" in message
-
-
-def test_a_circular_include_shows_the_circle(write, tmp_path):
-    write("a.gin", "include 'b.gin'\n")
-    write("b.gin", "include 'c.gin'\n")
-    write("c.gin", "include 'a.gin'\n")
-    chain = " → ".join(str(tmp_path / f"{name}.gin") for name in "abca")
-    assert refused(["a.gin"]) == f"circular include: {chain}"
-
-
-def test_a_file_that_is_no_text_is_refused(write, tmp_path):
-    (tmp_path / "a.gin").write_bytes(b"\xff\xfe\x00epochs")
-    assert "a.gin cannot be read as a Gin file" in refused(["a.gin"])
 
 
 @pytest.mark.parametrize(
@@ -177,7 +126,7 @@ def test_without_gin_config_it_is_said_how_to_get_it(monkeypatch):
 
 
 def test_the_roots_gin_files_are_found_beside_the_package():
-    assert pathlib.Path(config.ROOT, "gin/base.gin").is_file()
+    assert pathlib.Path(ROOT, "gin/base.gin").is_file()
 
 
 MUTATIONS = st.lists(

@@ -1,0 +1,117 @@
+"""Gin files: where they are found, what they include, and how their text is read."""
+
+import codecs
+import difflib
+import io
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ctkd.command_line import ROOT
+from ctkd.errors import ConfigError
+
+_INCLUDE = re.compile(r"""^(?P<start>\s*include\s+)(?P<quote>['"])(?P<name>.+?)(?P=quote)""", re.M)
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@dataclass(frozen=True)
+class GinFile:
+    """A Gin file as Gin reads it: the paths of its includes are absolute."""
+
+    path: pathlib.Path
+    text: str
+
+    def __str__(self) -> str:
+        """The path, of the project's own files relative to the folder that holds `gin/`."""
+        own = self.path.is_relative_to(ROOT / "gin")
+        return str(self.path.relative_to(ROOT) if own else self.path)
+
+    def open(self) -> io.StringIO:
+        """A stream of the text, with the attribute `name` that Gin puts into its messages."""
+        stream = io.StringIO(self.text)
+        stream.name = str(self.path)
+        return stream
+
+
+def find(name: str, folders: Sequence[pathlib.Path] | None = None) -> pathlib.Path:
+    """The Gin file `name`, looked for in `folders`, then below the project's root and its `gin/`.
+
+    Args:
+        folders: for a name in a file, the folder of that file; None for a name on the command line,
+            which is looked for in the working directory.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    folders = [pathlib.Path.cwd()] if folders is None else folders
+    tried = [folder / name for folder in (*folders, ROOT, ROOT / "gin")]
+    for path in tried:
+        if path.is_file():
+            return path.resolve()
+    known = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "gin").rglob("*.gin"))]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    looked = ", ".join(dict.fromkeys(str(path) for path in tried))
+    raise ConfigError(f"no Gin file {name!r}{hint} (looked for {looked})")
+
+
+def find_named(name: str, files: Sequence[GinFile], bindings: Sequence[str] = ()) -> pathlib.Path:
+    """The Gin file that a setting names: next to the file, or the command, that has the setting.
+
+    Args:
+        files, bindings: the configuration that the setting comes from.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    folders = [pathlib.Path.cwd()] if any(name in binding for binding in bindings) else []
+    folders += [file.path.parent for file in reversed(files) if name in file.text]
+    return find(os.path.expanduser(name), folders)
+
+
+def read_with_includes(
+    path: pathlib.Path, above: tuple[pathlib.Path, ...] = ()
+) -> Iterator[GinFile]:
+    """The files that `path` includes, each before the file that includes it, and `path` itself.
+
+    An include is looked for in the folder of the file that includes it, then in the project: never
+    in the working directory.
+
+    Args:
+        above: the files that include `path`.
+
+    Raises:
+        ConfigError: a file is missing, is not text, or includes itself.
+    """
+    if path in above:
+        chain = " → ".join(str(link) for link in (*above, path))
+        raise ConfigError(f"circular include: {chain}")
+    text, parts, end = _read(path), list[str](), 0
+    for match in _INCLUDE.finditer(text):
+        try:
+            included = find(os.path.expanduser(match["name"]), [path.parent])
+        except ConfigError as error:
+            line = text.count("\n", 0, match.start("name")) + 1
+            raise ConfigError(f"{path}, line {line}, includes a missing file: {error}") from error
+        yield from read_with_includes(included, (*above, path))
+        parts += [text[end : match.start()], f"{match['start']}{str(included)!r}"]
+        end = match.end()
+    yield GinFile(path, "".join([*parts, text[end:]]))
+
+
+def _read(path: pathlib.Path) -> str:
+    """The text of a file in UTF-8, with or without a byte-order mark, with any line ends."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        found = "UTF-16" if data.startswith(_UTF_16) else f"byte {error.start} is {error.reason}"
+        raise ConfigError(
+            f"{path} is not text in UTF-8 ({found}): save the Gin file as UTF-8"
+        ) from error
+    return text.replace("\r\n", "\n")
