@@ -5,6 +5,7 @@ import time
 import torch
 from torch import Tensor, nn
 
+from ctkd.data.workers import while_waiting
 from ctkd.distiller import Outcome
 from ctkd.engine.config.build import Run
 from ctkd.engine.device import device_of, to_device
@@ -18,7 +19,7 @@ from ctkd.engine.distributed.reduce import (
 )
 from ctkd.engine.distributed.world import World
 from ctkd.engine.interrupt import StopRequests
-from ctkd.engine.metrics import Meter, Trace
+from ctkd.engine.metrics import Meter, Trace, check_weights
 from ctkd.engine.optim import Optimizer
 from ctkd.engine.output import records as report
 from ctkd.engine.output.checkpoint import Checkpoints
@@ -28,7 +29,7 @@ from ctkd.engine.progress import Moving, Progress
 from ctkd.engine.speed.choose import fast_step, fast_student
 from ctkd.engine.task import Batch, Task, TeacherFunction
 from ctkd.engine.teacher.frozen import FrozenTeacher, autocast, judge
-from ctkd.errors import Interrupted, NonFiniteError
+from ctkd.errors import Interrupted
 from ctkd.seeds import seed_of
 
 
@@ -44,25 +45,25 @@ def train(
 
     Raises:
         NonFiniteError: a quantity became NaN or infinite; nothing of it is saved.
-        Interrupted: the process was asked to stop; the state is saved.
+        Interrupted: a stop was requested; if the error has a message, the state is saved.
     """
     trainer = Trainer(run, task, teacher, workdir, console, world)
     trainer.resume()
-    with StopRequests() as stop, console.live(run, task), report.Board(run, workdir) as board:
+    stop, live = StopRequests(), console.live(run, task)
+    with stop, while_waiting(stop.check), live, report.Board(run, workdir) as board:
         trainer.prepare()
         while trainer.epoch <= run.recipe.epochs:
             batches = task.batches(trainer.epoch, skip=trainer.steps_into_epoch)
-            for batch in trainer.progress.waited(batches, lambda: trainer.warm):
+            batches = trainer.progress.waited(batches, lambda: trainer.warm)
+            for batch in stop.guarded(batches, trainer.stop_if):
                 trainer.step(batch)
                 if trainer.steps_into_epoch == 0:
                     record = trainer.finish_epoch()
                     if world.is_main:
                         board.add(record)
-                stopping = world.any(stop.requested)  # all ranks after the same step
-                if stopping or trainer.checkpoint_is_due:
+                if trainer.checkpoint_is_due:
                     trainer.save()
-                if stopping:
-                    raise Interrupted(f"interrupted after step {trainer.progress.steps}")
+        trainer.stop_if(stop.requested)
     if not world.is_main:
         return report.summarize(run, task, trainer.progress)
     if teacher is not None and teacher.cache is not None:
@@ -233,13 +234,8 @@ class Trainer:
         average_statistics(self.student, self.world)  # it is judged or saved next
         self.optimizer.check()
         self.meter.check(self.task.steps_per_epoch)
-        for whose, module in (("student", self.student), ("temperature policy", self.distiller)):
-            finite = [tensor.isfinite().all() for tensor in module.state_dict().values()]
-            if finite and not torch.stack(finite).all():
-                raise NonFiniteError(
-                    f"the {whose}'s weights became NaN or infinite by step {self.progress.steps} "
-                    f"(learning rate {self.rate:g}); nothing after the last checkpoint was saved"
-                )
+        modules = {"student": self.student, "temperature policy": self.distiller}
+        check_weights(modules, self.progress.steps, self.rate)
 
     def measure_landscape(self, epoch: int) -> dict[str, float]:
         """Asks the instrument; what the epoch's record says of it."""
@@ -251,6 +247,14 @@ class Trainer:
         self.progress.rows = measured.pop("rows")
         self.progress.landscape.append({"epoch": epoch, **measured})
         return report.landscape_record(measured)
+
+    def stop_if(self, requested: bool) -> None:
+        """Saves and raises Interrupted if any rank requests it. A collective, once a step."""
+        steps = self.progress.steps
+        if self.world.any(requested):
+            if steps > 0:  # before the first step there is nothing to save
+                self.save()
+            raise Interrupted(f"interrupted after step {steps}" if steps else "")
 
     def save(self) -> None:
         """Writes a checkpoint and the files that follow from it, unless something went bad."""
