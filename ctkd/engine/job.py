@@ -14,6 +14,7 @@ from ctkd.engine.distributed.world import World, joined
 from ctkd.engine.output.console import Console, as_text
 from ctkd.engine.output.records import Summary
 from ctkd.engine.output.workdir import DATA, TEACHER, Workdir, differences, identity_of
+from ctkd.engine.smallest_step import check_smallest_step
 from ctkd.engine.task import Known, Task
 from ctkd.engine.tasks.specs import make_task
 from ctkd.engine.teacher.load import attach_cache, load_teacher, load_teacher_weights
@@ -91,10 +92,14 @@ def _execute_in(workdir: Workdir, run: Run, console: Console, world: World) -> S
         return summary
     trains_teacher = run.teacher_network is not None and run.teacher.weights is None
     if trains_teacher:
+        teacher_job(run)  # says what is missing, before any data are read
+    prepare_device(run)
+    task = make_task(run, device_of(run), world)
+    check_smallest_step(run, task, world)  # before a teacher is trained
+    if trains_teacher:
         weights = world.agree(lambda: str(trained_teacher(run, workdir, console)))
         run.teacher = replace(run.teacher, weights=weights)
-    prepare_device(run)  # after the teacher's training, which may have had other settings
-    task = make_task(run, device_of(run), world)
+        prepare_device(run)  # again: the teacher's training may have had other settings
     if trains_teacher and getattr(task, "is_cut", False):
         # A run cut short, for trying things out, cut its teacher's training too.
         run.teacher = replace(run.teacher, floor=None)

@@ -139,6 +139,20 @@ class Reads(Protocol):
 
 
 @runtime_checkable
+class Stepped(Protocol):
+    """What a task offers besides if it can say how few samples a step has.
+
+    Attributes:
+        smallest_batch: samples of an epoch's smallest step, all ranks.
+    """
+
+    smallest_batch: int
+
+    def try_student(self, student: nn.Module) -> None:
+        """A forward of the student in train mode on one blank sample, the smallest there is."""
+
+
+@runtime_checkable
 class Known(Protocol):
     """What a task offers besides if it can tell its data from any others."""
 
