@@ -22,4 +22,4 @@ class NonFiniteError(Exception):
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing went wrong
-    """The run was asked to stop and has saved its state: `main` exits with 130."""
+    """A stop was requested: `main` exits with 130. With a message, the state is saved."""

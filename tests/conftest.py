@@ -3,6 +3,7 @@
 The command is called in this process by `command`, as a process of its own by `cli`.
 """
 
+import contextlib
 import os
 import pathlib
 import subprocess
@@ -111,6 +112,24 @@ def python(tmp_path, environment):
         return Result(done.returncode, done.stdout, done.stderr)
 
     return call
+
+
+@pytest.fixture
+def small_shm():
+    """Runs Python where /dev/shm has 1 MiB: small_shm("-m", "ctkd.main", …, cwd=…, env=…)."""
+    mount = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"'
+    within = ["unshare", "--mount", "sh", "-c", mount, "sh"]
+    with contextlib.suppress(OSError):
+        if subprocess.run([*within, "true"], capture_output=True).returncode == 0:
+
+            def call(*arguments, **options):
+                command = [*within, sys.executable, *map(str, arguments)]
+                return subprocess.run(
+                    command, capture_output=True, text=True, timeout=200, **options
+                )
+
+            return call
+    pytest.skip("this user may not mount another /dev/shm")
 
 
 def write_images(root, classes=3, train=8, val=4, side=40):

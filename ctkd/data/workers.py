@@ -1,23 +1,32 @@
-"""Samples that are read while a run goes, by worker processes whose number changes nothing."""
+"""Samples that worker processes read while a run goes. Their number changes no sample."""
 
 import atexit
+import contextlib
 import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
+from ctkd.data.parcel import Parcel
+from ctkd.errors import DataError, Interrupted
 from ctkd.memory import keep_freed_memory
 
 Item = tuple[int, int]
-_WORKERS: set[BaseProcess] = set()  # of all loaders
+POLL = 1.0  # seconds between two looks at the workers, while a batch is awaited
+PREFETCH = 4  # batches that each worker reads ahead
+_WORKERS: set[BaseProcess] = set()  # of all streams
+_CHECKS: list[Callable[[float], None]] = []
+_LEFT: list[Any] = []  # loaders whose workers may hang: see `_Batches`
 
 
 class _Reading(Dataset[Any]):
@@ -30,6 +39,27 @@ class _Reading(Dataset[Any]):
         return self._read(*item)
 
 
+@dataclass(frozen=True)
+class _Lost:
+    """What a worker sends in place of a batch that it cannot send."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Packing:
+    """Makes a batch of samples in a worker, and packs it."""
+
+    collate: Callable[[list[Any]], Any]
+
+    def __call__(self, samples: list[Any]) -> Parcel | _Lost:
+        batch = self.collate(samples)
+        try:
+            return Parcel(batch)
+        except OSError as error:
+            return _Lost(str(error))
+
+
 def stream(
     read: Callable[[int, int], Any],
     batches: Iterable[list[Item]],
@@ -40,38 +70,126 @@ def stream(
 ) -> Iterator[Any]:
     """The batches, in order, each `collate([read(index, view), …])`.
 
-    What a sample is depends on its (index, view) alone, so neither the number of workers nor where
-    an epoch is taken up again matters.
+    A sample depends on its (index, view) alone. Neither the number of workers nor the step at which
+    an epoch is resumed changes it. Batches do not pass through /dev/shm, see `Parcel`.
 
     Args:
-        read: makes a sample of its index and an integer that decides its augmentation; plain data
-            and functions of modules only, since it is sent to the workers. Where it has `modules`,
-            these are imported once for all workers.
+        read: makes a sample of its index and an integer that decides its augmentation. It is sent
+            to the workers: plain data and functions of modules only. If it has `modules`, they are
+            imported once for all workers.
         batches: the items (index, view) of each batch.
-        workers: processes that read; 0 reads in this one.
-        pin: whether to copy into memory that a GPU can fetch from by itself.
+        workers: processes that read; 0 reads in this process.
+        pin: whether to copy batches into page-locked memory, which a GPU can read by itself.
+
+    Raises:
+        DataError: the workers cannot be started, one has ended, or one cannot send a batch.
     """
     running = set(multiprocessing.active_children())
-    loaded = iter(
-        DataLoader(
+    try:
+        loader = DataLoader(
             _Reading(read),
             batch_sampler=batches,
             num_workers=workers,
-            collate_fn=collate,
+            collate_fn=_Packing(collate) if workers else collate,
             pin_memory=pin,
-            prefetch_factor=4 if workers else None,
+            prefetch_factor=PREFETCH if workers else None,
+            timeout=POLL if workers else 0,
             worker_init_fn=_prepare,
             multiprocessing_context=_context(read) if workers else None,
         )
-    )
+        loaded = iter(loader)
+    except OSError as error:
+        raise DataError(
+            f"{workers} worker processes cannot be started: {error}. Each needs memory, a few open "
+            "files, and a few kilobytes in /dev/shm for its locks. Set workers = 0 to read the "
+            "samples in the run's own process"
+        ) from error
+    own = set(multiprocessing.active_children()) - running
     _WORKERS.intersection_update(running)  # without those that have ended
-    _WORKERS.update(set(multiprocessing.active_children()) - running)
-    yield from loaded
+    _WORKERS.update(own)
+    yield from _Batches(loaded, own)
+
+
+class _Batches:
+    """The batches of a loader; a wait for one of them can be broken off."""
+
+    def __init__(self, loaded: Iterator[Any], workers: set[BaseProcess]) -> None:
+        self._loaded, self._workers = loaded, workers
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        started = time.monotonic()
+        try:
+            while True:
+                try:
+                    return _opened(next(self._loaded))
+                except RuntimeError as error:  # DataLoader knows no narrower one
+                    _raise_unless_late(error)
+                for check in _CHECKS:
+                    check(time.monotonic() - started)
+        except (KeyboardInterrupt, Interrupted):
+            # A worker may hang in a read. Its loader would wait for it before it is deleted, so it
+            # is kept; nobody else waits for it.
+            _LEFT.append(self._loaded)
+            for worker in self._workers:
+                worker.kill()
+            raise
+
+
+def _raise_unless_late(error: RuntimeError) -> None:
+    """Raises what went wrong, unless the batch is only late.
+
+    Raises:
+        DataError: a worker has ended.
+        RuntimeError: the error that came, if it is any other.
+    """
+    text = str(error)
+    if text.startswith("DataLoader timed out"):
+        return
+    if not text.startswith("DataLoader worker (pid"):
+        raise error
+    raise DataError(
+        f"a worker process that reads samples has ended: {text}. Perhaps the system ended it "
+        "because memory ran out: then choose fewer workers or a smaller batch_size. With "
+        "workers = 0 the run's own process reads the samples, and shows any error"
+    ) from error
+
+
+def _opened(came: Any) -> Any:
+    """The batch that a worker sent. Raises DataError if it could not be sent."""
+    if isinstance(came, Parcel):
+        try:
+            return came.open()
+        except (OSError, EOFError) as error:
+            came = _Lost(f"{type(error).__name__}: {error}")
+    if isinstance(came, _Lost):
+        raise DataError(
+            f"a worker process cannot pass a batch to the run: {came.reason}. Choose fewer workers "
+            "or a smaller batch_size, or set workers = 0 to read the samples in the run's own "
+            "process"
+        )
+    return came
+
+
+@contextlib.contextmanager
+def while_waiting(check: Callable[[float], None]) -> Iterator[None]:
+    """Inside, `check(seconds)` is called about once a second while a stream waits for a batch.
+
+    `seconds` is the length of the wait so far. If `check` raises Interrupted, the wait ends: the
+    workers are killed, and the stream is over.
+    """
+    _CHECKS.append(check)
+    try:
+        yield
+    finally:
+        _CHECKS.remove(check)
 
 
 @atexit.register
 def _end_workers() -> None:
-    """Before multiprocessing asks those that are left to end, by a signal that they do not hear."""
+    """Ends the workers. multiprocessing would send them SIGTERM, which they block."""
     for worker in _WORKERS & set(multiprocessing.active_children()):
         worker.kill()
 
@@ -79,15 +197,15 @@ def _end_workers() -> None:
 def _context(read: object) -> BaseContext:
     """How workers are started: never by a fork of this process.
 
-    It has threads by then (torch.distributed's, a loader's), and a fork that meets one of them
-    holding a lock hangs for ever. A server that has none forks the workers in its place.
+    This process has threads by then (torch.distributed's, a loader's). A fork hangs if one of them
+    holds a lock at that moment. So a server that has no threads forks the workers.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, type(read).__module__, *getattr(read, "modules", ())])
-    # A cluster signals all processes of a job, a terminal or torchrun a whole group: the run saves
-    # and ends its workers then. What is blocked here stays so in the server and its workers.
+    # A cluster signals all processes of a job, a terminal or torchrun a whole group. The run then
+    # saves its state and ends its workers. What is blocked here stays blocked in the workers.
     multiprocessing.resource_tracker.ensure_running()  # now, since its start would unblock them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR2))
     try:
@@ -98,9 +216,9 @@ def _context(read: object) -> BaseContext:
 
 
 def _prepare(worker: int) -> None:
-    """Sets a worker up: it ends with the run's process, however that ends, and not before.
+    """Sets a worker up: it ends when the run's process ends, in any way, and not before.
 
-    Ctrl-C reaches every process of a terminal; the run decides, and ends its workers.
+    Ctrl-C reaches every process of a terminal. The run's process decides, and ends its workers.
     """
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
@@ -108,8 +226,10 @@ def _prepare(worker: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """A loader's own watch is for the process that forked the worker: here the server, which in
-    its turn lives as long as its workers do.
+    """Ends this worker when the run's process has ended.
+
+    A loader's own watch looks at the process that forked the worker. Here that is the server, which
+    lives as long as its workers.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -1,21 +1,30 @@
-"""Requests to stop: Ctrl-C and SIGTERM end a run at the next step, with its state saved.
+"""Requests to stop: after Ctrl-C or SIGTERM a run saves its state and ends before its next step.
 
-Before a run is prepared they end the process at once; what comes while its teacher is judged takes
-effect after the first step.
+Before a run is prepared, a signal ends the process at once. A signal that comes while the teacher
+is judged takes effect before the first step.
 """
 
 import abc
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any, TypeVar
 
+from ctkd.errors import Interrupted
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PATIENCE = 5.0  # seconds that a stopping run still waits for a batch
 H = TypeVar("H", bound="_Handling")
+T = TypeVar("T")
+
+
+class StopWaiting(Interrupted):
+    """A stop is requested, and the batch that the run waits for does not come."""
 
 
 class _Handling(abc.ABC):
-    """Inside, `_handle` is called for a signal; afterwards what was called before."""
+    """Inside, `_handle` is called for a signal. Afterwards the earlier handlers are back."""
 
     def __init__(self) -> None:
         self._signalled = False
@@ -38,7 +47,7 @@ class _Handling(abc.ABC):
 class EarlyInterrupts(_Handling):
     """Inside, a signal raises KeyboardInterrupt, and is remembered.
 
-    A library that is just being imported may swallow the exception; `heed` then raises it again.
+    A library that is being imported may swallow the exception; `heed` then raises it again.
     """
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -71,6 +80,23 @@ class StopRequests(_Handling):
         if self._signalled:
             raise KeyboardInterrupt
         self.requested = self._signalled = True
+
+    def check(self, waited: float) -> None:
+        """Raises StopWaiting if a stop is requested after so many seconds of waiting for a batch.
+
+        A batch that comes within `PATIENCE` is still waited for: an evaluation can then end.
+        """
+        if self.requested and waited >= PATIENCE:
+            raise StopWaiting
+
+    def until_stopped(self, batches: Iterator[T]) -> Iterator[T]:
+        """The batches; they end early where a stop is requested and no batch comes."""
+        while True:
+            try:
+                batch = next(batches)
+            except (StopIteration, StopWaiting):
+                return
+            yield batch
 
 
 _LISTENING: list[StopRequests] = []

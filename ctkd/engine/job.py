@@ -145,7 +145,7 @@ def evaluate(job: Job, checkpoint: str | None, console: Console) -> dict[str, fl
     folder = Workdir(job.workdir_of(run))
     source = checkpoint or str(folder.path / "student_last.pt")  # a URL is not a path
     load_weights(run.student, source, setting="--checkpoint")
-    prepared = prepare(run, folder, console, with_teacher=False)
+    prepared = prepare(run, folder, console, train=False)
     metrics = prepared.task.evaluate(to_device(run.student, prepared.device))
     console.say(f"{source}:")
     for name, value in metrics.items():

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ctkd.distiller import Outcome
 from ctkd.errors import NonFiniteError
@@ -121,3 +121,14 @@ class Trace:
             for step, row in enumerate(values)
             if row[0] == row[0]  # a run without a temperature leaves NaN
         ]
+
+
+def check_weights(modules: dict[str, nn.Module], step: int, rate: float) -> None:
+    """Raises NonFiniteError if a weight of one of the named modules is NaN or infinite."""
+    for owner, module in modules.items():
+        finite = [tensor.isfinite().all() for tensor in module.state_dict().values()]
+        if finite and not torch.stack(finite).all():
+            raise NonFiniteError(
+                f"the weights of the {owner} became NaN or infinite by step {step} "
+                f"(learning rate {rate:g}); nothing after the last checkpoint was saved"
+            )

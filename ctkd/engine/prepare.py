@@ -9,11 +9,12 @@ from ctkd.engine.device import prepare_device
 from ctkd.engine.distributed.world import World
 from ctkd.engine.output.console import Console
 from ctkd.engine.output.workdir import Workdir
+from ctkd.engine.smallest_step import check_smallest_step
 from ctkd.engine.task import Task
 from ctkd.engine.tasks.specs import spec_of
 from ctkd.engine.teacher.frozen import FrozenTeacher
 from ctkd.engine.teacher.load import attach_cache, load_teacher
-from ctkd.engine.teacher.train import trained_teacher
+from ctkd.engine.teacher.train import teacher_job, trained_teacher
 
 
 @dataclass(frozen=True)
@@ -35,36 +36,33 @@ class Prepared:
 
 
 def prepare(
-    run: Run,
-    folder: Workdir,
-    console: Console,
-    *,
-    with_teacher: bool = True,
-    fill_cache: bool = False,
+    run: Run, folder: Workdir, console: Console, *, train: bool = True, fill_cache: bool = False
 ) -> Prepared:
     """Reads the data and loads the teacher, which is trained first where it has no weights.
 
     Args:
         folder: the work directory; trained teachers and caches may lie next to it.
-        with_teacher: whether to load the teacher; False to evaluate a student.
+        train: False to evaluate a student, which needs no teacher.
         fill_cache: whether the teacher's cache is about to be filled: an incomplete one is opened
             too.
 
     Raises:
         UserError: data, weights or the device are missing, or do not fit.
     """
-    with_teacher = with_teacher and run.teacher_network is not None
-    weights = run.teacher.weights
-    if with_teacher and weights is None:
-        weights = folder.on_rank_0(lambda: str(trained_teacher(run, folder.path, console)))
-    # The teacher's own training may have set the device and the threads otherwise.
+    weights, needs_teacher = run.teacher.weights, train and run.teacher_network is not None
+    if needs_teacher and weights is None:
+        teacher_job(run)  # an error where no weights are to be had, before any data are read
     device = prepare_device(run)
     task = spec_of(run.dataset).make(run, device, folder.world)
     for note in task.notes:
         console.say(note)
-    if not with_teacher:
+    if train:
+        check_smallest_step(run, task, folder.world)  # before hours of training a teacher
+    if not needs_teacher:
         return Prepared(run, device, folder.world, task)
-    assert weights is not None
+    if weights is None:
+        weights = folder.on_rank_0(lambda: str(trained_teacher(run, folder.path, console)))
+        prepare_device(run)  # again: the teacher's training may have had other settings
     teacher = load_teacher(run, weights, device, folder.world, console)
     attach_cache(run, teacher, task, device, folder.path, console, fill=fill_cache)
     # A run that is cut short, for a trial, cuts the training of its teacher too.

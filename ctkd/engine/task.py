@@ -115,6 +115,7 @@ class Task(abc.ABC):
         notes: sentences about the data for the user, such as what was left out.
         files: text files that the last evaluation produced, by name.
         class_names: the name of each class, where names exist.
+        smallest_batch: samples of the smallest step of an epoch, all ranks; None if not known.
     """
 
     primary: str
@@ -124,6 +125,7 @@ class Task(abc.ABC):
     notes: Sequence[str] = ()
     files: Mapping[str, str] = {}
     class_names: Mapping[int, str] = {}
+    smallest_batch: int | None = None
 
     @abc.abstractmethod
     def batches(self, epoch: int, skip: int) -> Iterator[Batch]:
@@ -140,6 +142,10 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def probe(self, size: int) -> Batch:
         """A fixed batch of `size` training samples, for the landscape."""
+
+    def try_student(self, student: nn.Module) -> None:
+        """Calls the student in train mode on one blank sample, the smallest there is."""
+        return None
 
     def bad_samples(self) -> list[str] | None:
         """One sentence for each file that could not be read so far; a collective.

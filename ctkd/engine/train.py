@@ -1,11 +1,13 @@
 """The training loop: one loop for every method, task and machine."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from ctkd.data.workers import while_waiting
 from ctkd.distiller import Outcome
 from ctkd.engine.config.identity import identity_of
 from ctkd.engine.device import to_device
@@ -17,7 +19,7 @@ from ctkd.engine.distributed.stop_vote import StopVote
 from ctkd.engine.distributed.world import World
 from ctkd.engine.game import Game
 from ctkd.engine.interrupt import StopRequests
-from ctkd.engine.metrics import Meter, Trace
+from ctkd.engine.metrics import Meter, Trace, check_weights
 from ctkd.engine.optim import Optimizer
 from ctkd.engine.output import records
 from ctkd.engine.output.checkpoint import Checkpoints
@@ -30,7 +32,7 @@ from ctkd.engine.speed.compile import compile_student
 from ctkd.engine.speed.cuda_graph import capture
 from ctkd.engine.task import Batch, TeacherFunction
 from ctkd.engine.teacher.frozen import autocast, judge
-from ctkd.errors import Interrupted, NonFiniteError
+from ctkd.errors import Interrupted
 from ctkd.seeds import seed_of
 
 
@@ -39,25 +41,26 @@ def train(prepared: Prepared, folder: Workdir, console: Console) -> records.Summ
 
     Raises:
         NonFiniteError: a quantity became NaN or infinite; nothing of it is saved.
-        Interrupted: the process was asked to stop; the state is saved.
+        Interrupted: a stop was requested; if the error has a message, the state is saved.
     """
     run, task = prepared.run, prepared.task
     trainer = Trainer(prepared, folder, console)
     trainer.resume()
-    with StopRequests() as stop, console.live(run, task), Board(run, folder) as board:
+    stop, live = StopRequests(), console.live(run, task)
+    with stop, while_waiting(stop.check), live, Board(run, folder) as board:
         trainer.begin()
         must_stop = StopVote(folder.world, lambda: stop.requested)
         while trainer.epoch <= run.recipe.epochs:
-            batches = task.batches(trainer.epoch, skip=trainer.steps_into_epoch)
-            for batch in trainer.progress.waited(batches, lambda: trainer.warm):
+            for batch in trainer.batches(stop):
+                if must_stop():  # all ranks before the same step
+                    trainer.stop()
                 trainer.train_step(batch)
                 if trainer.steps_into_epoch == 0:
                     board.add(trainer.finish_epoch())
-                stopping = must_stop()  # all ranks after the same step
-                if stopping or trainer.checkpoint_is_due:
+                if trainer.checkpoint_is_due:
                     trainer.save()
-                if stopping:
-                    raise Interrupted(f"interrupted after step {trainer.progress.steps}")
+            if must_stop():
+                trainer.stop()
     return records.finish(prepared, trainer.progress, folder, console)
 
 
@@ -136,6 +139,14 @@ class Trainer:
         if self.progress.steps == 0:
             self.measure_landscape(0)
         self.student.train()
+
+    def batches(self, stop: StopRequests) -> Iterator[Batch]:
+        """The rest of the epoch's batches; the time spent waiting for them is counted."""
+        batches = self.task.batches(self.epoch, skip=self.steps_into_epoch)
+        batches = self.progress.waited(batches, lambda: self.warm)
+        # With several ranks, the others may be inside the step for which this rank has no batch:
+        # they could not save together.
+        return stop.until_stopped(batches) if self.world.size == 1 else batches
 
     def set_position(self) -> None:
         """Sets what depends on the position in the recipe: λ, weights, progress, learning rate.
@@ -219,14 +230,8 @@ class Trainer:
         """Reads back from the device; raises NonFiniteError if anything is NaN or infinite."""
         self.optimizer.check()
         self.meter.check(self.task.steps_per_epoch)
-        for owner, module in (("student", self.student), ("temperature policy", self.distiller)):
-            finite = [tensor.isfinite().all() for tensor in module.state_dict().values()]
-            if finite and not torch.stack(finite).all():
-                raise NonFiniteError(
-                    f"the weights of the {owner} became NaN or infinite by step "
-                    f"{self.progress.steps} (learning rate {self.lr:g}); nothing after the last "
-                    "checkpoint was saved"
-                )
+        modules = {"student": self.student, "temperature policy": self.distiller}
+        check_weights(modules, self.progress.steps, self.lr)
 
     def measure_landscape(self, epoch: int) -> dict[str, float]:
         """Measures L(T); returns its part of the epoch's record."""
@@ -238,6 +243,13 @@ class Trainer:
         self.progress.rows = measured.pop("rows")
         self.progress.landscape.append({"epoch": epoch, **measured})
         return records.landscape_record(measured)
+
+    def stop(self) -> None:
+        """Saves, and raises Interrupted."""
+        steps = self.progress.steps
+        if steps > 0:  # before the first step there is nothing to save
+            self.save()
+        raise Interrupted(f"interrupted after step {steps}" if steps else "")
 
     def save(self) -> None:
         """Writes a checkpoint and the files that follow from it, unless something is not finite."""

@@ -51,7 +51,7 @@ class Probe:
         The `warnings` say what the policy's gradient betrays: one that does not climb L, or that
         is not L's derivative. The `rows` are those of `rows.csv`, none for one common T.
         """
-        with _undisturbed(student, distiller):
+        with undisturbed(student, distiller):
             return self._measure(student, distiller)
 
     def _measure(self, student: nn.Module, distiller: Distiller) -> dict[str, Any]:
@@ -225,8 +225,8 @@ class _Game:
 
 
 @contextlib.contextmanager
-def _undisturbed(*modules: nn.Module) -> Iterator[None]:
-    """Train mode and always the same random numbers inside; afterwards all is as it was."""
+def undisturbed(*modules: nn.Module) -> Iterator[None]:
+    """Inside: train mode, and always the same random numbers. Afterwards all is as before."""
     modes = [(module, module.training) for module in modules]
     buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
     devices = {p.device for module in modules for p in module.parameters() if p.is_cuda}

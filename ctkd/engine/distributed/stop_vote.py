@@ -22,7 +22,7 @@ class StopVote:
         self._steps_left, self._steps, self._since = 1, 0, time.monotonic()
 
     def __call__(self) -> bool:
-        """Whether to stop now; call it once after every step, on every rank."""
+        """Whether to stop now; every rank calls it before every step."""
         if self._world.size == 1:
             return self._requested()
         self._steps, self._steps_left = self._steps + 1, self._steps_left - 1

@@ -106,6 +106,7 @@ class DetectionTask(Task):
         wide = sizes[:, 0] >= sizes[:, 1]
         self._order = AspectBatches(wide, loading.batch_size, loading.seed)
         self.steps_per_epoch = loading.steps_per_epoch or self._order.steps_per_pass
+        self.smallest_batch = loading.batch_size  # an incomplete batch is dropped
         self.class_names, self.files = splits.train.names, dict[str, str]()
         self.notes = [
             f"{name}: left out {', '.join(f'{n} {what}' for what, n in part.passed_over.items())}"
@@ -122,6 +123,17 @@ class DetectionTask(Task):
         pin = self.device.type == "cuda"
         for loaded in stream(reader, items, self._loading.workers, together, pin=pin):
             yield self._batch(loaded, self._loading.batch_size)
+
+    def try_student(self, student: nn.Module) -> None:
+        """See `Task`: the backbone on the smallest picture, padded as in a batch."""
+        assert isinstance(student, Detector)
+        sizes = self._splits.train.sizes.double()
+        short = min(self._dataset.short_sides) / sizes.amin(1)
+        scale = torch.minimum(short, self._dataset.long_side / sizes.amax(1))
+        multiple = student.transform.size_divisible
+        padded = (sizes * scale[:, None]).int().div(multiple).ceil().clamp_min(1).int() * multiple
+        width, height = padded[padded.prod(1).argmin()].tolist()
+        student.backbone(torch.zeros(1, 3, height, width, device=next(student.parameters()).device))
 
     def data_fingerprint(self) -> str:
         """See `Task`: of the pictures' names and annotations; their contents are not read."""

@@ -56,6 +56,8 @@ def make_task(run: "Run", device: torch.device, world: World) -> "StreamedTask":
 class StreamedTask(ImageTask):
     """The task on image files; those that cannot be read do not count where a network is judged."""
 
+    _dataset: StreamedDataset
+
     def __init__(
         self,
         dataset: StreamedDataset,

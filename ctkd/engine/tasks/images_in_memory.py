@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctkd.data.dataset import digest
+from ctkd.data.dataset import ImageDataset, digest
 from ctkd.data.in_memory import ResidentDataset, ResidentImages, Splits
 from ctkd.engine.config.compatibility import check_network
 from ctkd.engine.distributed.world import World
@@ -37,15 +37,14 @@ def make_task(run: "Run", device: torch.device, world: World) -> "Classification
     splits, batch_size = run.dataset.load(), run.recipe.batch_size
     wanted = (run.seed, device, world, run.recipe.steps_per_epoch)
     task = ClassificationTask(run.dataset, splits, batch_size, *wanted)
-    last = len(splits.train) - batch_size * (task.steps_per_epoch - 1)
-    check_last_batch(min(batch_size, last), run, world)
+    check_last_batch(task.smallest_batch, run, world)
     return task
 
 
 def check_last_batch(images: int, run: "Run", world: World) -> None:
     """Refuses a last batch in which a process would have fewer parts than the others.
 
-    The others would wait for it for ever where a part's forward asks all ranks.
+    The others would wait without an end where the forward of a part is a collective.
     """
     parts = run.runtime.accumulate if world.size > 1 else 1
     if images < world.size * parts:
@@ -61,6 +60,7 @@ class ImageTask(Task):
 
     Attributes:
         world, device: this rank's.
+        smallest_batch: images of an epoch's smallest step, all ranks.
         _judged: what a network is judged on, by its name ("test", "validation").
     """
 
@@ -68,11 +68,17 @@ class ImageTask(Task):
     labels: ClassVar = {"test_top1": "test", "validation_top1": "validation"}
     world: World
     device: torch.device
+    smallest_batch: int
+    _dataset: ImageDataset
     _judged: dict[str, Any]
 
     @abc.abstractmethod
     def shown(self, images: Any) -> Iterable[tuple[Tensor, Tensor]]:
         """The rank's share of what is judged: inputs, and classes, -1 for what does not count."""
+
+    def try_student(self, student: nn.Module) -> None:
+        """See `Task`."""
+        student(torch.zeros(1, *self._dataset.shape, device=next(student.parameters()).device))
 
     def rows(self, student: StudentFunction, teacher: TeacherFunction | None, batch: Batch) -> Rows:
         """See `Task`: an image gives one row."""
@@ -139,6 +145,8 @@ class ClassificationTask(ImageTask, ViewedTask):
         whole = -(-len(self._train) // batch_size)  # the last, smaller batch counts
         self.steps_per_epoch = min(whole, steps_per_epoch or whole)
         self.is_cut = self.steps_per_epoch < whole
+        rest = len(self._train) - batch_size * (self.steps_per_epoch - 1)
+        self.smallest_batch = min(batch_size, rest)
 
     def batches(self, epoch: int, skip: int) -> Iterator[Batch]:
         """See `Task`: the order is drawn from (seed, epoch), a view from (seed, epoch, index)."""

@@ -1,0 +1,117 @@
+"""A batch on its way from a worker process to the run, in memory that /dev/shm does not limit."""
+
+import io
+import mmap
+import os
+import pickle
+import tempfile
+from multiprocessing import reduction
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+ALIGNMENT = 64  # bytes: each tensor starts at a multiple of it, as torch's own memory does
+
+
+class Parcel:
+    """A batch in a file that has no name. The file ends with the last process that has it open.
+
+    torch passes tensors between processes through files in /dev/shm. A container's /dev/shm has
+    64 MiB by default. A worker that finds it full loses the batch, and the run waits for that batch
+    without an end. This file is in memory too, but not in /dev/shm.
+
+    A worker makes the Parcel and sends it. All that can fail while the batch is written fails in
+    the constructor, where the worker can report it. What is sent is a few hundred bytes.
+    """
+
+    def __init__(self, batch: Any) -> None:
+        """Writes any batch that can be pickled; its tensors are copied once.
+
+        Raises:
+            OSError: there is no room for the file.
+        """
+        with _nameless_file() as file:
+            head = io.BytesIO()
+            _Packer(head, file).dump(batch)
+            self._head = _append(file, head.getvalue()), head.tell()
+            file.flush()
+            self._file = reduction.DupFd(file.fileno())
+
+    def open(self) -> Any:
+        """The batch. Its tensors are the file's memory; nothing is copied. Call it once only.
+
+        Raises:
+            OSError, EOFError: the worker has ended.
+        """
+        return self._unpacked(self._received())
+
+    def pin_memory(self) -> Any:
+        """The batch, in page-locked memory. DataLoader's own thread calls this."""
+        return self._unpacked(self._received().pin_memory())
+
+    def _received(self) -> Tensor:
+        """The file's bytes."""
+        descriptor = self._file.detach()
+        try:
+            return torch.frombuffer(mmap.mmap(descriptor, 0), dtype=torch.uint8)
+        finally:
+            os.close(descriptor)
+
+    def _unpacked(self, memory: Tensor) -> Any:
+        start, size = self._head
+        head = memory[start : start + size].numpy().tobytes()
+        return _Unpacker(io.BytesIO(head), memory).load()
+
+
+class _Packer(pickle.Pickler):
+    """Writes tensors to a file, and pickles where they lie in it."""
+
+    def __init__(self, head: IO[bytes], file: IO[bytes]) -> None:
+        super().__init__(head, protocol=5)
+        self._file = file
+
+    def persistent_id(self, obj: Any) -> Any:
+        """(offset, dtype, shape, strides) of a tensor; None for anything else."""
+        if type(obj) is not Tensor:
+            return None
+        # The whole storage is written, so that the strides stay. A part of one is copied first.
+        whole = obj.untyped_storage().nbytes() == obj.nbytes
+        tensor = obj if whole else obj.clone()
+        contents = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).numpy()
+        offset = _append(self._file, contents.data)
+        return offset, tensor.dtype, tuple(tensor.shape), tensor.stride()
+
+
+class _Unpacker(pickle.Unpickler):
+    """Makes tensors of parts of the file's memory."""
+
+    def __init__(self, head: IO[bytes], memory: Tensor) -> None:
+        super().__init__(head)
+        self._storage = memory.untyped_storage()
+
+    def persistent_load(self, pid: Any) -> Any:
+        """The tensor that `_Packer.persistent_id` describes."""
+        offset, dtype, shape, strides = pid
+        # Not a view of one tensor: views share a version, and autograd would take a change of one
+        # tensor of the batch for a change of all.
+        tensor = torch.empty(0, dtype=dtype)
+        return tensor.set_(self._storage, offset // dtype.itemsize, shape, strides)
+
+
+def _append(file: IO[bytes], contents: bytes | memoryview) -> int:
+    """Writes at the next aligned offset of the file; that offset."""
+    file.write(bytes(-file.tell() % ALIGNMENT))
+    offset = file.tell()
+    file.write(contents)
+    return offset
+
+
+def _nameless_file() -> IO[bytes]:
+    """A file in memory; in the folder for temporary files where Python has none in memory.
+
+    Python has none on macOS, and none where it was built with an old C library, as conda's is.
+    """
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("ctkd-batch"), "w+b")
+    return tempfile.TemporaryFile()
