@@ -18,6 +18,7 @@ from ctkd.engine.task import Task, Viewed
 from ctkd.engine.tasks.specs import kind_of
 from ctkd.engine.teacher.fold_batch_norm import fold
 from ctkd.engine.teacher.frozen import FrozenTeacher
+from ctkd.files import expand_user, user_path
 from ctkd.models.weights.match import WeightsInfo, load_weights
 from ctkd.seeds import generator
 
@@ -63,7 +64,8 @@ def load_teacher_weights(run: Run) -> WeightsInfo:
     assert run.teacher_network is not None
     assert run.teacher.weights is not None
     name = run.settings["recipe"]["Teacher.network"].removeprefix("@")
-    return load_weights(run.teacher_network, run.teacher.weights, network=name)
+    source = expand_user(run.teacher.weights, "Teacher.weights")
+    return load_weights(run.teacher_network, source, network=name)
 
 
 def attach_cache(
@@ -113,18 +115,19 @@ def structure(teacher: FrozenTeacher) -> str:
 def cache_root(run: Run, workdir: Workdir) -> pathlib.Path | None:
     """The folder of all caches: the one that is set, or for "auto" one beside the images.
 
-    "auto" remembers nothing in a run that is cut short, which is for trying things out, nor where
-    the images' folder cannot be written to. Images that are in no folder have the caches beside
-    the work directory.
+    "auto" gives no cache to a run that is cut short, nor where the folder of the images is
+    read-only and has no caches yet. Images that come with a package have the caches next to the
+    work directory.
     """
     wish = run.runtime.teacher_cache
     if wish is None:
         return None
     if wish != "auto":
-        return pathlib.Path(wish).expanduser()
+        return user_path(wish, "Runtime.teacher_cache")
     if run.recipe.steps_per_epoch is not None:
         return None
     images = run.dataset.folder
     if images is None:
         return workdir.path.absolute().parent / FOLDER
-    return images / FOLDER if os.access(images, os.W_OK) else None
+    root = images / FOLDER
+    return root if os.access(images, os.W_OK) or root.is_dir() else None

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from ctkd.errors import DataError
+from ctkd.files import expand_user, user_path
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ def locate(source: str | os.PathLike[str]) -> pathlib.Path:
             in `#sha256=` and the checksum that the file must have, 64 hexadecimal digits.
 
     Raises:
+        ConfigError: the path begins with the home directory of an unknown user.
         DataError: there is no such file or no answer, or the checksum differs.
     """
     address, marked, digest = os.fspath(source).partition(CHECKSUM_MARK)
@@ -63,7 +65,7 @@ def locate(source: str | os.PathLike[str]) -> pathlib.Path:
     if is_url and scheme.lower() != "file":
         raise DataError(f"{address}: expected a path, or an http, https or file URL")
     local = urllib.request.url2pathname(rest.removeprefix("localhost")) if is_url else address
-    path = pathlib.Path(local).expanduser()
+    path = user_path(local, "the file of weights")
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"the file of weights {path} {what} (the working folder is {os.getcwd()})")
@@ -78,13 +80,23 @@ def _cached(url: str, expected: str | None) -> pathlib.Path:
     # Published runs all call their file ckpt_epoch_240.pth or the like, so the whole URL counts.
     name = pathlib.PurePosixPath(urllib.parse.unquote(url.partition("?")[0]))
     key = hashlib.sha256(url.encode()).hexdigest()[:12]
-    path = pathlib.Path(torch.hub.get_dir(), "checkpoints", f"{name.stem[:40]}-{key}{name.suffix}")
+    path = downloads() / f"{name.stem[:40]}-{key}{name.suffix}"
     if path.is_file():
         if expected is None or _sha256(path) == expected:
             return path
         logger.warning("%s has another checksum than the one given: downloaded anew", path)
     _download(url, path, expected)
     return path
+
+
+def downloads() -> pathlib.Path:
+    """The folder for downloaded weights, that of torch.hub.
+
+    Raises:
+        ConfigError: it is in a home directory that is unknown.
+    """
+    hub = expand_user(torch.hub.get_dir(), "the folder for downloads (set TORCH_HOME)")
+    return pathlib.Path(hub, "checkpoints")
 
 
 def _download(url: str, target: pathlib.Path, expected: str | None) -> None:
