@@ -41,8 +41,9 @@ def expand_user(path: str | os.PathLike[str], setting: str) -> str:
 
 
 def user_path(path: str | os.PathLike[str], setting: str) -> Path:
-    """`expand_user`, as a Path."""
-    return Path(expand_user(path, setting))
+    """`expand_user`, as a Path; of './~name' an absolute one, since a Path drops its './'."""
+    expanded = Path(expand_user(path, setting))
+    return expanded.absolute() if str(expanded).startswith("~") else expanded
 
 
 def owner_of(path: Path) -> str:

@@ -83,7 +83,7 @@ def test_a_home_folder_that_no_shell_has_replaced(write, tmp_path, monkeypatch):
     write("mine.gin", "include 'digits/vanilla.gin'\nSGD.lr = 0.3\n")
     config.parse(["~/mine.gin"], [])
     assert parsed("SGD.lr") == 0.3
-    with pytest.raises(ConfigError, match="no Gin file '~nobody_of_that_name/mine.gin'"):
+    with pytest.raises(ConfigError, match="the Gin file '~nobody_of_that_name/mine.gin': there is"):
         config.parse(["~nobody_of_that_name/mine.gin"], [])
 
 
