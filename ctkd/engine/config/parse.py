@@ -1,6 +1,7 @@
 """Gin files into Gin's state: includes resolved, names imported, mistakes told clearly."""
 
 import difflib
+import functools
 import inspect
 import os
 import pathlib
@@ -12,6 +13,7 @@ from typing import Any
 from ctkd.checks import suggest
 from ctkd.command_line import ROOT
 from ctkd.errors import ConfigError
+from ctkd.files import expand_user
 from ctkd.registry import COMPONENTS, GIN_INSTALLED, REGISTRIES, gin, import_mentioned
 
 _INCLUDE = re.compile(r"""^\s*include\s+(['"])(?P<name>.+?)\1""", re.MULTILINE)
@@ -26,13 +28,15 @@ def parse(files: Sequence[str], bindings: Sequence[str], flag: str = "--gin_para
     """
     if not GIN_INSTALLED:
         raise ConfigError("gin-config is not installed: pip install gin-config")
-    paths = [find(os.path.expanduser(name)) for name in files]
+    paths = [find(expand_user(name, "the Gin file")) for name in files]
     texts = [text for path in paths for text in _texts(path, ())]
     text = re.sub(r"#.*", "", "\n".join([*texts, *bindings]))
     import_mentioned(text)
     gin.clear_config()
-    # Gin also looks inside importable packages, and logs an error for what it does not find there.
-    del gin.config._FILE_READERS[1:]
+    # Gin files are UTF-8 in every locale. Gin's second reader looks inside importable packages, and
+    # logs an error for each file that is not there: it is left out.
+    utf8 = functools.partial(open, encoding="utf-8")
+    gin.config._FILE_READERS[:] = [(utf8, os.path.isfile)]
     for root in (ROOT, ROOT / "gin"):
         gin.add_config_file_search_path(str(root))
     for path in paths:
