@@ -18,9 +18,11 @@ from ctkd.engine.task import Known, Task
 from ctkd.engine.tasks.specs import make_task
 from ctkd.engine.teacher.load import attach_cache, load_teacher, load_teacher_weights
 from ctkd.engine.train import train
-from ctkd.errors import ConfigError
+from ctkd.errors import ConfigError, WorkdirError
+from ctkd.files import user_path
 from ctkd.memory import keep_freed_memory
 from ctkd.models.weights.match import load_weights
+from ctkd.standard_output import safe_output
 
 # Of a run's macros, those that hold for the teacher it trains as well.
 INHERITED = ("data_dir", "download", "device", "threads", "workers", "steps_per_epoch")
@@ -54,7 +56,7 @@ class Job:
     def workdir_of(self, run: Run) -> Workdir:
         """The folder given, or runs/GROUP/NAME-seedN-HASH, the same for the same command."""
         if self.workdir is not None:
-            return Workdir(pathlib.Path(self.workdir).expanduser())
+            return Workdir(user_path(self.workdir, "--workdir"))
         group = pathlib.Path(self.gin_files[0]).resolve().parent.name
         leaf = f"{run.name}-seed{run.seed}-{identity_of(run.settings)[:8]}"
         return Workdir(pathlib.Path("runs") / group / leaf)
@@ -71,7 +73,7 @@ def execute(job: Job, console: Console) -> Summary:
         NonFiniteError, Interrupted: see `train`.
     """
     keep_freed_memory()
-    with joined() as world, contextlib.ExitStack() as held:
+    with safe_output(), joined() as world, contextlib.ExitStack() as held:
         run = job.build()
         workdir = job.workdir_of(run)
 
@@ -172,26 +174,32 @@ def teacher_home(run: Run, workdir: Workdir) -> tuple[Run, Workdir]:
     """The run that trains the run's teacher, and the folder that it is kept in."""
     teacher_run = teacher_job(run).build()
     identity = identity_of(teacher_run.settings)
-    folder = pathlib.Path(run.runtime.teachers_dir or workdir.path.absolute().parent / "teachers")
-    folder = folder.expanduser()
-    return teacher_run, Workdir(folder / f"{teacher_run.name}-{identity[:8]}")
+    given = run.runtime.teachers_dir or workdir.path.absolute().parent / "teachers"
+    folder = user_path(given, "Runtime.teachers_dir")
+    home = folder / f"{teacher_run.name}-{identity[:8]}"
+    return teacher_run, Workdir(home, "Runtime.teachers_dir")
 
 
 def trained_teacher(run: Run, workdir: Workdir, console: Console) -> pathlib.Path:
-    """The weights of the teacher that `Teacher.run` trains: once, however many runs ask for it.
+    """The weights of the teacher that `Teacher.run` trains, once for all runs.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: `Teacher.run` is not the name of a Gin file.
+        WorkdirError: the teacher's folder cannot be used.
     """
     teacher_run, home = teacher_home(run, workdir)
     teacher_console = Console(prefix="  teacher | ")
-    with home.owned(wait=console.say):
+    with home.owned(wait=console.say) as locked:
         weights = home.path / "student_last.pt"
         if home.read_summary() is not None and weights.is_file():
             _check_finished(home, teacher_run)
+        elif not locked:
+            raise WorkdirError(
+                f"{home.path} lacks {weights.name}, and is not writable: give another "
+                f"{home.setting}"
+            )
         else:
-            # Where only the weights are missing, the last checkpoint brings them back.
-            (home.path / "summary.json").unlink(missing_ok=True)
+            home.reopen()  # weights that are missing come back from the last checkpoint
             console.say(f"training the teacher, once: {home.path}")
             _execute_in(home, teacher_run, teacher_console, World())
     return weights
@@ -205,7 +213,7 @@ def evaluate(job: Job, checkpoint: str | None, console: Console) -> dict[str, fl
     """
     run = job.build()
     folder = job.workdir_of(run).path
-    path = pathlib.Path(checkpoint or folder / "student_last.pt").expanduser()
+    path = user_path(checkpoint or folder / "student_last.pt", "--checkpoint")
     prepare_device(run)
     load_weights(run.student, str(path))
     task = make_task(run, device_of(run), World())
