@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from ctkd.distiller import Outcome
 from ctkd.engine.config.build import Run
 from ctkd.engine.device import device_of, to_device
+from ctkd.engine.diagnostics import warnings as faults
 from ctkd.engine.diagnostics.landscape import Probe
-from ctkd.engine.diagnostics.warnings import faults_of_epoch, faults_of_probe, faults_of_run
 from ctkd.engine.distributed.reduce import (
     average_statistics,
     merge,
@@ -141,11 +141,14 @@ class Trainer:
 
     def prepare(self) -> None:
         """Judges the teacher and takes the first landscape, unless a checkpoint holds them."""
-        for fault in faults_of_run(self.run):
+        for fault in faults.faults_of_run(self.run):
             self.console.warn(fault)
         if self.teacher is not None and not self.progress.teacher:
-            self.progress.teacher = judge(self.teacher, self.run.teacher, self.task)
+            cause = faults.cause_of_weak_teacher(self.run)
+            self.progress.teacher = judge(self.teacher, self.run.teacher, self.task, cause)
         self.console.teacher(self.run, self.progress.teacher)
+        for fault in faults.faults_of_teacher(self.run, self.progress.teacher, self.task):
+            self.console.warn(fault)
         self.place()
         if self.progress.steps == 0:
             self.measure_landscape(0)
@@ -220,7 +223,7 @@ class Trainer:
             place = self.workdir if self.world.is_main else None
             report.keep_best(record, self.task.primary, self.student, self.progress, place)
         record |= report.reading_record(self.task, self.console.warn)
-        for fault in faults_of_epoch(self.distiller, self.meter):
+        for fault in faults.faults_of_epoch(self.distiller, self.meter):
             self.console.warn(fault)
         self.progress.history.append(record)
         self.meter.reset()
@@ -246,7 +249,7 @@ class Trainer:
         if self.probe is None:
             return {}
         measured = self.probe.measure(self.student, self.distiller)
-        for fault in [*measured.pop("warnings"), *faults_of_probe(measured)]:
+        for fault in [*measured.pop("warnings"), *faults.faults_of_probe(measured)]:
             self.console.warn(fault)
         self.progress.rows = measured.pop("rows")
         self.progress.landscape.append({"epoch": epoch, **measured})
