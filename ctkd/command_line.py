@@ -1,29 +1,29 @@
-"""What the project's commands have in common: how their flags are read, and their help shown."""
+"""What the project's commands share: reading flags and paths, showing a help text."""
 
-import os
+import argparse
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 
 from absl import flags
 
 from ctkd.checks import suggest
 from ctkd.errors import ConfigError
+from ctkd.files import user_path
+from ctkd.standard_output import check_output, safe_output
 
 PACKAGE = pathlib.Path(__file__).parent
-# In a clone the Gin files stand beside the package, in an installed wheel inside it.
+# A clone has the folder gin/ next to the package, an installed wheel has it in the package.
 ROOT = PACKAGE.parent if (PACKAGE.parent / "gin" / "base.gin").is_file() else PACKAGE
 
 
 def read_flags(
     values: flags.FlagValues, program: str, arguments: Sequence[str], stray: str
 ) -> None:
-    """Fills `values` anew.
+    """Resets `values`, then sets them from `arguments`.
 
     Args:
         program: the command's name.
-        stray: how an argument that is no flag was probably meant, as in "a sweep is given as
-            --sweep".
+        stray: the advice for an argument that is not a flag: "a sweep is given as --sweep".
 
     Raises:
         ConfigError: an unknown flag, a bad value or a stray argument.
@@ -36,25 +36,36 @@ def read_flags(
         raise ConfigError(f"no flag --{error.flagname}{hint}; --help lists them") from error
     except flags.Error as error:
         raise ConfigError(str(error)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the file of --flagfile is not a text: {error}") from error
     if rest:
         raise ConfigError(f"{rest[0]!r} is no flag: {stray}={rest[0]}")
 
 
-def help_text(description: str | None, told: Mapping[str, str]) -> str:
+def help_text(description: str | None, texts: Mapping[str, str]) -> str:
     """A command's description and a line for each of its flags."""
     return "\n".join(
-        [description or "", *(f"  --{name:<11} {text}" for name, text in told.items())]
+        [description or "", *(f"  --{name:<11} {text}" for name, text in texts.items())]
     )
 
 
-def show(text: str) -> None:
-    """Prints what a user may want only the head of: a reader that has seen enough is no error."""
+def path_argument(text: str) -> pathlib.Path:
+    """The type of a path among the arguments of argparse: `~` is expanded there too.
+
+    A shell expands it in `--out ~/x`, not in `--out=~/x`.
+    """
     try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        let_go_of_output()
+        return user_path(text, "path")
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def let_go_of_output() -> None:
-    """After a broken pipe: what is left to be flushed goes nowhere, and fails no more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def show(text: str) -> None:
+    """Prints the product of a command: a help text, a configuration, a table.
+
+    Raises:
+        OutputError: standard output cannot be written; a reader that closed the pipe is no error.
+    """
+    with safe_output():
+        print(text)
+        check_output()

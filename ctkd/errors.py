@@ -1,4 +1,4 @@
-"""The errors that are the user's to mend; everything else is ours and keeps its traceback."""
+"""Errors that the user can correct; every other error is our fault and keeps its traceback."""
 
 
 class UserError(Exception):
@@ -15,6 +15,10 @@ class DataError(UserError):
 
 class WorkdirError(UserError):
     """A work directory that cannot be used: another run's, another process's, not writable."""
+
+
+class OutputError(UserError):
+    """Standard output that cannot be written, in a command whose product it is."""
 
 
 class NonFiniteError(Exception):

@@ -5,7 +5,6 @@ Trains (or evaluates) the run that Gin files describe. Exit status: 0 finished, 
 """
 
 import os
-import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -14,7 +13,9 @@ from absl import flags
 from ctkd.command_line import ROOT, help_text, read_flags, show
 from ctkd.engine.interrupt import EarlyInterrupts
 from ctkd.errors import ConfigError, Interrupted, NonFiniteError, UserError
+from ctkd.files import user_path
 from ctkd.memory import keep_freed_memory
+from ctkd.standard_output import safe_output
 
 FLAGS = flags.FlagValues()  # type: ignore[no-untyped-call]
 HELP = {
@@ -70,12 +71,12 @@ def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
 
 
 def _config_beside(workdir: str | None, checkpoint: str | None) -> str:
-    """The configuration of the work directory that is given, or that a checkpoint lies in."""
-    given = [pathlib.Path(workdir)] if workdir else []
-    if checkpoint:  # which may lie in the folder's own checkpoints/
-        given += list(pathlib.Path(checkpoint.partition("::")[0]).parents)[:2]
+    """`config.gin` of the given work directory, or of the one that holds the checkpoint."""
+    given = [user_path(workdir, "--workdir")] if workdir else []
+    if checkpoint:  # it may be in the folder checkpoints/ of the work directory
+        given += list(user_path(checkpoint.partition("::")[0], "--checkpoint").parents)[:2]
     for folder in given:
-        path = folder.expanduser() / "config.gin"
+        path = folder / "config.gin"
         if path.is_file():
             return str(path)
     raise ConfigError(
@@ -85,34 +86,34 @@ def _config_beside(workdir: str | None, checkpoint: str | None) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status, with one clear message on standard error where it is not 0."""
-    try:
-        with EarlyInterrupts() as early:
-            run(sys.argv[1:] if arguments is None else arguments, early)
-    except UserError as error:
-        print(f"ctkd: {error}", file=sys.stderr)
-        return 2
-    except NonFiniteError as error:
-        print(f"ctkd: stopped: {error}", file=sys.stderr)
-        return 3
-    except (Interrupted, KeyboardInterrupt) as error:
-        state = (
-            f"{error}; the state is saved" if str(error) else "interrupted; what was saved stays"
-        )
-        print(f"ctkd: {state}; the same command goes on from there", file=sys.stderr)
-        return 130
-    return 0
+    """The exit status, with one clear message on standard error if it is not 0."""
+    with safe_output():
+        try:
+            with EarlyInterrupts() as early:
+                run(sys.argv[1:] if arguments is None else arguments, early)
+        except UserError as error:
+            print(f"ctkd: {error}", file=sys.stderr)
+            return 2
+        except NonFiniteError as error:
+            print(f"ctkd: stopped: {error}", file=sys.stderr)
+            return 3
+        except (Interrupted, KeyboardInterrupt) as error:
+            saved = "the state is saved"
+            state = f"{error}; {saved}" if str(error) else "interrupted; what was saved stays"
+            print(f"ctkd: {state}; the same command goes on from there", file=sys.stderr)
+            return 130
+        return 0
 
 
 def _leave(status: int) -> None:
-    """Ends the process; an interrupted one at once.
+    """Ends the process; after an interrupt at once.
 
-    Python would tear down what a library was only half through with making, which may abort, or
-    take the exception that passed through it for one that nobody caught.
+    At a normal exit Python would tear down libraries whose import was interrupted. That can abort
+    the process, or report the interrupt as an exception that nobody caught.
     """
     if status == 130:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with safe_output():  # flushes both streams
+            pass
         os._exit(status)
     sys.exit(status)
 

@@ -4,6 +4,7 @@ The command is called in this process by `command`, as a process of its own by `
 """
 
 import contextlib
+import ctypes
 import os
 import pathlib
 import subprocess
@@ -47,6 +48,41 @@ def pytest_runtest_protocol(item):
     finally:
         if traced is not None:
             os.environ["COVERAGE_PROCESS_CONFIG"] = traced
+
+
+@contextlib.contextmanager
+def _bound_by_permissions():
+    """Inside, root may write only what the permissions allow, as any other user (on Linux)."""
+    libc, header = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, sets) == 0
+    effective = sets[0]
+    sets[0] &= ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+    assert libc.capset(header, sets) == 0
+    try:
+        yield
+    finally:
+        sets[0] = effective
+        assert libc.capset(header, sets) == 0
+
+
+@pytest.fixture
+def read_only():
+    """A context in which nothing below a path can be written; with `hidden`, nor read."""
+
+    @contextlib.contextmanager
+    def within(path, hidden=False):
+        modes = {p: p.stat().st_mode for p in ([path] if hidden else [path, *path.rglob("*")])}
+        for p, mode in modes.items():
+            p.chmod(0 if hidden else mode & ~0o222)
+        try:
+            with _bound_by_permissions() if os.geteuid() == 0 else contextlib.nullcontext():
+                yield
+        finally:
+            for p, mode in modes.items():
+                p.chmod(mode)
+
+    return within
 
 
 @pytest.fixture(autouse=True)

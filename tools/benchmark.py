@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING
 # The package beside this file, whatever is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from ctkd.command_line import path_argument
 from ctkd.errors import ConfigError, UserError
 from ctkd.memory import keep_freed_memory
 from ctkd.results.compare.tables import print_table, to_markdown
+from ctkd.standard_output import check_output, safe_output
 from tools.benchmarks.timing import Section, machine, quartiles
 
 if TYPE_CHECKING:
@@ -38,15 +40,17 @@ PAIRS = ("resnet56_resnet20", "resnet110_resnet32", "resnet32x4_resnet8x4")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints; returns the exit status: 0, or 2 for a user's error."""
-    options = _parser().parse_args(arguments)
-    keep_freed_memory()  # as the command does, before torch allocates anything
-    try:
-        sections = list(_measure(options))
-        _save(options, sections)
-    except (UserError, OSError) as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 2
-    return 0
+    with safe_output():
+        options = _parser().parse_args(arguments)
+        keep_freed_memory()  # as the command does, before torch allocates anything
+        try:
+            sections = list(_measure(options))
+            _save(options, sections)
+            check_output()
+        except (UserError, OSError) as error:
+            print(f"benchmark: {error}", file=sys.stderr)
+            return 2
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,11 +66,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=int, help="torch's threads (default: its own choice)")
     add("--workers", type=int, help="of the DataLoader (default: the cores, at most 8)")
     add("--data_dir", help="CIFAR-100 (default: CTKD_DATA, else random images)")
-    add("--images", help="ImageNet-like folders for the pipeline (default: made-up pictures)")
+    add(
+        "--images",
+        type=path_argument,
+        help="ImageNet-like folders for the pipeline (default: made-up pictures)",
+    )
     add("--gin_param", action="append", default=[], help="a binding for our step; may be repeated")
     add("--no_plain", action="store_true", help="leave the plain loop out")
-    add("--json", type=Path, metavar="FILE", help="write all numbers there; - for the screen")
-    add("--markdown", type=Path, metavar="FILE", help="write the tables there; - for the screen")
+    add("--json", type=path_argument, metavar="FILE", help="all numbers; - for the screen")
+    add("--markdown", type=path_argument, metavar="FILE", help="the tables; - for the screen")
     return parser
 
 
@@ -136,7 +144,8 @@ def _sections(
         from tools.benchmarks import pipeline
 
         count = 2 * pipeline.BATCH if options.quick else pipeline.COUNT
-        yield pipeline.measure_pipeline(options.images, device, workers, rounds, count)
+        images = None if options.images is None else str(options.images)
+        yield pipeline.measure_pipeline(images, device, workers, rounds, count)
     if "startup" in wanted:
         from tools.benchmarks import startup
 

@@ -10,7 +10,6 @@ where the runs cannot be compared.
 """
 
 import argparse
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TextIO
 # The package beside this file, whatever is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ctkd.command_line import let_go_of_output
+from ctkd.command_line import path_argument
 from ctkd.errors import ConfigError, UserError
 from ctkd.files import replacing
 from ctkd.results.compare.methods import Standings, compare
@@ -29,31 +28,38 @@ from ctkd.results.figures.draw_differences import draw_differences
 from ctkd.results.figures.save import save_figure
 from ctkd.results.read.runs import RunRecord, find_runs, read_run
 from ctkd.results.read.summaries import NOTE, read_summaries
+from ctkd.standard_output import check_output, safe_output
 
 SUFFIXES = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".txt": "terminal"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints or writes the comparison; returns the exit status."""
-    options = _parser().parse_args(arguments)
-    try:
-        kind = _format(options.format, options.output)
-        records = _records(options.workdirs)
-        result = compare(records, options.show, _baseline(options.baseline, records))
-        if options.figure is not None:
-            _draw(result, options.figure)
-        if options.output is None:
-            _write(result, kind, sys.stdout)
-        else:
-            _save(result, kind, options.output)
-        if options.workdirs[0].endswith(".csv"):
-            print(NOTE, file=sys.stderr)
-    except BrokenPipeError:  # a pager or `head` has seen enough
-        let_go_of_output()
-    except (UserError, OSError) as error:
-        print(f"compare: {error}", file=sys.stderr)
-        return 2
-    return 0
+    with safe_output():
+        options = _parser().parse_args(arguments)
+        try:
+            _compare(options)
+        except (UserError, OSError) as error:
+            print(f"compare: {error}", file=sys.stderr)
+            return 2
+        return 0
+
+
+def _compare(options: argparse.Namespace) -> None:
+    """Compares, then prints or writes. Raises UserError or OSError."""
+    kind = _format(options.format, options.output)
+    given = [str(path) for path in options.workdirs]
+    records = _records(given)
+    result = compare(records, options.show, _baseline(options.baseline, records))
+    if options.figure is not None:
+        _draw(result, options.figure)
+    if options.output is None:
+        _write(result, kind, sys.stdout)
+        check_output()
+    else:
+        _save(result, kind, options.output)
+    if given[0].endswith(".csv"):
+        print(NOTE, file=sys.stderr)
 
 
 def _records(given: Sequence[str]) -> list[RunRecord]:
@@ -75,7 +81,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Compares finished runs, method by method, over their seeds."
     )
     parser.add_argument(
-        "workdirs", nargs="+", metavar="WORKDIR", help="work directories, or above; or runs.csv"
+        "workdirs",
+        nargs="+",
+        type=path_argument,
+        metavar="WORKDIR",
+        help="or a folder of them, or a runs.csv",
     )
     parser.add_argument(
         "--baseline", help="the method to take differences to (default: kd, if any)"
@@ -92,11 +102,11 @@ def _parser() -> argparse.ArgumentParser:
         help="default: as the output's suffix says (.md .csv .tex .txt), else terminal",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="write there, not on the screen"
+        "--output", type=path_argument, metavar="FILE", help="write there, not on the screen"
     )
     parser.add_argument(
         "--figure",
-        type=Path,
+        type=path_argument,
         metavar="FILE.png",
         help="draw the differences with their intervals there, and as .pdf beside it",
     )
@@ -158,7 +168,4 @@ def _print_tables(result: Standings, stream: TextIO) -> None:
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # an old terminal may know no ± and no →
     sys.exit(main())

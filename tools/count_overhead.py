@@ -23,6 +23,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from ctkd.errors import ConfigError, UserError
 from ctkd.memory import keep_freed_memory
 from ctkd.results.compare.tables import Cell, Column, Table, print_table, to_markdown
+from ctkd.standard_output import check_output, safe_output
 from tools.benchmarks.counts import PairCount, count_pair, split_name
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -35,14 +36,16 @@ CLAIM = 0.1
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Counts, measures, prints; returns the exit status."""
-    options = _parser().parse_args(arguments)
-    keep_freed_memory()
-    try:
-        _report(options)
-    except UserError as error:
-        print(f"count_overhead: {error}", file=sys.stderr)
-        return 2
-    return 0
+    with safe_output():
+        options = _parser().parse_args(arguments)
+        keep_freed_memory()
+        try:
+            _report(options)
+            check_output()
+        except UserError as error:
+            print(f"count_overhead: {error}", file=sys.stderr)
+            return 2
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -19,6 +19,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ctkd.command_line import path_argument
 from ctkd.data.coco import COCO
 from ctkd.data.pictures import read_picture
 from ctkd.engine.config.build import Run
@@ -26,8 +27,10 @@ from ctkd.engine.device import prepare_device
 from ctkd.engine.job import Job
 from ctkd.engine.teacher.train import teacher_home
 from ctkd.errors import ConfigError, DataError, UserError
+from ctkd.files import expand_user
 from ctkd.models.faster_rcnn import Detector
 from ctkd.models.weights.match import load_weights
+from ctkd.standard_output import safe_output
 
 # Okabe and Ito's palette; a class has the colour of its number.
 COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
@@ -55,7 +58,8 @@ def detectors(folder: pathlib.Path, weights: str | None) -> tuple[Run, dict[str,
         name = type(run.dataset).__name__
         raise DataError(f"{folder} is a run on {name}: nothing in it detects anything")
     device = prepare_device(run)
-    load_weights(run.student, weights or str(folder / "student_last.pt"), setting="--weights")
+    source = expand_user(weights or folder / "student_last.pt", "--weights")
+    load_weights(run.student, source, setting="--weights")
     networks = {"student": run.student}
     if run.teacher_network is not None:
         try:  # a run on another machine may have had them in another place
@@ -79,7 +83,7 @@ def _name(run: Run, role: str) -> str:
 def _teacher(run: Run, folder: pathlib.Path) -> str:
     """The weights of the run's teacher: given, or trained beside the run. Raises ConfigError."""
     if run.teacher.weights is not None:
-        return run.teacher.weights
+        return expand_user(run.teacher.weights, "Teacher.weights")
     _, home = teacher_home(run, folder)
     return str(home.path / "student_last.pt")
 
@@ -141,7 +145,10 @@ def run(options: argparse.Namespace) -> None:
     assert isinstance(made.dataset, COCO)
     names = class_names(made.dataset)
     out = options.out or options.workdir / "detected"
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except PermissionError as error:
+        raise ConfigError(f"cannot write {out}: {error.strerror}; --out names a folder") from error
     done: list[pathlib.Path] = []
     for path in options.pictures:
         picture = read_picture(str(path))
@@ -162,21 +169,22 @@ def _unused(folder: pathlib.Path, stem: str, done: Sequence[pathlib.Path]) -> pa
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status."""
-    try:
-        run(_parser().parse_args(arguments))
-    except (UserError, OSError) as error:
-        print(f"detect: {error}", file=sys.stderr)
-        return 2
-    return 0
+    with safe_output():
+        try:
+            run(_parser().parse_args(arguments))
+        except (UserError, OSError) as error:
+            print(f"detect: {error}", file=sys.stderr)
+            return 2
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Draws what a run's networks detect in pictures.")
-    parser.add_argument("pictures", nargs="+", type=pathlib.Path, metavar="PICTURE")
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="of the run")
+    parser.add_argument("pictures", nargs="+", type=path_argument, metavar="PICTURE")
+    parser.add_argument("--workdir", type=path_argument, required=True, help="of the run")
     parser.add_argument("--weights", help="the student's; by default WORKDIR/student_last.pt")
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score, 0.5 by default")
-    parser.add_argument("--out", type=pathlib.Path, help="by default WORKDIR/detected")
+    parser.add_argument("--out", type=path_argument, help="by default WORKDIR/detected")
     return parser
 
 

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ctkd.errors import ConfigError, Interrupted, NonFiniteError, UserError
 from ctkd.memory import keep_freed_memory
+from ctkd.standard_output import safe_output
 
 if TYPE_CHECKING:
     from ctkd.engine.task import ViewedTask
@@ -34,19 +35,19 @@ BLOCK = 2**16  # places looked through at once for what is missing
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fills the cache; returns the exit status."""
-    options = _parser().parse_args(arguments)
-    keep_freed_memory()  # before torch allocates anything
-    try:
-        _fill(options)
-    except (UserError, NonFiniteError) as error:  # the latter where the teacher is trained first
-        print(f"fill_teacher_cache: {error}", file=sys.stderr)
-        return 2
-    except (Interrupted, KeyboardInterrupt):
-        print(
-            "fill_teacher_cache: interrupted; the same command goes on from there", file=sys.stderr
-        )
-        return 130
-    return 0
+    with safe_output():
+        options = _parser().parse_args(arguments)
+        keep_freed_memory()  # before torch allocates anything
+        try:
+            _fill(options)
+        except (UserError, NonFiniteError) as error:  # the latter where the teacher is trained
+            print(f"fill_teacher_cache: {error}", file=sys.stderr)
+            return 2
+        except (Interrupted, KeyboardInterrupt):
+            note = "interrupted; the same command goes on from there"
+            print(f"fill_teacher_cache: {note}", file=sys.stderr)
+            return 130
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -65,7 +65,7 @@ class CIFAR(ResidentDataset):
 
     def _place(self) -> pathlib.Path | None:
         """The folder, or the archive, that was given."""
-        place = place_of(self._given, ENVIRONMENT)
+        place = place_of(self._given, ENVIRONMENT, self.name)
         return pathlib.Path("data") if place is None and self._download else place
 
     @property

@@ -157,7 +157,7 @@ class COCO(Dataset):
     @property
     def folder(self) -> pathlib.Path | None:
         """See `Dataset`."""
-        return place_of(self._given, ENVIRONMENT)
+        return place_of(self._given, ENVIRONMENT, "coco")
 
     @property
     def offers(self) -> dict[str, object]:

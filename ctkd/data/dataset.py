@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ctkd.checks import expect
+from ctkd.files import user_path
 from ctkd.seeds import generator
 
 
@@ -51,10 +52,15 @@ class ImageDataset(Dataset):
     std: Sequence[float]
 
 
-def place_of(given: str | None, environment: str) -> pathlib.Path | None:
-    """The place that was given, or that an environment variable tells; no shell has seen either."""
-    place = given or os.environ.get(environment)
-    return None if not place else pathlib.Path(os.path.expanduser(place))
+def place_of(given: str | None, environment: str, owner: str) -> pathlib.Path | None:
+    """The path of the images: `owner.data_dir`, or the value of an environment variable.
+
+    No shell has expanded a `~` in either. Raises ConfigError if nobody can.
+    """
+    if given:
+        return user_path(given, f"{owner}.data_dir")
+    path = os.environ.get(environment)
+    return user_path(path, f"the environment variable {environment}") if path else None
 
 
 def check_colours(owner: str, mean: Sequence[float], std: Sequence[float]) -> None:

@@ -18,6 +18,7 @@ from ctkd.data.dataset import check_colours, place_of
 from ctkd.data.decoding import CentreCrop, RandomCrop
 from ctkd.data.from_files import FileSplits, ImageFiles, StreamedDataset, set_aside
 from ctkd.errors import DataError
+from ctkd.files import expand_user
 from ctkd.registry import DATASETS
 
 ENVIRONMENT = "CTKD_DATA"
@@ -84,7 +85,7 @@ class ImageNet(StreamedDataset):
     @property
     def folder(self) -> pathlib.Path | None:
         """See `Dataset`."""
-        return place_of(self._given, ENVIRONMENT)
+        return place_of(self._given, ENVIRONMENT, "imagenet")
 
     def load(self) -> FileSplits:
         """See `StreamedDataset`."""
@@ -107,7 +108,7 @@ class ImageNet(StreamedDataset):
     def _part(self, root: pathlib.Path, name: str) -> ImageFiles:
         listed = self._lists[name]
         if listed is not None:
-            return self._from_list(root, root / os.path.expanduser(listed))
+            return self._from_list(root, root / expand_user(listed, f"imagenet.{name}_list"))
         folder = root / name
         if not folder.is_dir():
             raise DataError(self._advice(f"{root} has no folder {name}/"))

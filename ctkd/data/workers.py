@@ -150,11 +150,15 @@ def _raise_unless_late(error: RuntimeError) -> None:
         return
     if not text.startswith("DataLoader worker (pid"):
         raise error
-    raise DataError(
-        f"a worker process that reads samples has ended: {text}. Perhaps the system ended it "
+    raise _ended(text) from error
+
+
+def _ended(reason: str) -> DataError:
+    return DataError(
+        f"a worker process that reads samples has ended: {reason}. Perhaps the system ended it "
         "because memory ran out: then choose fewer workers or a smaller batch_size. With "
         "workers = 0 the run's own process reads the samples, and shows any error"
-    ) from error
+    )
 
 
 def _opened(came: Any) -> Any:
@@ -162,7 +166,9 @@ def _opened(came: Any) -> Any:
     if isinstance(came, Parcel):
         try:
             return came.open()
-        except (OSError, EOFError) as error:
+        except (EOFError, ConnectionError) as error:  # it ended after it sent the batch
+            raise _ended("it no longer answers") from error
+        except OSError as error:
             came = _Lost(f"{type(error).__name__}: {error}")
     if isinstance(came, _Lost):
         raise DataError(

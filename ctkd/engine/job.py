@@ -20,8 +20,10 @@ from ctkd.engine.prepare import prepare
 from ctkd.engine.tasks.specs import spec_of
 from ctkd.engine.teacher.load import load_teacher_weights
 from ctkd.engine.train import train
+from ctkd.files import expand_user, user_path
 from ctkd.memory import keep_freed_memory
 from ctkd.models.weights.match import load_weights
+from ctkd.standard_output import safe_output
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Job:
     def workdir_of(self, run: Run) -> pathlib.Path:
         """The folder given, or runs/GROUP/NAME-seedN-HASH, the same for the same command."""
         if self.workdir is not None:
-            return pathlib.Path(self.workdir).expanduser()
+            return user_path(self.workdir, "--workdir")
         group = pathlib.Path(self.gin_files[0]).resolve().parent.name
         leaf = f"{run.name}-seed{run.seed}-{identity_of(run.settings)[:8]}"
         return pathlib.Path("runs") / group / leaf
@@ -69,7 +71,7 @@ def execute(job: Job, console: Console) -> Summary:
         NonFiniteError, Interrupted: see `train`.
     """
     keep_freed_memory()
-    with joined() as world, contextlib.ExitStack() as held:
+    with safe_output(), joined() as world, contextlib.ExitStack() as held:
         run = job.build()
         folder = Workdir(job.workdir_of(run), world)
         if not folder.writes:
@@ -143,7 +145,7 @@ def evaluate(job: Job, checkpoint: str | None, console: Console) -> dict[str, fl
     """
     run = job.build()
     folder = Workdir(job.workdir_of(run))
-    source = checkpoint or str(folder.path / "student_last.pt")  # a URL is not a path
+    source = expand_user(checkpoint or folder.path / "student_last.pt", "--checkpoint")
     load_weights(run.student, source, setting="--checkpoint")
     prepared = prepare(run, folder, console, train=False)
     metrics = prepared.task.evaluate(to_device(run.student, prepared.device))

@@ -11,8 +11,8 @@ from ctkd.data.workers import while_waiting
 from ctkd.distiller import Outcome
 from ctkd.engine.config.identity import identity_of
 from ctkd.engine.device import to_device
+from ctkd.engine.diagnostics import warnings as faults
 from ctkd.engine.diagnostics.landscape import Probe
-from ctkd.engine.diagnostics.warnings import faults_of_epoch, faults_of_probe
 from ctkd.engine.distributed.batch_norm import average_statistics, synchronize_batch_norm
 from ctkd.engine.distributed.reduce import merge, parallel, sum_over_ranks, without_sum
 from ctkd.engine.distributed.stop_vote import StopVote
@@ -133,8 +133,11 @@ class Trainer:
         """Evaluates the teacher and measures the first landscape, unless a checkpoint has them."""
         if self.teacher is not None and not self.progress.teacher:
             expected = replace(self.run.teacher, floor=self.prepared.teacher_floor)
-            self.progress.teacher = judge(self.teacher, expected, self.task)
+            cause = faults.cause_of_weak_teacher(self.run)
+            self.progress.teacher = judge(self.teacher, expected, self.task, cause)
         self.console.teacher(self.run, self.progress.teacher)
+        for fault in faults.faults_of_teacher(self.run, self.progress.teacher, self.task):
+            self.console.warn(fault)
         self.set_position()
         if self.progress.steps == 0:
             self.measure_landscape(0)
@@ -218,7 +221,7 @@ class Trainer:
             record |= self.measure_landscape(epoch)
             records.keep_best(record, self.task.primary, self.student, self.progress, self.folder)
         record |= records.reading_record(self.task, self.console.warn)
-        for fault in faults_of_epoch(self.distiller, self.meter):
+        for fault in faults.faults_of_epoch(self.distiller, self.meter):
             self.console.warn(fault)
         self.progress.history.append(record)
         self.meter.reset()
@@ -238,7 +241,7 @@ class Trainer:
         if self.probe is None:
             return {}
         measured = self.probe.measure(self.student, self.distiller)
-        for fault in [*measured.pop("warnings"), *faults_of_probe(measured)]:
+        for fault in [*measured.pop("warnings"), *faults.faults_of_probe(measured)]:
             self.console.warn(fault)
         self.progress.rows = measured.pop("rows")
         self.progress.landscape.append({"epoch": epoch, **measured})

@@ -17,6 +17,7 @@ from ctkd.builtin import TORCHVISION_NETWORKS
 from ctkd.checks import suggest
 from ctkd.errors import ConfigError, DataError
 from ctkd.models.blocks import classifier, conv, conv_bn, pool
+from ctkd.models.weights.load_file import downloads
 from ctkd.registry import MODELS
 
 TORCHVISION, TIMM = "torchvision_", "timm_"
@@ -149,12 +150,12 @@ def published_state(network: str, weights: str) -> Mapping[str, Any]:
         listed = ", ".join(offered.__members__)
         raise DataError(f"torchvision's {name} has no weights {weights!r}: expected {listed}")
     chosen = offered[weights]
+    folder = downloads()
     try:
         # By torchvision's own builder, which knows how to read its older files, and draws first.
         with torch.random.fork_rng(devices=[]):
             state: Mapping[str, Any] = models.get_model(name, weights=chosen).state_dict()
     except (OSError, RuntimeError) as error:
-        folder = f"{torch.hub.get_dir()}/checkpoints"
         raise DataError(
             f"{chosen.url} could not be downloaded to {folder} ({error}): fetch the file by other "
             "means and put it there, or give its path in place of the name"

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from ctkd.command_line import help_text, read_flags, show
 from ctkd.errors import ConfigError, UserError
+from ctkd.standard_output import check_output, safe_output
 
 if TYPE_CHECKING:
     from ctkd.sweeps.folder import SweepFolder
@@ -177,6 +178,7 @@ def _look() -> int:
         follow(lambda: statuses(folder), _pause(folder), console)
     else:
         console.print(view(statuses(folder)))
+        check_output()
     return 0
 
 
@@ -204,11 +206,13 @@ def _folder() -> "SweepFolder":
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status, with one clear message on standard error for a user's mistake."""
-    try:
-        return run(sys.argv[1:] if arguments is None else arguments)
-    except UserError as error:
-        print(f"ctkd: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("ctkd: the runs go on; --status follows them, --cancel ends them", file=sys.stderr)
-        return 130
+    with safe_output():
+        try:
+            return run(sys.argv[1:] if arguments is None else arguments)
+        except UserError as error:
+            print(f"ctkd: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            note = "the runs go on; --status follows them, --cancel ends them"
+            print(f"ctkd: {note}", file=sys.stderr)
+            return 130

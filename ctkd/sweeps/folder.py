@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctkd.errors import DataError, WorkdirError
+from ctkd.files import owner_of, user_path
 from ctkd.locks import locked
 from ctkd.sweeps.cell_job import Task
 from ctkd.sweeps.ledger import Ledger
@@ -66,7 +67,7 @@ class SweepFolder:
 
     def __init__(self, path: Path) -> None:
         """Only names it."""
-        self.path = path.expanduser().absolute()
+        self.path = user_path(path, "--sweep_dir").absolute()
         self.ledger = Ledger(self.path / "sent.jsonl")
 
     @property
@@ -106,7 +107,10 @@ class SweepFolder:
                     raise WorkdirError(f"another launcher is sending the sweep {self.path}")
                 yield
         except OSError as error:
-            raise WorkdirError(f"cannot use {self.path}: {error.strerror}") from error
+            raise WorkdirError(
+                f"cannot use {self.path}: {error.strerror}{owner_of(self.path)}; give another "
+                "--sweep_dir"
+            ) from error
 
     def claim(self, saved: SavedSweep, config: str) -> None:
         """Writes the description, if the directory is new or this sweep's own.
@@ -158,7 +162,14 @@ class SweepFolder:
 
     def read(self) -> SavedSweep:
         """The description. Raises DataError where there is none, or none that can be read."""
-        told: dict[str, Any] | None = read_json(self.path / "sweep.json")
+        path = self.path / "sweep.json"
+        try:
+            path.open().close()
+        except PermissionError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}{owner_of(path)}") from error
+        except OSError:
+            pass  # there is no such file
+        told: dict[str, Any] | None = read_json(path)
         if told is None:
             raise DataError(f"{self.path} is no directory of a sweep: it holds no sweep.json")
         try:

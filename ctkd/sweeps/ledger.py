@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ctkd.errors import WorkdirError
+from ctkd.files import owner_of
 from ctkd.locks import locked
 
 Event = Literal["sent", "started", "cancelled"]
@@ -103,6 +105,15 @@ class Ledger:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
-        """Inside, no other process both reads and adds: a cell is not started while cancelled."""
-        with locked(self.path.with_suffix(".lock")):
-            yield
+        """Inside, no other process both reads and adds: a cell is not started while cancelled.
+
+        Raises:
+            WorkdirError: the ledger cannot be written; it may belong to another user.
+        """
+        try:
+            with locked(self.path.with_suffix(".lock")):
+                yield
+        except OSError as error:
+            raise WorkdirError(
+                f"cannot use {self.path}: {error.strerror}{owner_of(self.path)}"
+            ) from error

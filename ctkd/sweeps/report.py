@@ -14,13 +14,16 @@ from ctkd.sweeps.shared_files import write_whole
 from ctkd.sweeps.slurm import ClusterError
 
 
-def write_report(folder: SweepFolder, found: Sequence[Status] | None = None) -> list[Path]:
-    """Writes report.html, report.csv and runs.csv into the sweep's directory; their paths.
+def write_report(
+    folder: SweepFolder, found: Sequence[Status] | None = None, out: Path | None = None
+) -> list[Path]:
+    """Writes report.html, report.csv and runs.csv; their paths.
 
     Args:
-        found: how the cells fare; None to look.
+        found: the statuses of the cells; None to look.
+        out: the folder for the files; None for the sweep's directory.
 
-    Where SLURM does not answer (or is not here any more), what is not finished is unknown.
+    If SLURM does not answer, or is not here any more, the state of unfinished cells is unknown.
 
     Raises:
         DataError: the directory is no sweep's.
@@ -47,14 +50,16 @@ def write_report(folder: SweepFolder, found: Sequence[Status] | None = None) -> 
         for status in found
     ]
     cells = sweep_cells(runs, sweep.baseline)
+    target = folder.path if out is None else out.absolute()
     texts = {
-        "report.html": sweep_page(sweep.name, sweep.axes, cells, folder.path, time.time()),
+        "report.html": sweep_page(sweep.name, sweep.axes, cells, target, time.time()),
         "report.csv": to_csv(sweep_table(cells, sweep.axes)),
         "runs.csv": to_csv(runs_table(cells, sweep.axes)),
     }
     try:
         for name, text in texts.items():
-            write_whole(folder.path / name, text)
+            write_whole(target / name, text)
     except OSError as error:
-        raise WorkdirError(f"cannot write the report: {error}") from error
-    return [folder.path / name for name in texts]
+        advice = "" if out else "; tools/report.py --out writes it into another folder"
+        raise WorkdirError(f"cannot write the report: {error}{advice}") from error
+    return [target / name for name in texts]

@@ -178,8 +178,7 @@ def _shown(console: Console) -> Iterator[Callable[[Sequence[Status]], None]]:
             for status in found:
                 if before.get(status.cell.key) != status.state:
                     before[status.cell.key] = status.state
-                    with contextlib.suppress(BrokenPipeError):
-                        console.print(_line(status), markup=False)
+                    console.print(_line(status), markup=False)
 
         yield print_changes
         return

@@ -13,6 +13,7 @@ from typing import Any
 from ctkd.engine.config import parse as config
 from ctkd.engine.config.gin_files import find, find_named
 from ctkd.errors import ConfigError
+from ctkd.files import expand_user
 from ctkd.registry import COMPONENTS, gin
 from ctkd.sweeps.axes import Choice, Conditions, choices_of, holds
 from ctkd.sweeps.study_settings import Resources, Sweep
@@ -84,7 +85,8 @@ def read_study(
     Raises:
         ConfigError: the file is wrong, an axis is empty or unknown, cells are equal or none.
     """
-    path, files = os.path.expanduser(path), [os.path.expanduser(file) for file in files]
+    path = expand_user(path, "--sweep")
+    files = [expand_user(file, "--gin_file") for file in files]
     read = config.parse([path], own, "--sweep_param")
     sweep, resources = _part("Sweep"), _part("Resources")
     assert isinstance(sweep, Sweep)

@@ -49,7 +49,7 @@ def diagram():
             rows.setdefault(", ".join(shown), []).append(name)
         lines += ["─" * 72] if lines else []
         lines += [
-            f"{', '.join(row):<24}{'→  ' + below if below else ''}".rstrip()
+            f"{', '.join(row):<23} {'→  ' + below if below else ''}".rstrip()
             for below, row in rows.items()
         ]
     return "\n".join(lines)

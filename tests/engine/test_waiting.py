@@ -57,13 +57,13 @@ def hanging(arguments, monkeypatch):
 @pytest.fixture
 def signal_in_wait(monkeypatch):
     """Sends this process a signal while it waits for a batch, once so many steps are done."""
-    taken, sent, real = [], [], Trainer.step
+    taken, sent, real = [], [], Trainer.train_step
 
     def step(self, batch):
         real(self, batch)
         taken.append(1)
 
-    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(Trainer, "train_step", step)
 
     def arm(number, steps):
         def check(seconds):

@@ -3,7 +3,6 @@
 import codecs
 import difflib
 import io
-import os
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 
 from ctkd.command_line import ROOT
 from ctkd.errors import ConfigError
+from ctkd.files import expand_user
 
 _INCLUDE = re.compile(r"""^(?P<start>\s*include\s+)(?P<quote>['"])(?P<name>.+?)(?P=quote)""", re.M)
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -68,7 +68,7 @@ def find_named(name: str, files: Sequence[GinFile], bindings: Sequence[str] = ()
     """
     folders = [pathlib.Path.cwd()] if any(name in binding for binding in bindings) else []
     folders += [file.path.parent for file in reversed(files) if name in file.text]
-    return find(os.path.expanduser(name), folders)
+    return find(expand_user(name, "the Gin file"), folders)
 
 
 def read_with_includes(
@@ -91,7 +91,7 @@ def read_with_includes(
     text, parts, end = _read(path), list[str](), 0
     for match in _INCLUDE.finditer(text):
         try:
-            included = find(os.path.expanduser(match["name"]), [path.parent])
+            included = find(expand_user(match["name"], "the Gin file"), [path.parent])
         except ConfigError as error:
             line = text.count("\n", 0, match.start("name")) + 1
             raise ConfigError(f"{path}, line {line}, includes a missing file: {error}") from error

@@ -1,7 +1,6 @@
 """Gin files into Gin's state: included files, imported names, and clear messages for mistakes."""
 
 import inspect
-import os
 import re
 import tokenize
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 from ctkd.checks import suggest
 from ctkd.engine.config.gin_files import GinFile, find, read_with_includes
 from ctkd.errors import ConfigError
+from ctkd.files import expand_user
 from ctkd.registry import COMPONENTS, GIN_INSTALLED, REGISTRIES, gin, import_mentioned
 
 
@@ -27,9 +27,9 @@ def parse(
     """
     if not GIN_INSTALLED:
         raise ConfigError("gin-config is not installed: pip install gin-config")
-    paths = [find(os.path.expanduser(name)) for name in files]
+    paths = [find(expand_user(name, "the Gin file")) for name in files]
     read = tuple(file for path in paths for file in read_with_includes(path))
-    text = re.sub(r"#.*", "", "\n".join([*(file.text for file in read), *bindings]))
+    text = re.sub(r"#.*", "", "\\\n".join([*(file.text for file in read), *bindings]))
     import_mentioned(text)
     gin.clear_config()
     # Gin reads each file as it is returned here: with absolute paths in its includes. Its own

@@ -1,21 +1,33 @@
 """Warnings about a run's settings and measurements, as texts for the user; none stops a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ctkd.data.dataset import ImageDataset
 from ctkd.distiller import Distiller
 from ctkd.engine.config.build import Run
 from ctkd.engine.metrics import Meter
+from ctkd.engine.task import Task
 from ctkd.losses.few_classes import limits
 
-AT_BOUND = 0.01  # of the span of T: nearer than this to a bound counts as being there
+AT_BOUND = 0.01  # of the range of T: a T nearer to a bound than this is at the bound
 TOP5_KINDS = ("resident", "streamed")  # the kinds of data sets whose task measures test_top5
+CLAIM_MISSED = 1.0  # points below the published accuracy that are reported
+# Mean and standard deviation per color of published checkpoints, of pixels in [0, 1].
+NORMALIZATIONS = {
+    "the distillation literature, CIFAR-100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "chenyaofo's models, CIFAR-100": ((0.507, 0.4865, 0.4409), (0.2673, 0.2564, 0.2761)),
+    "CIFAR-10": ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
+    "CIFAR-10, another common deviation": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.201)),
+    "pixels in [-1, 1]": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
 
 
 def faults_of_run(run: Run) -> list[str]:
-    """The warnings that follow from the settings, before training."""
+    """Warnings about the settings, before training."""
     found = faults_of_classes(run)
     if run.teacher_network is not None and run.teacher.rows != "float32":
         found.append(
@@ -56,8 +68,57 @@ def faults_of_classes(run: Run) -> list[str]:
     return found
 
 
+def faults_of_teacher(run: Run, metrics: Mapping[str, float], task: Task) -> list[str]:
+    """A warning if the teacher misses its published accuracy.
+
+    Args:
+        metrics: of the teacher, as `judge` gives them.
+    """
+    measured = metrics.get(f"teacher_{task.primary.removeprefix('test_')}")
+    claimed = run.teacher.claimed
+    if measured is None or claimed is None or measured >= claimed - CLAIM_MISSED:
+        return []
+    if _trained_here(run) and task.is_cut:
+        return []  # for trying things out; the teacher's training was cut too
+    return [
+        f"the teacher scores {measured:.2f} %, {claimed - measured:.2f} points below its published "
+        f"accuracy, Teacher.claimed = {claimed:g}. {cause_of_weak_teacher(run)}. If the score is "
+        "right, set Teacher.claimed to it"
+    ]
+
+
+def cause_of_weak_teacher(run: Run) -> str:
+    """The likely cause, and what to set, for a teacher that scores too low."""
+    if _trained_here(run):
+        return (
+            f"It was trained here, by Teacher.run = {run.teacher.run!r}, perhaps for fewer epochs "
+            "than the published one; teacher_weights takes other weights"
+        )
+    name = run.settings["recipe"]["Recipe.dataset"].removeprefix("@")
+    others = "other weights, another order of the labels, other data"
+    settable = f"{name}.mean" in run.settings["recipe"]
+    if not settable or not isinstance(run.dataset, ImageDataset):
+        return f"Likely causes: {others}"
+    now = tuple(run.dataset.mean), tuple(run.dataset.std)
+    common = [
+        f"{mean} and {std} ({source})"
+        for source, (mean, std) in NORMALIZATIONS.items()
+        if (mean, std) != now
+    ]
+    return (
+        f"The likely cause is the normalization: {name}.mean = {now[0]} and {name}.std = {now[1]} "
+        "must be the mean and the deviation that the teacher was trained with. Common ones are "
+        f"{', '.join(common)}. Set both with --gin_param. Other causes: {others}"
+    )
+
+
+def _trained_here(run: Run) -> bool:
+    """Whether the run trained its teacher, instead of taking given weights."""
+    return run.settings["runtime"]["Teacher.weights"] is None
+
+
 def faults_of_epoch(distiller: Distiller, meter: Meter) -> list[str]:
-    """The warnings of an epoch: a temperature that stayed at a bound throughout."""
+    """A warning after an epoch in which T was at a bound at every step."""
     measured = meter.read()
     if distiller.bounds is None or "temperature_low" not in measured:
         return []
@@ -66,7 +127,7 @@ def faults_of_epoch(distiller: Distiller, meter: Meter) -> list[str]:
 
 
 def faults_of_probe(measured: dict[str, Any]) -> list[str]:
-    """The warnings of the instrument's rows: 95 % of their temperatures are at a bound."""
+    """A warning if T is at a bound for 95 % of the probe's rows."""
     if not measured["quantiles"] or not measured["bounds"]:
         return []
     lowest, *_, highest = measured["quantiles"]
@@ -81,7 +142,7 @@ def faults_of_probe(measured: dict[str, Any]) -> list[str]:
 
 
 def _bound_held(bounds: Sequence[float], lowest: float, highest: float) -> str | None:
-    """The bound, in words, that temperatures from `lowest` to `highest` all stand at."""
+    """The bound, in words, at which all temperatures from `lowest` to `highest` are; or None."""
     low, high = bounds
     near = AT_BOUND * (high - low)
     if highest < low + near:

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,8 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
+
+from ctkd.standard_output import output_fault
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,12 +57,14 @@ class Console:
         self._said: set[str] = set()
 
     def say(self, text: str) -> None:
-        """One line."""
-        self._out.print(self._prefix + text)
-        sys.stdout.flush()
+        """One line, at once: a log is read while the run goes on."""
+        self._out.print(self._prefix + text)  # which flushes
+        if (fault := output_fault()) is not None:
+            reason = fault.strerror
+            self.warn(f"standard output cannot be written ({reason}); the run goes on without it")
 
     def warn(self, text: str) -> None:
-        """One line on standard error, once however often it is said."""
+        """One line on standard error, once however often this is called with it."""
         if text not in self._said:
             self._said.add(text)
             console = self._out if self._bars is not None else self._errors

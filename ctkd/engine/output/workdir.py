@@ -6,7 +6,7 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from ctkd.engine.config.identity import (
     DATA,
@@ -19,7 +19,7 @@ from ctkd.engine.config.identity import (
 from ctkd.engine.distributed.world import World
 from ctkd.engine.output.checkpoint import write_text
 from ctkd.errors import WorkdirError
-from ctkd.files import LEFTOVER
+from ctkd.files import LEFTOVER, NOT_PERMITTED, owner_of
 from ctkd.locks import try_lock
 
 R = TypeVar("R")
@@ -29,14 +29,17 @@ class Workdir:
     """The folder of one run, which all ranks share and rank 0 alone writes.
 
     Attributes:
+        setting: the setting or flag that the folder follows from, for messages.
         writes: whether this process writes the files; the methods that write return without effect
             on the other ranks.
         sources: fingerprints of data set and teacher of the run that was begun in the folder.
     """
 
-    def __init__(self, path: pathlib.Path, world: World | None = None) -> None:
-        """Only names the folder; `owned` makes and locks it."""
-        self.path, self.world = path, world or World()
+    def __init__(
+        self, path: pathlib.Path, world: World | None = None, setting: str = "--workdir"
+    ) -> None:
+        """Only names the folder; `owned` creates and locks it."""
+        self.path, self.world, self.setting = path, world or World(), setting
         self.writes = self.world.is_main
         self.sources: dict[str, str] = {}
         self._settings: Settings = {}
@@ -50,36 +53,51 @@ class Workdir:
         return self.world.agree(ask)
 
     @contextlib.contextmanager
-    def owned(self, wait: Callable[[str], None] | None = None) -> Iterator[None]:
-        """Holds the folder for this process, making it if need be.
+    def owned(self, wait: Callable[[str], None] | None = None) -> Iterator[bool]:
+        """Locks the folder for this process, after creating it if it is missing.
 
-        With `wait` another owner is waited for (and told of, once).
+        Yields whether it is locked: the folder of a finished run may be read-only, or belong to
+        another user. It is only read then, and reading needs no lock.
+
+        Args:
+            wait: receives one message if another process holds the lock; without it that is an
+                error.
 
         Raises:
-            WorkdirError: another process owns it, it is no work directory, or it cannot be made or
-                written.
+            WorkdirError: another process holds the lock, the folder is not a work directory, or it
+                cannot be created or written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._refuse_strangers()  # before anything is written there
-            lock = open(self.path / ".lock", "a+")  # noqa: SIM115
-        except OSError as error:
-            raise WorkdirError(
-                f"cannot use the work directory {self.path}: {error.strerror}"
-            ) from error
+        lock = self._open_lock()
+        if lock is None:
+            yield False
+            return
         with lock:
             while not try_lock(lock):
                 lock.seek(0)
                 owner = f"{self.path} is in use by process {lock.read().strip() or '(unknown)'}"
                 if wait is None:
-                    raise WorkdirError(f"{owner}: wait for it, or give another --workdir")
+                    raise WorkdirError(f"{owner}: wait for it, or give another {self.setting}")
                 wait(f"{owner}: waiting")
                 wait = _silent
                 time.sleep(0.5)
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
-            yield
+            yield True
+
+    def _open_lock(self) -> IO[str] | None:
+        """The lock file, open for writing; None if it is read-only and the run is finished."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._refuse_strangers()  # before anything is written there
+            return open(self.path / ".lock", "a+", encoding="utf-8", errors="replace")
+        except OSError as error:
+            if error.errno in NOT_PERMITTED and self.read_summary() is not None:
+                return None
+            raise WorkdirError(
+                f"cannot use the work directory {self.path}: {error.strerror}"
+                f"{owner_of(self.path)}; give another {self.setting}"
+            ) from error
 
     def compare(self, settings: Settings) -> None:
         """Compares the run of the folder, if there is one, with a run of these settings.
@@ -101,7 +119,7 @@ class Workdir:
             lines = "\n  ".join(different)
             raise WorkdirError(
                 f"{self.path} belongs to another run:\n  {lines}\n"
-                "give another --workdir, or begin again there with --fresh"
+                f"give another {self.setting}, or begin again there with --fresh"
             )
 
     def claim(self, settings: Settings, config: str) -> None:
@@ -128,7 +146,7 @@ class Workdir:
             listed = ", ".join(strangers[:5])
             raise WorkdirError(
                 f"{self.path} is no work directory of ctkd: it holds {listed}; give another "
-                "--workdir"
+                f"{self.setting}"
             )
 
     def _has_begun(self) -> bool:
@@ -162,9 +180,8 @@ class Workdir:
         if begun_with != fingerprint:
             raise WorkdirError(
                 f"{self.path} was begun with another {SOURCES[key]}: its fingerprint is "
-                f"{begun_with} there, {fingerprint} here; give the same, another --workdir (for a "
-                "teacher that several runs share: another Runtime.teachers_dir), or begin again "
-                "with --fresh"
+                f"{begun_with} there, {fingerprint} here; give the same, another {self.setting}, "
+                "or begin again with --fresh"
             )
 
     def _write_settings(self) -> None:
@@ -186,7 +203,7 @@ class Workdir:
         settings: Settings | None = self._read_json("settings.json")
         if settings is not None and not all(isinstance(settings.get(k), dict) for k in IDENTITY):
             raise WorkdirError(
-                f"{self.path / 'settings.json'} is not of ctkd: give another --workdir"
+                f"{self.path / 'settings.json'} is not of ctkd: give another {self.setting}"
             )
         return settings
 
@@ -197,16 +214,34 @@ class Workdir:
     def _read_json(self, name: str) -> dict[str, Any] | None:
         path = self.path / name
         try:
-            value: dict[str, Any] = json.loads(path.read_text())
+            value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(value, dict):
                 raise ValueError("it holds no object")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except PermissionError as error:
             raise WorkdirError(
-                f"{path} cannot be read: {error}; begin again with --fresh"
+                f"{path} cannot be read: {error.strerror}{owner_of(path)}; give another "
+                f"{self.setting}, or ask the owner for the permission to read"
             ) from error
+        except (OSError, ValueError) as error:
+            fault = f"{path} cannot be read: {error}; begin again with --fresh"
+            raise WorkdirError(fault) from error
         return value
+
+    def reopen(self) -> None:
+        """Removes the summary: the run counts as unfinished, and goes on from its checkpoint.
+
+        Raises:
+            WorkdirError: the file cannot be removed.
+        """
+        path = self.path / "summary.json"
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise WorkdirError(
+                f"cannot remove {path}: {error.strerror}; give another {self.setting}"
+            ) from error
 
     def write_rows(self, name: str, rows: list[dict[str, Any]]) -> None:
         """Writes a file of one JSON object a line."""
@@ -223,7 +258,12 @@ class Workdir:
             return None
         if pathlib.Path.cwd().is_relative_to(self.path.resolve()):
             raise WorkdirError(f"cannot move {self.path} aside from inside it: start elsewhere")
-        with self.owned():
+        with self.owned() as locked:
+            if not locked:
+                raise WorkdirError(
+                    f"cannot move {self.path} aside: it is not writable{owner_of(self.path)}; give "
+                    f"another {self.setting}"
+                )
             stem, number = self.path.name, 1
             while (target := self.path.with_name(f"{stem}.old-{number}")).exists():
                 number += 1

@@ -197,12 +197,17 @@ def open_cache(
         written = folder / "key.json"
         if not written.exists():
             write_text(written, text)
-        if written.read_text() != text:
+        if written.read_bytes() != text.encode():
             raise WorkdirError(f"{written} is damaged: delete the folder")
         store = RowStore(folder, count, samples.num_classes, dtype, limit, warn)
     except (OSError, WorkdirError) as error:
-        warn(f"no teacher cache: {error}; the teacher's rows are computed")
+        warn(
+            f"no teacher cache: {error}; the teacher's rows are computed. Runtime.teacher_cache "
+            "names another folder for them"
+        )
         return None
+    if not store.writable:
+        say(f"{folder} is read-only: its rows are used, and no more are kept")
     share = store.share()
     if only_whole and share < 1.0:
         return None

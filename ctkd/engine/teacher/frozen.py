@@ -100,11 +100,14 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, dtype=dtype)
 
 
-def judge(teacher: FrozenTeacher, settings: Teacher, task: Task) -> dict[str, float]:
-    """The teacher's metrics, under their names with `teacher_` before.
+def judge(teacher: FrozenTeacher, settings: Teacher, task: Task, cause: str) -> dict[str, float]:
+    """The teacher's metrics, each with `teacher_` before its name.
+
+    Args:
+        cause: the likely cause of a low score, for the message.
 
     Raises:
-        DataError: the primary one is below the configured floor.
+        DataError: the primary metric is below `Teacher.floor`.
     """
     metrics = task.evaluate(teacher.network)
     task.files = {}  # the files of an evaluation are those of the student
@@ -113,7 +116,6 @@ def judge(teacher: FrozenTeacher, settings: Teacher, task: Task) -> dict[str, fl
         claim = "" if settings.claimed is None else f" (claimed: {settings.claimed:.2f} %)"
         raise DataError(
             f"the teacher scores {measured:.2f} %{claim}, below Teacher.floor = {settings.floor}: "
-            "are these the right weights, the right normalisation, the right data? If so, set "
-            "Teacher.floor = None"
+            f"too low to teach. {cause}. If the score is right, set Teacher.floor = None"
         )
     return {f"teacher_{name.removeprefix('test_')}": value for name, value in metrics.items()}

@@ -16,6 +16,7 @@ from ctkd.engine.task import Task, ViewedTask
 from ctkd.engine.tasks.specs import spec_of
 from ctkd.engine.teacher.fold_batch_norm import fold
 from ctkd.engine.teacher.frozen import FrozenTeacher
+from ctkd.files import expand_user, user_path
 from ctkd.models.weights.match import WeightsInfo, load_weights
 from ctkd.seeds import generator
 
@@ -65,7 +66,8 @@ def load_teacher_weights(run: Run, weights: str) -> WeightsInfo:
     """Loads `weights` into the teacher's network; see `load_weights`."""
     assert run.teacher_network is not None
     name = run.settings["recipe"]["Teacher.network"].removeprefix("@")
-    return load_weights(run.teacher_network, weights, network=name, setting="teacher_weights")
+    source = expand_user(weights, "Teacher.weights")
+    return load_weights(run.teacher_network, source, network=name, setting="teacher_weights")
 
 
 def attach_cache(
@@ -123,17 +125,19 @@ def structure(teacher: FrozenTeacher) -> str:
 def cache_root(run: Run, workdir: pathlib.Path) -> pathlib.Path | None:
     """The folder of all caches: the one that is set, or for "auto" one in the images' folder.
 
-    "auto" is None in a run that is cut short, for a trial, and where the images' folder is not
-    writable. Images that are in no folder have their caches next to the work directory.
+    "auto" is None in a run that is cut short, for a trial, and where the folder of the images is
+    read-only and has no caches yet. Images that come with a package have their caches next to the
+    work directory.
     """
     wish = run.runtime.teacher_cache
     if wish is None:
         return None
     if wish != "auto":
-        return pathlib.Path(wish).expanduser()
+        return user_path(wish, "Runtime.teacher_cache")
     if run.recipe.steps_per_epoch is not None:
         return None
     images = run.dataset.folder
     if images is None:
         return workdir.absolute().parent / FOLDER
-    return images / FOLDER if os.access(images, os.W_OK) else None
+    root = images / FOLDER
+    return root if os.access(images, os.W_OK) or root.is_dir() else None

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctkd.errors import WorkdirError
+from ctkd.files import NOT_PERMITTED
 
 Array = NDArray[Any]
 RESERVE = 2**30  # bytes that stay free on the disk, for the checkpoints of whoever shares it
@@ -69,11 +70,11 @@ class RowStore:
     def _open(self, name: str, item: int, dtype: "np.dtype[Any]") -> tuple[int, Array]:
         """A file of `count` items at its full size, and a read-only map of it."""
         size = self.count * item
-        descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = self._descriptor(self.folder / name)
         if os.fstat(descriptor).st_size < size:
-            os.ftruncate(descriptor, size)
+            os.ftruncate(descriptor, size)  # fails for a file that is open for reading
         reserves = hasattr(os, "posix_fallocate")  # macOS has no such call
-        if name == "sums" and reserves:
+        if name == "sums" and reserves and self.writable:
             # A hole in a file of a full tmpfs cannot even be read through a map.
             try:
                 os.posix_fallocate(descriptor, 0, size)
@@ -82,6 +83,16 @@ class RowStore:
                     raise
         view = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
         return descriptor, np.frombuffer(view, dtype=dtype)
+
+    def _descriptor(self, path: pathlib.Path) -> int:
+        """The file, open for reading and writing; a file of another user perhaps for reading."""
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            if error.errno not in NOT_PERMITTED or not path.exists():
+                raise
+            self.writable = False
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def present(self, places: Array) -> Array:
         """Whether something was written at each of the places [B]; its checksum is not compared."""

@@ -7,7 +7,8 @@ from ctkd.engine.config.build import Run
 from ctkd.engine.config.identity import identity_of
 from ctkd.engine.output.console import Console
 from ctkd.engine.output.workdir import Workdir
-from ctkd.errors import ConfigError
+from ctkd.errors import ConfigError, WorkdirError
+from ctkd.files import user_path
 
 if TYPE_CHECKING:
     from ctkd.engine.job import Job
@@ -35,8 +36,10 @@ def teacher_home(run: Run, path: pathlib.Path) -> tuple[Run, Workdir]:
     """The run that trains the teacher of a run in the folder `path`, and the teacher's folder."""
     teacher_run = teacher_job(run).build()
     identity = identity_of(teacher_run.settings)
-    folder = pathlib.Path(run.runtime.teachers_dir or path.absolute().parent / "teachers")
-    return teacher_run, Workdir(folder.expanduser() / f"{teacher_run.name}-{identity[:8]}")
+    given = run.runtime.teachers_dir or path.absolute().parent / "teachers"
+    folder = user_path(given, "Runtime.teachers_dir")
+    home = folder / f"{teacher_run.name}-{identity[:8]}"
+    return teacher_run, Workdir(home, setting="Runtime.teachers_dir")
 
 
 def trained_teacher(run: Run, path: pathlib.Path, console: Console) -> pathlib.Path:
@@ -44,18 +47,23 @@ def trained_teacher(run: Run, path: pathlib.Path, console: Console) -> pathlib.P
 
     Raises:
         ConfigError: there is no such Gin file.
+        WorkdirError: the teacher's folder cannot be used.
     """
     from ctkd.engine.job import check_finished, train_in
 
     teacher_run, home = teacher_home(run, path)
     teacher_console = Console(prefix="  teacher | ")
-    with home.owned(wait=console.say):
+    with home.owned(wait=console.say) as locked:
         weights = home.path / "student_last.pt"
         if home.read_summary() is not None and weights.is_file():
             check_finished(home, teacher_run)
+        elif not locked:
+            raise WorkdirError(
+                f"{home.path} lacks {weights.name}, and is not writable: give another "
+                f"{home.setting}"
+            )
         else:
-            # Where only the weights are missing, the last checkpoint restores them.
-            (home.path / "summary.json").unlink(missing_ok=True)
+            home.reopen()  # weights that are missing come back from the last checkpoint
             console.say(f"training the teacher, once: {home.path}")
             train_in(home, teacher_run, teacher_console)
     return weights

@@ -8,6 +8,7 @@ from torchvision.models import get_model_weights
 
 from ctkd.checks import suggest
 from ctkd.errors import ConfigError
+from ctkd.files import expand_user
 from ctkd.models.imagenet_networks import WEIGHTS_NAME
 from ctkd.models.weights.match import load_weights
 
@@ -29,4 +30,5 @@ def load_backbone(classifier: nn.Module, build: Callable[..., nn.Module], weight
             f"{suggest(weights, known)} ({', '.join(known)})"
         )
     if torch.get_default_device().type != "meta":
-        load_weights(classifier, weights, build.__name__, setting="backbone_weights")
+        source = expand_user(weights, f"the weights of the backbone {build.__name__}")
+        load_weights(classifier, source, build.__name__, setting="backbone_weights")

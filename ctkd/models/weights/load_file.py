@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ctkd.errors import DataError
+from ctkd.files import expand_user, user_path
 from ctkd.models.weights.archives import ChoiceError, folder_fault, member_of
 from ctkd.models.weights.formats import read, read_open
 from ctkd.models.weights.source import NAME_MARK, Source, parse_source
@@ -62,6 +63,7 @@ def locate(source: str | os.PathLike[str] | Source) -> pathlib.Path:
             folder `checkpoints` of `torch.hub.get_dir()`, and taken from there the next time).
 
     Raises:
+        ConfigError: the path begins with the home directory of an unknown user.
         DataError: there is no such file or no answer, or the checksum differs.
     """
     if not isinstance(source, Source):
@@ -73,7 +75,7 @@ def locate(source: str | os.PathLike[str] | Source) -> pathlib.Path:
     if is_url and scheme.lower() != "file":
         raise DataError(f"{address}: expected a path, or an http, https or file URL")
     local = urllib.request.url2pathname(rest.removeprefix("localhost")) if is_url else address
-    path = pathlib.Path(local).expanduser()
+    path = user_path(local, source.setting or "the file of weights")
     if path.is_dir():
         raise DataError(folder_fault(path, source))
     if not path.is_file():
@@ -91,13 +93,23 @@ def _cached(url: str, expected: str | None) -> pathlib.Path:
     # Published runs all call their file ckpt_epoch_240.pth or the like, so the whole URL counts.
     name = pathlib.PurePosixPath(urllib.parse.unquote(url.partition("?")[0]))
     key = hashlib.sha256(url.encode()).hexdigest()[:12]
-    path = pathlib.Path(torch.hub.get_dir(), "checkpoints", f"{name.stem[:40]}-{key}{name.suffix}")
+    path = downloads() / f"{name.stem[:40]}-{key}{name.suffix}"
     if path.is_file():
         if expected is None or _sha256(path) == expected:
             return path
         logger.warning("%s does not have the expected checksum: downloading it again", path)
     _download(url, path, expected)
     return path
+
+
+def downloads() -> pathlib.Path:
+    """The folder for downloaded weights, that of torch.hub.
+
+    Raises:
+        ConfigError: it is in a home directory that is unknown.
+    """
+    hub = expand_user(torch.hub.get_dir(), "the folder for downloads (set TORCH_HOME)")
+    return pathlib.Path(hub, "checkpoints")
 
 
 def _download(url: str, target: pathlib.Path, expected: str | None) -> None:
