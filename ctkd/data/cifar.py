@@ -24,6 +24,7 @@ import torch
 
 from ctkd.checks import expect
 from ctkd.data.augment import CropFlip
+from ctkd.data.check_splits import check_labels
 from ctkd.data.dataset import check_colours, place_of
 from ctkd.data.folders import read_folders
 from ctkd.data.in_memory import ResidentDataset, Split, Splits, take_validation
@@ -79,18 +80,18 @@ class CIFAR(ResidentDataset):
         path = self._place()
         if path is None:
             raise DataError(self._advice("no place was given for the images"))
-        parts = self._read(path)
+        parts, notes = self._read(path)
         for name, split in parts.items():
             self._check(split, name, path)
         train, validation = take_validation(parts["train"], self._validation)
-        return Splits(train, parts["test"], validation)
+        return Splits(train, parts["test"], validation, notes)
 
-    def _read(self, path: pathlib.Path) -> dict[str, Split]:
+    def _read(self, path: pathlib.Path) -> tuple[dict[str, Split], tuple[str, ...]]:
         archive = path if path.suffix == ".npz" else path / f"{self.name}.npz"
         if archive.is_file():
-            return _read_npz(archive)
+            return _read_npz(archive), ()
         if (path / self.torchvision_folder).is_dir() or self._download:
-            return {name: self._read_torchvision(path, name) for name in PARTS}
+            return {name: self._read_torchvision(path, name) for name in PARTS}, ()
         if (path / "train").is_dir():
             return read_folders(path, self.num_classes, self.shape)
         state = "is empty of them" if path.is_dir() else "does not exist"
@@ -123,19 +124,10 @@ class CIFAR(ResidentDataset):
                 f"{path}: {name} labels are {came}: expected {expected[0]} whole numbers, one for "
                 "each image"
             )
-        counts = (
-            split.targets.clamp(-1, self.num_classes)
-            .add(1)
-            .bincount(minlength=self.num_classes + 2)
-        )
-        if counts[0] or counts[-1]:
-            low, high = int(split.targets.min()), int(split.targets.max())
-            raise DataError(
-                f"{path}: {name} labels lie in {low}..{high}: expected 0..{self.num_classes - 1} "
-                f"for {self.name}"
-            )
-        if not counts[1:-1].all():
-            absent = (counts[1:-1] == 0).nonzero().flatten().tolist()
+        check_labels(split.targets, self.num_classes, f"{path}: the {name} part")
+        counts = split.targets.bincount(minlength=self.num_classes)
+        if not counts.all():
+            absent = (counts == 0).nonzero().flatten().tolist()
             raise DataError(f"{path}: the {name} images lack the classes {absent[:10]}")
 
     def _advice(self, problem: str) -> str:

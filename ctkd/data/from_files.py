@@ -59,11 +59,17 @@ class ImageFiles:
 
 @dataclass(frozen=True)
 class FileSplits:
-    """A data set's parts; `validation` was taken out of the training images, if it is there."""
+    """The parts of a data set.
+
+    Attributes:
+        validation: images that were taken out of the training images, if any.
+        notes: sentences for the user, such as what was left out.
+    """
 
     train: ImageFiles
     test: ImageFiles
     validation: ImageFiles | None = None
+    notes: tuple[str, ...] = ()
 
 
 def set_aside(train: ImageFiles, count: int) -> tuple[ImageFiles, ImageFiles | None]:

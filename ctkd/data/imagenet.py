@@ -9,20 +9,19 @@ folder of validation images that ILSVRC itself distributes. Its 50,000 "val" ima
 report on, and stand for the test images here.
 """
 
-import os
 import pathlib
 from collections.abc import Sequence
 
 from ctkd.checks import expect, finite
 from ctkd.data.dataset import check_colours, place_of
 from ctkd.data.decoding import CentreCrop, RandomCrop
+from ctkd.data.folders import class_folders, list_files, order_note
 from ctkd.data.from_files import FileSplits, ImageFiles, StreamedDataset, set_aside
 from ctkd.errors import DataError
 from ctkd.files import expand_user
 from ctkd.registry import DATASETS
 
 ENVIRONMENT = "CTKD_DATA"
-ENDINGS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
 LAYOUT = "train/WNID/*.JPEG and val/WNID/*.JPEG"
 
 
@@ -96,23 +95,25 @@ class ImageNet(StreamedDataset):
             raise DataError(
                 self._advice(f"{root} {'is no folder' if root.exists() else 'does not exist'}")
             )
-        parts = {name: self._part(root, name) for name in ("train", "val")}
+        notes: list[str] = []
+        parts = {name: self._part(root, name, notes) for name in ("train", "val")}
         if self._validation >= len(parts["train"]):
             raise DataError(
                 f"imagenet.validation = {self._validation}: {root} has {len(parts['train'])} "
                 "training images"
             )
         train, validation = set_aside(parts["train"], self._validation)
-        return FileSplits(train, parts["val"], validation)
+        return FileSplits(train, parts["val"], validation, tuple(notes))
 
-    def _part(self, root: pathlib.Path, name: str) -> ImageFiles:
+    def _part(self, root: pathlib.Path, name: str, notes: list[str]) -> ImageFiles:
+        """The files of a part; adds what the user should know to `notes`."""
         listed = self._lists[name]
         if listed is not None:
             return self._from_list(root, root / expand_user(listed, f"imagenet.{name}_list"))
         folder = root / name
         if not folder.is_dir():
             raise DataError(self._advice(f"{root} has no folder {name}/"))
-        classes = _folders(folder)
+        classes = class_folders(folder)
         if len(classes) != self.num_classes:
             flat = "; images lie in it that are in no class folder" if not classes else ""
             raise DataError(
@@ -122,14 +123,17 @@ class ImageNet(StreamedDataset):
                 )
             )
         if name == "val" and self._lists["train"] is None:
-            only = sorted(set(classes) ^ set(_folders(root / "train")))
+            only = sorted(set(classes) ^ set(class_folders(root / "train")))
             if only:
                 raise DataError(f"{root}: train/ and val/ differ in the classes {only[:10]}")
-        return _from_folders(folder, classes)
+        files = list_files(folder, classes)
+        notes += [order_note(classes)] if name == "train" else []
+        notes += files.notes
+        return ImageFiles.of(str(folder), files.names, files.targets)
 
     def _from_list(self, root: pathlib.Path, path: pathlib.Path) -> ImageFiles:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"the list {path} cannot be read: {error}") from error
         names, targets = [], []
@@ -159,22 +163,3 @@ class ImageNet(StreamedDataset):
             f"({self.num_classes} class folders in each), or give lists of lines `path class`: "
             "imagenet.train_list, imagenet.val_list"
         )
-
-
-def _folders(folder: pathlib.Path) -> list[str]:
-    """The names of the folders inside, sorted."""
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir())
-
-
-def _from_folders(folder: pathlib.Path, classes: Sequence[str]) -> ImageFiles:
-    names: list[str] = []
-    targets: list[int] = []
-    for number, name in enumerate(classes):
-        with os.scandir(folder / name) as entries:
-            found = sorted(e.name for e in entries if e.name.lower().endswith(ENDINGS))
-        if not found:
-            raise DataError(f"{folder / name} holds no images ({', '.join(ENDINGS)})")
-        names += [f"{name}/{file}" for file in found]
-        targets += [number] * len(found)
-    return ImageFiles.of(str(folder), names, targets)

@@ -1,4 +1,4 @@
-"""Small data sets that live whole on the device, as bytes, and are cut into batches there."""
+"""Small data sets that are kept on the device as bytes, and cut into batches there."""
 
 import abc
 import functools
@@ -24,19 +24,25 @@ class Split:
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set's parts; `validation` is what was taken out of the training images, if any."""
+    """The parts of a data set.
+
+    Attributes:
+        validation: images that were taken out of the training images, if any.
+        notes: sentences for the user, such as what was left out.
+    """
 
     train: Split
     test: Split
     validation: Split | None = None
+    notes: tuple[str, ...] = ()
 
 
 def take_validation(train: Split, count: int) -> tuple[Split, Split | None]:
-    """Sets `count` training images aside to choose an epoch by, the same for every seed."""
+    """Takes `count` images out of the training images to choose an epoch by, the same for all seeds."""
     if count == 0:
         return train, None
-    places = kept_and_aside(len(train), count)
-    parts = [Split(train.images[rows], train.targets[rows]) for rows in places]
+    chosen = kept_and_aside(len(train), count)
+    parts = [Split(train.images[rows], train.targets[rows]) for rows in chosen]
     return parts[0], parts[1]
 
 
@@ -56,7 +62,7 @@ class ResidentDataset(ImageDataset):
 
 
 class ResidentImages:
-    """One split on a device: padded once, then any views of any images in one gather."""
+    """A split on a device: padded once, then any views of any images in one gather."""
 
     def __init__(self, split: Split, dataset: ResidentDataset, device: torch.device) -> None:
         """Moves `split` to `device` and pads it for the views of `dataset`."""
