@@ -143,7 +143,7 @@ def run(options: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     done: list[pathlib.Path] = []
     for path in options.pictures:
-        picture = read_picture(str(path))
+        picture = read_picture(str(path), upright=True)  # as viewers show it
         panels = []
         for title, network in networks.items():
             found = detect(network, picture, options.threshold)
