@@ -209,6 +209,8 @@ def evaluate(job: Job, checkpoint: str | None, console: Console) -> dict[str, fl
     prepare_device(run)
     load_weights(run.student, str(path))
     task = make_task(run, device_of(run), World())
+    for note in getattr(task, "notes", ()):
+        console.say(note)
     metrics = task.evaluate(to_device(run.student, device_of(run)))
     console.say(f"{path}:")
     for name, value in metrics.items():

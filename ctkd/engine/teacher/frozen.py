@@ -1,6 +1,7 @@
 """The frozen teacher: called with whole batches, which it computes or remembers, and judged."""
 
 import contextlib
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -104,11 +105,17 @@ def judge(teacher: FrozenTeacher, settings: Teacher, task: Task) -> dict[str, fl
     """The teacher's metrics, under their names with `teacher_` before.
 
     Raises:
-        DataError: the primary one is below the configured floor.
+        DataError: the primary one is below the configured floor, or undefined.
     """
     metrics = task.evaluate(teacher.network)
     getattr(task, "files", {}).clear()  # what a task writes of a judgement is the student's
     measured = metrics[task.primary]
+    if settings.floor is not None and math.isnan(measured):
+        raise DataError(
+            f"the teacher's {task.primary} is undefined, since the test data hold nothing to find: "
+            f"Teacher.floor = {settings.floor} cannot be checked. Give test data with something "
+            "to find, or set Teacher.floor = None"
+        )
     if settings.floor is not None and measured < settings.floor:
         claim = "" if settings.claimed is None else f" (claimed: {settings.claimed:.2f} %)"
         raise DataError(
