@@ -151,7 +151,7 @@ def run(options: argparse.Namespace) -> None:
         raise ConfigError(f"cannot write {out}: {error.strerror}; --out names a folder") from error
     done: list[pathlib.Path] = []
     for path in options.pictures:
-        picture = read_picture(str(path))
+        picture = read_picture(str(path), upright=True)  # as viewers show it
         panels = []
         for title, network in networks.items():
             found = detect(network, picture, options.threshold)

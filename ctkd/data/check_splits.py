@@ -49,7 +49,9 @@ def _check_images(images: Tensor, shape: tuple[int, int, int], where: str) -> No
         advice = ""
         if images.is_floating_point() and images.numel() and float(images.max()) <= 1:
             advice = ": multiply them by 255, round them, and convert them to uint8"
-        raise DataError(f"{where} has images of {images.dtype}{values}: expected {expected}{advice}")
+        raise DataError(
+            f"{where} has images of {images.dtype}{values}: expected {expected}{advice}"
+        )
     if images.shape[1:] != (height, width, channels):
         raise DataError(f"{where} has images of shape {list(images.shape)}: expected {expected}")
 

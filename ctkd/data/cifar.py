@@ -25,9 +25,9 @@ import torch
 from ctkd.checks import expect
 from ctkd.data.augment import CropFlip
 from ctkd.data.check_splits import check_labels
-from ctkd.data.dataset import check_colours, place_of
+from ctkd.data.dataset import check_colours, place_of, take_validation
 from ctkd.data.folders import read_folders
-from ctkd.data.in_memory import ResidentDataset, Split, Splits, take_validation
+from ctkd.data.in_memory import ResidentDataset, Split, Splits
 from ctkd.errors import DataError
 from ctkd.locks import locked
 from ctkd.registry import DATASETS

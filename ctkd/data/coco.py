@@ -5,7 +5,7 @@ DATA_DIR/annotations/instances_val2017.json      DATA_DIR/val2017/*.jpg
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,7 +15,10 @@ from torch import Tensor
 
 from ctkd.checks import expect
 from ctkd.data.coco_faults import Faults
-from ctkd.data.coco_json import Annotated, read_annotations, read_names
+from ctkd.data.coco_json import read_annotations, read_names
+from ctkd.data.coco_pictures import Found, checked
+from ctkd.data.coco_split import Annotated, Splits
+from ctkd.data.coco_values import shown
 from ctkd.data.dataset import Dataset, place_of
 from ctkd.data.pictures import read_picture
 from ctkd.errors import DataError
@@ -23,16 +26,22 @@ from ctkd.registry import DATASETS
 
 ENVIRONMENT = "CTKD_COCO"
 AS_IT_IS = -1  # the view of a picture that is neither resized nor mirrored
+TRIES = 10  # pictures that are tried for a sample where faults are skipped
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture [3, H, W] of bytes, and its boxes and labels in it."""
+    """A picture [3, H, W] of bytes, and its boxes and labels in it.
+
+    Attributes:
+        bad: what is wrong with each picture that this one replaces.
+    """
 
     index: int
     view: int
     picture: Tensor
     targets: dict[str, Tensor]
+    bad: tuple[str, ...] = ()
 
     def pin_memory(self) -> "Sample":
         """A copy in memory that a GPU can fetch from by itself."""
@@ -42,24 +51,44 @@ class Sample:
 
 @dataclass(frozen=True)
 class Reader:
-    """Makes samples; plain data, so that it can be sent to workers."""
+    """Makes samples; plain data, so that it can be sent to workers.
+
+    Attributes:
+        tries: how many pictures are tried for a training sample. The picture after one that cannot
+            be read replaces it, in the same view, so that a step keeps its size and the
+            replacement does not depend on workers. 1 replaces nothing.
+    """
 
     split: Annotated
     short_sides: Sequence[int]
     long_side: int
     flip: bool
+    tries: int = 1
 
     def __call__(self, index: int, view: int) -> Sample | DataError:
         """The picture as `view` has it: its short side and whether it is mirrored.
 
-        What cannot be read is returned, to be raised where the user is told: an exception would
-        come out of a worker with the worker's traceback in it.
+        An error is returned, and raised by the caller: an exception would come out of a worker
+        with the traceback of the worker in it. A picture to evaluate on is never replaced.
         """
+        bad: list[str] = []
+        count = len(self.split)
+        tries = 1 if view == AS_IT_IS else min(self.tries, count)
+        for offset in range(tries):
+            try:
+                sample = self._read((index + offset) % count, view)
+            except DataError as error:
+                if offset + 1 == tries:
+                    return error
+                bad.append(str(error))
+            else:
+                return replace(sample, bad=tuple(bad)) if bad else sample
+        raise AssertionError("a sample or an error was returned")
+
+    def _read(self, index: int, view: int) -> Sample:
         width, height = self.split.sizes[index].tolist()
-        try:
-            picture = read_picture(self.split.paths[index], width, height)
-        except DataError as error:
-            return error
+        path, upright = self.split.paths[index], self.split.upright
+        picture = read_picture(path, width, height, upright=upright)
         targets = self.split.targets(index)
         if view == AS_IT_IS:
             return Sample(index, view, picture, targets)
@@ -75,9 +104,9 @@ class Reader:
 
 
 def resize(picture: Tensor, boxes: Tensor, short: int, long: int) -> tuple[Tensor, Tensor]:
-    """Brings the short side to `short`, but the long one to at most `long`, boxes along with it.
+    """The picture with a short side of `short` but a long side of at most `long`, and its boxes.
 
-    Bilinear without antialiasing, as torchvision's detectors resize what they are judged on.
+    Bilinear without antialiasing, as torchvision's detectors resize pictures to evaluate on.
     """
     height, width = picture.shape[-2:]
     scale = min(short / min(height, width), long / max(height, width))
@@ -85,14 +114,6 @@ def resize(picture: Tensor, boxes: Tensor, short: int, long: int) -> tuple[Tenso
     resized = F.interpolate(picture[None], size=size, mode="bilinear", align_corners=False)[0]
     factors = boxes.new_tensor([size[1] / width, size[0] / height]).repeat(2)
     return resized, boxes * factors
-
-
-@dataclass(frozen=True)
-class Splits:
-    """What is trained on, and what is judged by."""
-
-    train: Annotated
-    test: Annotated
 
 
 @DATASETS.register("coco", runtime=("data_dir", "per_class"))
@@ -104,16 +125,18 @@ class COCO(Dataset):
         train, test: the splits' names, of folders and of `instances_NAME.json`.
         categories: how many there are. A row of class logits has one more, its first, for the
             background.
-        labels: "ranks" numbers the categories 1 to 80 by their ids' order; "ids" leaves them COCO's
-            ids, 1 to 90 (`categories` 90), as the detectors that torchvision offers have them.
+        labels: "ranks" numbers the categories 1 to 80 in the order of their ids, which may begin
+            with 0; "ids" takes COCO's ids, 1 to 90 (`categories` 90), as torchvision's detectors
+            do.
         short_sides: pixels, of which training draws one for each picture and pass.
-        long_side: pixels, at most, in training and when judged.
-        test_side: the short side when judged.
+        long_side: pixels, at most, in training and evaluation.
+        test_side: the short side in evaluation.
         flip: whether training mirrors every other picture.
         empty_pictures: whether pictures without a box are trained on too.
         train_pictures, test_pictures: only so many first ones, for trying things out; None for all.
-        faults: "refuse" or "skip" what is wrong with the annotations; see `read_annotations`.
-        per_class: whether every category's AP is told too.
+        faults: "refuse" or "skip" what is wrong with annotations and pictures; see
+            `read_annotations` and `coco_pictures`.
+        per_class: whether every category's AP is reported too.
 
     Raises:
         ConfigError: a value out of range.
@@ -161,11 +184,11 @@ class COCO(Dataset):
 
     @property
     def offers(self) -> dict[str, object]:
-        """A detector resizes what it is judged on as the data set says."""
+        """A detector resizes pictures to evaluate on as the data set says."""
         return {**super().offers, "min_size": self.test_side, "max_size": self.long_side}
 
     def load(self) -> Splits:
-        """Reads the annotations, and sees whether the pictures are there.
+        """Reads the annotations, and looks whether the pictures' files exist.
 
         Raises:
             DataError: something is missing or damaged.
@@ -176,7 +199,8 @@ class COCO(Dataset):
             raise DataError(self._advice(f"{self.folder} does not exist"))
         train, test = (self._read(self.folder, name) for name in self._names)
         if train.category_ids != test.category_ids or train.names != test.names:
-            raise DataError(f"{self.folder}: the two splits' categories differ")
+            differing = _difference(train, test, self._names)
+            raise DataError(f"{self.folder}: the two splits' categories differ: {differing}")
         if not self._empty:
             filled = (train.starts[1:] > train.starts[:-1]).nonzero().flatten().tolist()
             if not filled:
@@ -192,6 +216,19 @@ class COCO(Dataset):
         )
         return Splits(train, test)
 
+    def checked(
+        self,
+        splits: Splits,
+        part: slice = slice(None),
+        gather: Callable[[Found], list[Found]] = lambda found: [found],
+    ) -> Splits:
+        """The splits after a look at every picture; see `coco_pictures.checked`.
+
+        Raises:
+            DataError: faults are refused and there is one, or no picture is left.
+        """
+        return checked(splits, self._faults, part, gather)
+
     def class_names(self) -> dict[int, str]:
         """Of every target, as the test split's json has them. Raises DataError without it."""
         if self.folder is None:
@@ -200,10 +237,11 @@ class COCO(Dataset):
         return read_names(file, self._categories, self._by_id)
 
     def reader(self, split: Annotated) -> Reader:
-        """What makes samples of a split."""
-        # Nothing to score by: hundreds of megabytes, which every worker would be sent.
+        """The reader that makes samples of a split."""
+        # Without the ground truth: hundreds of megabytes, which every worker would be sent.
         slim = replace(split, truth={})
-        return Reader(slim, self.short_sides, self.long_side, self.flip)
+        tries = TRIES if self._faults == "skip" else 1
+        return Reader(slim, self.short_sides, self.long_side, self.flip, tries)
 
     def _read(self, folder: pathlib.Path, name: str) -> Annotated:
         file = folder / "annotations" / f"instances_{name}.json"
@@ -218,3 +256,15 @@ class COCO(Dataset):
             f"or the environment variable {ENVIRONMENT}: a folder that holds {train}/, {test}/, "
             f"annotations/instances_{train}.json and annotations/instances_{test}.json"
         )
+
+
+def _difference(train: Annotated, test: Annotated, names: tuple[str, str]) -> str:
+    """The first category in which the splits differ, in words."""
+    for label in sorted(train.names.keys() | test.names.keys()):
+        found = [
+            f"id {shown(split.category_ids.get(label))}, name {shown(split.names.get(label))}"
+            for split in (train, test)
+        ]
+        if found[0] != found[1]:
+            return f"label {label} is {found[0]} in {names[0]}, but {found[1]} in {names[1]}"
+    return "their order differs"

@@ -1,25 +1,29 @@
-"""What may be wrong with COCO's annotations: refused by name, or left out and counted."""
+"""What can be wrong with COCO's annotations: refused with names, or left out and counted."""
 
-import math
 import pathlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
+from ctkd.data.coco_values import Entry, Id, is_id, number, referred, shown
 from ctkd.errors import DataError
 
 Faults = Literal["refuse", "skip"]
-Entry = dict[str, Any]
-ROUNDING = 1.0  # pixels that a box may reach over its picture's edge; COCO's own round so
-NAMED = 3  # faults named in a message
+ROUNDING = 1.0  # pixels that a box may reach over the edge of its picture; COCO's own round so
+NAMED = 3  # faults that a message names
+KEPT = 5  # left out entries that a note names
+NORMALIZED = 1 + 1e-4  # the right or lower edge of a normalized box, after rounding
+SKIP = "--gin_param \"coco.faults = 'skip'\""
 
 
 @dataclass
 class Counted:
-    """What is wrong with a file, and what is left out of it."""
+    """What is wrong with a file or a folder of pictures, and what is left out of it."""
 
     file: pathlib.Path
     faults: Faults
+    remedy: str = "Correct the file"
     notes: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
@@ -37,41 +41,120 @@ class Counted:
         if self.faults == "skip" or not self.examples:
             return
         lines = [
-            f"{len(found)} {what}: {', '.join(found[:NAMED])}" + (", …" if found[NAMED:] else "")
-            for what, found in self.examples.items()
+            f"{len(found)} {what}: {joined(found, NAMED)}" for what, found in self.examples.items()
         ]
         raise DataError(
-            f"{self.file}: {'; '.join(lines)}. Mend the file, or have them left out and counted: "
-            "--gin_param \"coco.faults = 'skip'\""
+            f"{self.file}: {'; '.join(lines)}. {self.remedy}, or have these left out and "
+            f"counted: {SKIP}"
         )
 
 
-def fault_of(
-    annotation: Entry, images: dict[int, Entry], known: set[int], labels: dict[int, int]
-) -> str | None:
-    """What is wrong with an annotation, in the plural."""
-    if any(isinstance(annotation.get(name), (list, dict)) for name in ("image_id", "category_id")):
-        return "annotations with an id that is no number"
-    if annotation.get("iscrowd", 0) not in (0, 1) or not _finite(annotation.get("area", 0)):
-        return "annotations with an iscrowd that is not 0 or 1, or an area that is no number"
-    if annotation.get("image_id") not in known:
-        return "annotations of an image that is not listed"
-    if annotation.get("category_id") not in labels:
-        return "annotations of a category that is not listed"
-    box = annotation.get("bbox")
-    if not (isinstance(box, list) and len(box) == 4 and all(map(_finite, box))):
-        return "annotations without a box of four numbers"
-    image = images.get(annotation["image_id"])
-    if image is None:
-        return None
+def joined(names: list[str], most: int) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f", and {more} more" if more > 0 else "")
+
+
+class Listed(NamedTuple):
+    """What annotations refer to.
+
+    Attributes:
+        images: the images whose picture is there, by id.
+        known: the ids of all listed images.
+        labels: the label of every category id.
+        image_texts, category_texts: whether the listed ids are texts.
+    """
+
+    images: dict[Id, Entry]
+    known: set[Id]
+    labels: dict[Id, int]
+    image_texts: bool
+    category_texts: bool
+
+
+class Fault(NamedTuple):
+    """What is wrong with an annotation, in the plural, and the value that came."""
+
+    what: str
+    came: str
+
+
+class Parsed(NamedTuple):
+    """An annotation whose values have been checked; `area` is None where it must be computed."""
+
+    image: Id
+    category: Id
+    box: list[int | float]
+    area: int | float | None
+    crowd: bool
+
+
+def parse(annotation: Entry, listed: Listed) -> Parsed | Fault:
+    """The annotation's values, or what is wrong with it."""
+    for key in ("image_id", "category_id"):
+        if key in annotation and not is_id(annotation[key]):
+            return _fault("annotations with an id that is no whole number or text", annotation, key)
+    crowd, area = number(annotation.get("iscrowd", 0)), number(annotation.get("area", 0))
+    if "iscrowd" in annotation and isinstance(annotation["iscrowd"], bool):
+        crowd = int(annotation["iscrowd"])
+    if crowd not in (0, 1):
+        return _fault("annotations with an iscrowd that is not 0 or 1", annotation, "iscrowd")
+    if area is None:
+        return _fault("annotations with an area that is no number", annotation, "area")
+    image = referred(annotation.get("image_id"), listed.image_texts)
+    if image is None or image not in listed.known:
+        return _fault("annotations of an image that is not listed", annotation, "image_id")
+    category = referred(annotation.get("category_id"), listed.category_texts)
+    if category is None or category not in listed.labels:
+        return _fault("annotations of a category that is not listed", annotation, "category_id")
+    came = annotation.get("bbox")
+    box = [number(value) for value in came] if isinstance(came, list) else []
+    numbers = [value for value in box if value is not None]
+    if len(box) != 4 or len(numbers) != 4:
+        return _fault("annotations without a box of four numbers", annotation, "bbox")
+    shape = listed.images.get(image)
+    if shape is not None and _over(numbers, shape) > ROUNDING:
+        size = f" in {shape['width']} × {shape['height']} pixels"
+        return Fault("boxes outside their picture", f"bbox {shown(came)}{size}")
+    # Exporters write 0 or -1 where they have no area; pycocotools would sort the box by that.
+    return Parsed(image, category, numbers, area if area > 0 else None, crowd == 1)
+
+
+def _fault(what: str, annotation: Entry, key: str) -> Fault:
+    return Fault(what, f"{key} {shown(annotation[key])}" if key in annotation else f"no {key}")
+
+
+def _over(box: list[int | float], image: Entry) -> float:
+    """How many pixels the box reaches over the edges of its picture."""
     x, y, width, height = box
-    over = max(-x, -y, x + width - image["width"], y + height - image["height"])
-    return "boxes outside their picture" if over > ROUNDING else None
+    return float(max(-x, -y, x + width - image["width"], y + height - image["height"]))
 
 
-def _finite(value: object) -> bool:
-    """Whether it is a number that a float can hold."""
-    try:
-        return isinstance(value, (int, float)) and math.isfinite(value)
-    except OverflowError:
-        return False
+def refuse_normalized(file: pathlib.Path, boxes: list[Entry], images: Iterable[Entry]) -> None:
+    """Refuses boxes in shares of the picture: trained on, they would be half a pixel wide.
+
+    Args:
+        boxes: annotations with a `bbox` of four numbers; the search ends at the first in pixels.
+        images: what the file lists.
+
+    Raises:
+        DataError: all boxes of the file lie within 0 and 1, but not all pictures do.
+    """
+    largest = max(images, key=lambda image: int(image["width"]) * int(image["height"]))
+    if max(largest["width"], largest["height"]) <= 2:
+        return
+    area = False
+    for annotation in boxes:
+        x, y, width, height = annotation["bbox"]
+        if min(x, y, width, height) < 0 or max(x + width, y + height) > NORMALIZED:
+            return
+        area = area or (width > 0 and height > 0)
+    if area:
+        raise DataError(
+            f"{file}: all {len(boxes)} boxes lie between 0 and 1 (the first is "
+            f"{shown(boxes[0]['bbox'])}), but the pictures have up to {largest['width']} × "
+            f"{largest['height']} pixels. The boxes seem to be normalized; COCO's are x, y, width, "
+            "height in pixels, x and y of the upper left corner. Convert them: multiply x and "
+            "width by the width of the picture, y and height by its height (if x and y are the "
+            "center, as YOLO has them, first subtract half the width and half the height)"
+        )

@@ -2,76 +2,30 @@
 
 An `instances_*.json` holds `images` (id, file_name, width, height), `annotations` (image_id,
 category_id, bbox as x, y, width, height in pixels, iscrowd, area) and `categories` (id, name).
+Numbers may be written as 120, 120.0 or "120". Ids are whole numbers, or texts throughout.
 """
 
 import json
 import os
 import pathlib
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor
 
-from ctkd.data.coco_faults import Counted, Entry, Faults, fault_of
+from ctkd.data.coco_faults import (
+    Counted,
+    Fault,
+    Faults,
+    Listed,
+    Parsed,
+    parse,
+    refuse_normalized,
+)
+from ctkd.data.coco_split import Annotated
+from ctkd.data.coco_values import Entry, Id, read_ids, shown, whole, wrong
 from ctkd.errors import DataError
 
-
-@dataclass(frozen=True)
-class Annotated:
-    """One split: pictures, and the boxes to train on.
-
-    Attributes:
-        paths: of the n pictures; ids, sizes: COCO's image ids, and (width, height) [n, 2].
-        boxes: (x1, y1, x2, y2) in pixels, all pictures' in turn, [m, 4]; no crowds.
-        labels: [m], from 1; 0 is the background.
-        starts: [n + 1]; the boxes of picture i are those from starts[i] to starts[i + 1].
-        category_ids: COCO's id of every label; names: of every label (0: background).
-        truth: what pycocotools takes for ground truth, crowds included.
-        passed_over: how many of what were left out.
-    """
-
-    paths: list[str]
-    ids: list[int]
-    sizes: Tensor
-    boxes: Tensor
-    labels: Tensor
-    starts: Tensor
-    category_ids: dict[int, int]
-    names: dict[int, str]
-    truth: dict[str, list[Entry]]
-    passed_over: dict[str, int]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def targets(self, index: int) -> dict[str, Tensor]:
-        """{"boxes": [k, 4], "labels": [k]} of a picture, as torchvision's detectors take them."""
-        part = slice(int(self.starts[index]), int(self.starts[index + 1]))
-        return {"boxes": self.boxes[part], "labels": self.labels[part]}
-
-    def taking(self, chosen: list[int]) -> "Annotated":
-        """The split with these pictures only, its ground truth too."""
-        found = [self.targets(index) for index in chosen]
-        ids = [self.ids[index] for index in chosen]
-        kept = set(ids)
-        truth = {
-            "images": [image for image in self.truth["images"] if image["id"] in kept],
-            "annotations": [a for a in self.truth["annotations"] if a["image_id"] in kept],
-            "categories": self.truth["categories"],
-        }
-        counts = torch.tensor([0, *(len(target["labels"]) for target in found)])
-        return Annotated(
-            paths=[self.paths[index] for index in chosen],
-            ids=ids,
-            sizes=self.sizes[chosen],
-            boxes=torch.cat([self.boxes[:0], *(target["boxes"] for target in found)]),
-            labels=torch.cat([self.labels[:0], *(target["labels"] for target in found)]),
-            starts=counts.cumsum(0),
-            category_ids=self.category_ids,
-            names=self.names,
-            truth=truth,
-            passed_over=self.passed_over,
-        )
+LARGEST_SIDE = 10**6  # pixels
 
 
 def read_annotations(
@@ -87,31 +41,33 @@ def read_annotations(
             its picture, and a picture without its file, are refused or left out and counted.
 
     Raises:
-        DataError: the json is missing, damaged or empty; or, where faults are refused, one of them.
+        DataError: the json is missing, damaged or empty, or an image or a category in it lacks a
+            value; all boxes are normalized; or, where faults are refused, one of them.
     """
     content = _read(file)
     counted = Counted(file, faults)
     labels = _labels(file, content["categories"], categories, by_id)
-    images = _images(file, folder, content["images"], counted)
-    boxes: dict[int, list[tuple[list[float], int]]] = {number: [] for number in images}
+    ids, images = _images(file, folder, content["images"], counted)
+    listed = Listed(images, set(ids), labels, _texts(ids), _texts(labels))
+    boxes: dict[Id, list[tuple[list[float], int]]] = {number: [] for number in images}
     truth: list[Entry] = []
-    known = {image["id"] for image in content["images"]}
-    for annotation in content["annotations"]:
-        fault = fault_of(annotation, images, known, labels)
-        if fault is not None:
-            counted.fault(fault, f"annotation {annotation.get('id', annotation)}")
+    for index, annotation in enumerate(content["annotations"]):
+        parsed = parse(annotation, listed)
+        if isinstance(parsed, Fault):
+            counted.fault(parsed.what, f"{_named(annotation, index)} ({parsed.came})")
             continue
-        if annotation["image_id"] not in images:  # its picture was left out, and counted
+        if parsed.image not in images:  # its picture was left out, and counted
             continue
-        x, y, width, height = map(float, annotation["bbox"])
-        truth.append(_for_scoring(annotation, len(truth) + 1, width * height))
-        box = _inside(x, y, width, height, images[annotation["image_id"]])
-        if annotation.get("iscrowd", 0):
+        truth.append(_for_scoring(parsed, len(truth) + 1))
+        box = _inside(parsed.box, images[parsed.image])
+        if parsed.crowd:
             counted.note("crowds, which are no single objects")
         elif box is None:
             counted.note("boxes without an area")
         else:
-            boxes[annotation["image_id"]].append((box, labels[annotation["category_id"]]))
+            boxes[parsed.image].append((box, labels[parsed.category]))
+    if images:
+        refuse_normalized(file, truth, images.values())
     counted.raise_faults()
     if not images:
         raise DataError(f"{folder} holds none of the pictures that {file} lists")
@@ -121,21 +77,31 @@ def read_annotations(
 def read_names(file: pathlib.Path, categories: int, by_id: bool) -> dict[int, str]:
     """The names of all labels, 0 being the background; as `read_annotations` numbers them."""
     listed = _read(file)["categories"]
-    labels = _labels(file, listed, categories, by_id)
-    return _names(listed, labels)
+    return _names(listed, _labels(file, listed, categories, by_id))
 
 
-def _names(listed: list[Entry], labels: dict[int, int]) -> dict[int, str]:
-    names = {category["id"]: str(category["name"]) for category in listed}
-    return {0: "background"} | {label: names[number] for number, label in labels.items()}
+def _names(listed: list[Entry], labels: dict[Id, int]) -> dict[int, str]:
+    names = {labels[category["id"]]: str(category["name"]) for category in listed}  # 7.0 finds 7
+    return {0: "background"} | {label: names[label] for label in labels.values()}
+
+
+def _texts(ids: Iterable[Id]) -> bool:
+    return any(isinstance(number, str) for number in ids)
+
+
+def _named(annotation: Entry, index: int) -> str:
+    """How a message calls an annotation."""
+    if "id" in annotation:
+        return f"annotation {shown(annotation['id'])}"
+    return f"annotations[{index}]"
 
 
 def _assemble(
     folder: pathlib.Path,
     content: dict[str, list[Entry]],
-    images: dict[int, Entry],
-    boxes: dict[int, list[tuple[list[float], int]]],
-    labels: dict[int, int],
+    images: dict[Id, Entry],
+    boxes: dict[Id, list[tuple[list[float], int]]],
+    labels: dict[Id, int],
     truth: list[Entry],
     counted: Counted,
 ) -> Annotated:
@@ -157,6 +123,7 @@ def _assemble(
             "categories": content["categories"],
         },
         passed_over=dict(counted.notes),
+        examples=counted.examples,
     )
 
 
@@ -167,6 +134,8 @@ def _read(file: pathlib.Path) -> dict[str, list[Entry]]:
         raise DataError(f"{file} cannot be read: {error}") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{file}, line {error.lineno}: damaged, not JSON ({error.msg})") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, say
+        raise DataError(f"{file} cannot be read: {error}") from error
     for name in ("images", "annotations", "categories"):
         entries = content.get(name) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -178,70 +147,85 @@ def _read(file: pathlib.Path) -> dict[str, list[Entry]]:
 
 def _labels(
     file: pathlib.Path, categories: list[Entry], expected: int, by_id: bool
-) -> dict[int, int]:
-    """COCO's category id -> label from 1."""
-    ids = [category.get("id") for category in categories]
-    fine = all(isinstance(n, int) and n > 0 for n in ids) and len(set(ids)) == len(ids) > 0
-    if not fine or not all("name" in category for category in categories):
-        raise DataError(f"{file}: expected categories with a name and an id of their own above 0")
-    numbers = sorted(number for number in ids if isinstance(number, int))
-    if by_id:
-        if numbers[-1] > expected:
+) -> dict[Id, int]:
+    """COCO's category id -> label from 1. Ids may begin with 0, which is no background here."""
+    if not categories:
+        raise DataError(f"{file} lists no categories")
+    numbers: dict[Id, int] = {}
+    for index, number in enumerate(read_ids(file, "categories", categories)):
+        category, value = categories[index], whole(number)
+        if value is None or value < 0 or value in numbers.values():
+            wanted = "a whole number of 0 or more, which no other category has"
+            raise wrong(file, "categories", index, category, "id", wanted)
+        if not isinstance(category.get("name"), (str, int, float)):
+            raise wrong(file, "categories", index, category, "name", "a text")
+        numbers[number] = value
+    ranked = sorted(numbers.items(), key=lambda item: item[1])
+    if not by_id:
+        if len(ranked) != expected:
             raise DataError(
-                f"{file} has category ids up to {numbers[-1]}: set coco.categories to that "
+                f"{file} has {len(ranked)} categories: set coco.categories to that "
                 f"(here {expected})"
             )
-        return {number: number for number in numbers}
-    if len(numbers) != expected:
+        return {number: rank for rank, (number, _) in enumerate(ranked, 1)}
+    if ranked[0][1] == 0:
         raise DataError(
-            f"{file} has {len(numbers)} categories: set coco.categories to that (here {expected})"
+            f"{file} has the category id 0, but coco.labels = 'ids' takes ids for labels, and "
+            "label 0 is the background: set coco.labels = 'ranks'"
         )
-    return {number: rank for rank, number in enumerate(numbers, 1)}
+    if ranked[-1][1] > expected:
+        raise DataError(
+            f"{file} has category ids up to {ranked[-1][1]}: set coco.categories to that "
+            f"(here {expected})"
+        )
+    return dict(ranked)
 
 
 def _images(
-    file: pathlib.Path, folder: pathlib.Path, listed: list[Entry], counted: Counted
-) -> dict[int, Entry]:
-    """The images by id, those whose file is there."""
+    file: pathlib.Path, folder: pathlib.Path, entries: list[Entry], counted: Counted
+) -> tuple[list[Id], dict[Id, Entry]]:
+    """The ids of all images, and the images whose file is there, by id."""
     try:
         present = {entry.name for entry in os.scandir(folder)}
     except OSError as error:
         raise DataError(
             f"the pictures' folder {folder} cannot be read: {error.strerror}"
         ) from error
-    found: dict[int, Entry] = {}
-    for image in listed:
-        wanted = ("id", "file_name", "width", "height")
-        sizes = [image.get("width"), image.get("height")]
-        if any(key not in image for key in wanted) or not all(
-            isinstance(size, int) and size > 0 for size in sizes
-        ):
-            raise DataError(f"{file}: expected images with {', '.join(wanted)}, found {image}")
-        if image["id"] in found:
-            raise DataError(f"{file} lists the image {image['id']} twice")
-        name = str(image["file_name"])
+    ids = read_ids(file, "images", entries)
+    found: dict[Id, Entry] = {}
+    for index, (number, image) in enumerate(zip(ids, entries, strict=True)):
+        name = image.get("file_name")
+        if not isinstance(name, str) or not name:
+            raise wrong(file, "images", index, image, "file_name", "a text")
+        sizes = {key: whole(image.get(key)) for key in ("width", "height")}
+        for key, size in sizes.items():
+            if size is None or not 1 <= size <= LARGEST_SIDE:
+                wanted = f"a whole number of pixels from 1 to {LARGEST_SIDE}"
+                raise wrong(file, "images", index, image, key, wanted)
         if name in present or ("/" in name and (folder / name).is_file()):
-            found[image["id"]] = {key: image[key] for key in wanted}
+            found[number] = {"id": number, "file_name": name, **sizes}
         else:
             counted.fault(f"pictures missing in {folder}", name)
-    return found
+    return ids, found
 
 
-def _inside(x: float, y: float, width: float, height: float, image: Entry) -> list[float] | None:
+def _inside(box: list[int | float], image: Entry) -> list[float] | None:
     """(x1, y1, x2, y2) within the picture; None if nothing is left of it."""
+    x, y, width, height = map(float, box)
     left, top = max(x, 0.0), max(y, 0.0)
     right, bottom = min(x + width, image["width"]), min(y + height, image["height"])
     # An edge thinner than this is no object, and its logarithm would be a regression target.
     return [left, top, right, bottom] if min(right - left, bottom - top) > 0.1 else None
 
 
-def _for_scoring(annotation: Entry, number: int, area: float) -> Entry:
-    """What pycocotools asks of an annotation; ids from 1, since it takes 0 for "not matched"."""
+def _for_scoring(parsed: Parsed, number: int) -> Entry:
+    """An annotation for pycocotools; ids from 1, since it takes 0 for "not matched"."""
+    _, _, width, height = map(float, parsed.box)
     return {
         "id": number,
-        "image_id": annotation["image_id"],
-        "category_id": annotation["category_id"],
-        "bbox": annotation["bbox"],
-        "area": annotation.get("area", area),
-        "iscrowd": int(annotation.get("iscrowd", 0)),
+        "image_id": parsed.image,
+        "category_id": parsed.category,
+        "bbox": parsed.box,
+        "area": width * height if parsed.area is None else parsed.area,
+        "iscrowd": int(parsed.crowd),
     }

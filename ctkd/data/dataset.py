@@ -5,7 +5,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from torch import Tensor
 from ctkd.checks import expect
 from ctkd.files import user_path
 from ctkd.seeds import generator
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Dataset(abc.ABC):
@@ -70,10 +73,25 @@ def check_colours(owner: str, mean: Sequence[float], std: Sequence[float]) -> No
     expect(fine, owner, "std", std, "three numbers above 0, one per colour")
 
 
-def kept_and_aside(size: int, count: int) -> tuple[Tensor, Tensor]:
-    """The places of `size` images but `count`, and those, to choose an epoch by: for every seed."""
-    order = torch.randperm(size, generator=generator("validation"))
-    return order[count:].sort().values, order[:count].sort().values
+class Takable(Protocol):
+    """Images that can be indexed by a tensor."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Tensor) -> "Self":
+        """The images of the indices, in that order."""
+        ...
+
+
+T = TypeVar("T", bound=Takable)
+
+
+def take_validation(train: T, count: int) -> tuple[T, T | None]:
+    """Takes `count` training images out to choose an epoch by, the same ones for all seeds."""
+    if count == 0:
+        return train, None
+    order = torch.randperm(len(train), generator=generator("validation"))
+    return train.take(order[count:].sort().values), train.take(order[:count].sort().values)
 
 
 def digest(*parts: Tensor | np.ndarray[Any, Any] | bytes) -> str:

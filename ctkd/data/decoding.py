@@ -17,6 +17,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ctkd.data.pictures import rgb_bytes
+
 TRIES = 10  # random crops that may fail to fit before the centre is taken, as in Inception's code
 NUMBERS = 4 * TRIES + 1
 
@@ -57,7 +59,7 @@ def _decode_with_pil(path: str) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of broken EXIF data, which is not used
             with Image.open(path) as image:
-                pixels = np.array(image.convert("RGB"))
+                pixels = rgb_bytes(image)
     # PIL's readers raise nearly anything for bytes that are no image.
     except Exception as error:
         raise BadImageError(f"{path}: {error}") from error

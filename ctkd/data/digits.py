@@ -4,7 +4,8 @@ import torch
 
 from ctkd.checks import expect
 from ctkd.data.augment import CropFlip
-from ctkd.data.in_memory import ResidentDataset, Split, Splits, take_validation
+from ctkd.data.dataset import take_validation
+from ctkd.data.in_memory import ResidentDataset, Split, Splits
 from ctkd.registry import DATASETS
 from ctkd.seeds import generator
 

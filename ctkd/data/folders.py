@@ -39,7 +39,9 @@ class ClassFiles:
         """What was left out, for the user."""
         if not self.left_out:
             return ()
-        endings = Counter(os.path.splitext(name)[1].lower() or "no ending" for name in self.left_out)
+        endings = Counter(
+            os.path.splitext(name)[1].lower() or "no ending" for name in self.left_out
+        )
         counts = ", ".join(f"{count} with {ending}" for ending, count in endings.most_common(5))
         return (
             f"{self.root}: left out {len(self.left_out)} files that are not images ({counts}; "

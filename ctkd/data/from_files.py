@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ctkd.data.dataset import ImageDataset, kept_and_aside
+from ctkd.data.dataset import ImageDataset
 from ctkd.data.decoding import BadImageError, CentreCrop, RandomCrop, decode
 
 PIECE = 2**18  # numbers normalised at a time on a CPU: 1 MiB of float32
@@ -70,14 +70,6 @@ class FileSplits:
     test: ImageFiles
     validation: ImageFiles | None = None
     notes: tuple[str, ...] = ()
-
-
-def set_aside(train: ImageFiles, count: int) -> tuple[ImageFiles, ImageFiles | None]:
-    """Takes `count` training images to choose an epoch by, the same for every seed."""
-    if count == 0:
-        return train, None
-    kept, aside = kept_and_aside(len(train), count)
-    return train.take(kept), train.take(aside)
 
 
 class StreamedDataset(ImageDataset):
@@ -152,7 +144,7 @@ class Reader:
         return Sample(torch.zeros(3, size, size, dtype=torch.uint8), -1, tuple(bad))
 
 
-class Normalisation:
+class Normalization:
     """(x/255 - mean)/std of bytes, as one multiplication and one addition, a batch at a time."""
 
     def __init__(self, dataset: ImageDataset, device: torch.device) -> None:

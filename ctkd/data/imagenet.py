@@ -13,10 +13,10 @@ import pathlib
 from collections.abc import Sequence
 
 from ctkd.checks import expect, finite
-from ctkd.data.dataset import check_colours, place_of
+from ctkd.data.dataset import check_colours, place_of, take_validation
 from ctkd.data.decoding import CentreCrop, RandomCrop
 from ctkd.data.folders import class_folders, list_files, order_note
-from ctkd.data.from_files import FileSplits, ImageFiles, StreamedDataset, set_aside
+from ctkd.data.from_files import FileSplits, ImageFiles, StreamedDataset
 from ctkd.errors import DataError
 from ctkd.files import expand_user
 from ctkd.registry import DATASETS
@@ -102,7 +102,7 @@ class ImageNet(StreamedDataset):
                 f"imagenet.validation = {self._validation}: {root} has {len(parts['train'])} "
                 "training images"
             )
-        train, validation = set_aside(parts["train"], self._validation)
+        train, validation = take_validation(parts["train"], self._validation)
         return FileSplits(train, parts["val"], validation, tuple(notes))
 
     def _part(self, root: pathlib.Path, name: str, notes: list[str]) -> ImageFiles:

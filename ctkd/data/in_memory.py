@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ctkd.data.augment import CropFlip
-from ctkd.data.dataset import ImageDataset, digest, kept_and_aside
+from ctkd.data.dataset import ImageDataset, digest
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def take(self, indices: Tensor) -> "Split":
+        """The images of the indices, in that order."""
+        return Split(self.images[indices], self.targets[indices])
 
 
 @dataclass(frozen=True)
@@ -35,15 +39,6 @@ class Splits:
     test: Split
     validation: Split | None = None
     notes: tuple[str, ...] = ()
-
-
-def take_validation(train: Split, count: int) -> tuple[Split, Split | None]:
-    """Takes `count` images out of the training images to choose an epoch by, the same for all seeds."""
-    if count == 0:
-        return train, None
-    chosen = kept_and_aside(len(train), count)
-    parts = [Split(train.images[rows], train.targets[rows]) for rows in chosen]
-    return parts[0], parts[1]
 
 
 class ResidentDataset(ImageDataset):

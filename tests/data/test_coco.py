@@ -81,16 +81,18 @@ def test_a_box_over_the_edge_by_rounding_is_cut_there(coco_json):
     assert train.boxes[0].tolist() == [0, 3, 19.5, 13]
 
 
-ODD = "annotations with an iscrowd that is not 0 or 1, or an area that is no number"
 FAULTS = [
     ("annotations of an image that is not listed", {"image_id": 77}),
     ("annotations of a category that is not listed", {"category_id": 2}),
-    ("annotations with an id that is no number", {"category_id": [2]}),
+    ("annotations with an id that is no whole number or text", {"category_id": [2]}),
+    ("annotations with an id that is no whole number or text", {"image_id": True}),
+    ("annotations with an id that is no whole number or text", {"image_id": None}),
+    ("annotations with an id that is no whole number or text", {"image_id": 1.5}),
     ("annotations without a box of four numbers", {"bbox": [1, 2, 3]}),
     ("annotations without a box of four numbers", {"bbox": [1, 2, 3, 10**400]}),
     ("boxes outside their picture", {"bbox": [70, 5, 30, 10]}),
-    (ODD, {"iscrowd": None}),
-    (ODD, {"area": None}),
+    ("annotations with an iscrowd that is not 0 or 1", {"iscrowd": None}),
+    ("annotations with an area that is no number", {"area": None}),
 ]
 
 
@@ -98,9 +100,11 @@ FAULTS = [
 def test_a_fault_is_refused_by_name_or_left_out_and_counted(coco_json, fault, change):
     before = len(make(coco_json(lambda content: None)).load().train.labels)
     folder = coco_json(lambda content: first(content).update(change))
-    with pytest.raises(DataError, match=f"instances_train2017.json: 1 {fault}: annotation 1") as e:
+    with pytest.raises(DataError, match=f"instances_train2017.json: 1 {fault}: annotation 1 ") as e:
         make(folder).load()
     assert "coco.faults = 'skip'" in str(e.value)
+    (key, came), *_ = change.items()
+    assert f"{key} {json.dumps(came)[:50]}" in str(e.value)
     train = make(folder, faults="skip").load().train
     assert train.passed_over[fault] == 1
     assert len(train.labels) == before - 1
@@ -156,7 +160,8 @@ def test_another_number_of_categories_is_refused(coco_folder):
 
 def test_splits_of_different_categories_are_refused(coco_json):
     folder = coco_json(lambda content: content["categories"][0].update(name="other"), "val2017")
-    with pytest.raises(DataError, match="categories differ"):
+    differing = 'label 1 is id 1, name "square" in train2017, but id 1, name "other" in val2017'
+    with pytest.raises(DataError, match=f"categories differ: {differing}"):
         make(folder).load()
 
 

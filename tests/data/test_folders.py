@@ -119,7 +119,7 @@ def test_an_image_of_another_size_is_named(root, size):
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n", b"BM" + b"\xff" * 60])
 def test_a_file_that_is_no_image_is_named(root, content):
     (root / "train" / "cat" / "1.png").write_bytes(content)
-    with pytest.raises(DataError, match=r"cat/1\.png is no readable image"):
+    with pytest.raises(DataError, match=r"cat/1\.png is not a readable image"):
         read_folders(root, 3, SHAPE)
 
 
@@ -128,7 +128,7 @@ def test_an_image_cut_short_is_named(root, ending):
     path = root / "train" / "cat" / f"1.{ending}"
     Image.fromarray(picture(1)).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(DataError, match=rf"1\.{ending} is no readable image"):
+    with pytest.raises(DataError, match=rf"1\.{ending} is not a readable image"):
         read_folders(root, 3, SHAPE)
 
 
@@ -139,5 +139,5 @@ def test_a_size_beyond_reason_is_told_without_decoding(root):
     header = bytearray(path.read_bytes())
     header[18:26] = (2**16 - 1).to_bytes(4, "little") * 2
     path.write_bytes(header)
-    with pytest.raises(DataError, match=r"1\.bmp is no readable image"):
+    with pytest.raises(DataError, match=r"1\.bmp is not a readable image"):
         read_folders(root, 3, SHAPE)

@@ -5,7 +5,8 @@ import shutil
 import pytest
 import torch
 
-from ctkd.data.from_files import ImageFiles, Reader, collate, set_aside
+from ctkd.data.dataset import take_validation
+from ctkd.data.from_files import ImageFiles, Reader, collate
 from ctkd.data.imagenet import ImageNet
 from ctkd.errors import ConfigError, DataError
 
@@ -130,7 +131,7 @@ def test_names_of_any_length_and_letters_survive_the_packing():
     part = files.take(torch.tensor([3, 1, 1]))
     assert [part.path(i) for i in range(3)] == ["/r/" + given[k] for k in (3, 1, 1)]
     assert part.targets.tolist() == [1, 1, 1]
-    assert set_aside(files, 0) == (files, None)
+    assert take_validation(files, 0) == (files, None)
 
 
 def test_the_next_image_takes_the_place_of_a_bad_one(own_images):

@@ -5,7 +5,8 @@ import torch
 from torchvision.transforms import v2
 
 from ctkd.data.augment import CropFlip
-from ctkd.data.in_memory import ResidentDataset, ResidentImages, Split, Splits, take_validation
+from ctkd.data.dataset import take_validation
+from ctkd.data.in_memory import ResidentDataset, ResidentImages, Split, Splits
 from ctkd.seeds import generator
 
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)

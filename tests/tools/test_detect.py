@@ -88,4 +88,4 @@ def test_a_trained_run_is_drawn(command, coco_folder, tmp_path, capsys):
     assert main([str(picture), str(twin), "--workdir=run"]) == 0
     assert (target.with_name(f"{picture.stem}-2.png")).is_file()
     assert main([str(tmp_path / "missing.png"), "--workdir=run"]) == 2
-    assert "missing.png is no readable picture" in capsys.readouterr().err
+    assert "missing.png is not a readable picture" in capsys.readouterr().err

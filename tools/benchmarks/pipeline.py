@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional
 
 from ctkd.data.decoding import RandomCrop
-from ctkd.data.from_files import ImageFiles, Normalisation, Reader, Samples, collate
+from ctkd.data.from_files import ImageFiles, Normalization, Reader, Samples, collate
 from ctkd.data.imagenet import ImageNet
 from ctkd.data.workers import stream
 from ctkd.results.compare.tables import Column, Table
@@ -135,7 +135,7 @@ def _ordinary(files: ImageFiles, workers: int, device: torch.device, count: int)
 def _ours(files: ImageFiles, workers: int, device: torch.device, count: int) -> None:
     items = _items(files, count)
     batches = [items[start : start + BATCH] for start in range(0, count, BATCH)]
-    normalise = Normalisation(ImageNet(), device)
+    normalise = Normalization(ImageNet(), device)
     read: Samples
     for read in stream(Reader(files, CROP), batches, workers, collate):
         normalise(read.pixels.to(device))

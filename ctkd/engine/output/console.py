@@ -1,6 +1,7 @@
 """What a user sees: a live view on a terminal, one plain line an epoch in a log."""
 
 import contextlib
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -35,7 +36,9 @@ PERCENT = re.compile(r"(.*[_/])?(top\d+|a[pr]\d*|claimed)([_/].*)?")  # metrics 
 
 
 def as_text(name: str, value: float) -> str:
-    """A metric's or a summary's number, with its unit if that is percent."""
+    """A metric's or a summary's number, with its unit if that is percent; "–" if undefined."""
+    if math.isnan(value):
+        return "–"
     return f"{value:.2f} %" if PERCENT.fullmatch(name) else f"{value:.4g}"
 
 
@@ -112,7 +115,7 @@ class Console:
         epoch, done = divmod(progress.steps - 1, self._per_epoch)
         seconds, best = progress.train_seconds, progress.best
         run_numbers = [f"{progress.timed_images / seconds:.0f} images/s"] if seconds else []
-        if best:
+        if "best" in best:
             value = as_text(self._primary, best["best"])
             run_numbers.append(f"best {value} (epoch {best['best_epoch']:.0f})")
         self._bars.update(self._run_bar, completed=progress.steps, numbers="  ".join(run_numbers))

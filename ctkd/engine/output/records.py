@@ -71,7 +71,10 @@ def write_weights(workdir: Workdir, name: str, student: nn.Module) -> None:
 def keep_best(
     record: Record, primary: str, student: nn.Module, progress: Progress, workdir: Workdir
 ) -> None:
-    """Remembers the best epoch, by the test images (most papers' custom) and by validation's."""
+    """Remembers the best epoch, by the test images (most papers' custom) and by validation's.
+
+    An undefined metric (NaN) is never the best one.
+    """
     chosen_by = primary.replace("test_", "validation_")
     if record[primary] > progress.best.get("best", -math.inf):
         progress.best |= {"best": record[primary], "best_epoch": record["epoch"]}
@@ -88,11 +91,19 @@ def keep_best(
         }
 
 
+def _valid(record: Record) -> Record:
+    """The record as JSON can hold it: null where a number is NaN, which JSON does not have."""
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in record.items()
+    }
+
+
 def write_records(workdir: Workdir, progress: Progress, trace: Trace, task: Task) -> None:
     """Rewrites the record files from what the checkpoint holds, so that they always agree."""
     if not workdir.writes:
         return
-    workdir.write_rows("metrics.jsonl", progress.history)
+    workdir.write_rows("metrics.jsonl", [_valid(record) for record in progress.history])
     for name, text in task.files.items():
         write_text(workdir.path / name, text)
     if not progress.landscape:
@@ -131,8 +142,8 @@ def summarize(prepared: "Prepared", progress: Progress) -> Summary:
         "teacher_claimed": run.teacher.claimed if run.teacher_network else None,
         "teacher_fingerprint": teacher.fingerprint if teacher else None,
         f"last_{name}": last[task.primary],
-        f"best_{name}": best["best"],
-        "best_epoch": int(best["best_epoch"]),
+        f"best_{name}": best.get("best", math.nan),  # undefined at every epoch
+        "best_epoch": int(best["best_epoch"]) if "best" in best else None,
     }
     if "chosen" in best:
         summary |= {f"chosen_{name}": best["chosen"], "chosen_epoch": int(best["chosen_epoch"])}
@@ -164,6 +175,11 @@ def finish(
         save_figures(replace(read_run(workdir.path), summary=summary), workdir.path)
     with Board(run, workdir) as board:
         board.add_figures(workdir, run.recipe.epochs)
-    write_text(workdir.path / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_text(
+        workdir.path / "summary.json",
+        json.dumps(_valid(summary), indent=1)
+        + "\\\
+",
+    )
     console.summary(summary, workdir)
     return summary

@@ -1,6 +1,7 @@
 """TensorBoard's events of a run."""
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,8 @@ class Board:
         with disk_errors(self._workdir):
             writer = self._open(record["epoch"])
             for name, value in record.items():
-                if writer is not None and value is not None and name not in ("epoch", "step"):
+                skipped = name in ("epoch", "step") or value is None or math.isnan(value)
+                if writer is not None and not skipped:
                     writer.add_scalar(name, value, record["epoch"], walltime=time.time())
 
     def add_figures(self, workdir: Workdir, epoch: int) -> None:

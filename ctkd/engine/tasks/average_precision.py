@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ NAMES = [*(f"ap{end}" for end in _AP), *(f"ar{end}" for end in (*_AR, *_AP[3:]))
 def average_precision(truth: Truth, found: list[Found], per_class: bool) -> dict[str, float]:
     """The twelve numbers, in percent; without detections they are 0.
 
-    Those of an area range in which there is nothing to find are left out, as are the categories
-    without an object; "ap" itself is then 0.
+    Where there is nothing to find, pycocotools gives -1 and there is no precision: "ap" is NaN
+    then. The numbers of an area range without an object are left out, and so are the categories
+    without an object.
 
     Args:
         truth: `images`, `annotations` and `categories`, as COCO's json has them.
@@ -33,19 +35,19 @@ def average_precision(truth: Truth, found: list[Found], per_class: bool) -> dict
         # pycocotools writes into what it is given, and reads no empty list of results.
         copies = [dict(one) for one in found]
         results = reference.loadRes(copies) if found else _indexed({**truth, "annotations": []})
-        judged = COCOeval(reference, results, "bbox")
-        judged.evaluate()
-        judged.accumulate()
-        judged.summarize()
-    numbers = zip(NAMES, judged.stats.tolist(), strict=True)
+        scored = COCOeval(reference, results, "bbox")
+        scored.evaluate()
+        scored.accumulate()
+        scored.summarize()
+    numbers = zip(NAMES, scored.stats.tolist(), strict=True)
     metrics = {name: 100 * value for name, value in numbers if value >= 0}
-    metrics = {"ap": 0.0, **metrics}
+    metrics = {"ap": math.nan, **metrics}
     if per_class:
         # [IoU thresholds, recalls, categories, areas, detections]; -1: there is nothing to find
-        precision = judged.eval["precision"][:, :, :, 0, -1]
+        precision = scored.eval["precision"][:, :, :, 0, -1]
         names = {category["id"]: category["name"] for category in truth["categories"]}
-        for place, category in enumerate(judged.params.catIds):
-            valid = precision[:, :, place]
+        for index, category in enumerate(scored.params.catIds):
+            valid = precision[:, :, index]
             valid = valid[valid > -1]
             if valid.size:
                 metrics[f"ap/{names[category]}"] = 100 * float(np.mean(valid))

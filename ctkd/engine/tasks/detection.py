@@ -1,4 +1,4 @@
-"""The detection task: a sampled proposal is a row, scored by both networks; judged by AP."""
+"""The detection task: a sampled proposal is a row, scored by both networks; the metric is AP."""
 
 import json
 import os
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from ctkd.checks import expect
 from ctkd.data.aspect import AspectBatches, Item
-from ctkd.data.coco import AS_IT_IS, COCO, Sample, Splits
+from ctkd.data.coco import AS_IT_IS, COCO, Sample
+from ctkd.data.coco_split import Annotated, Splits
+from ctkd.data.coco_values import Id
 from ctkd.data.dataset import Dataset, digest
 from ctkd.data.workers import stream
 from ctkd.engine.distributed.world import World
@@ -42,7 +44,9 @@ def make_task(run: "Run", device: torch.device, world: World) -> "DetectionTask"
     expect(parts == 1, "Runtime", "accumulate", parts, "1 for detection: lower batch_size instead")
     loading = Loading(size, run.seed, run.runtime.workers, run.recipe.steps_per_epoch)
     background = run.task_part.background_weight
-    return DetectionTask(run.dataset, run.dataset.load(), loading, device, world, background)
+    share = slice(world.rank, None, world.size)
+    splits = run.dataset.checked(run.dataset.load(), share, world.gather)
+    return DetectionTask(run.dataset, splits, loading, device, world, background)
 
 
 def check_network(role: str, model: nn.Module, dataset: Dataset, meta: bool) -> None:
@@ -83,7 +87,7 @@ class DetectionTask(Task):
 
     Attributes:
         class_names: of every target.
-        notes: what was left out of the data, for the user.
+        notes: what was left out of the data, and what else the user should know of them.
         files: what the last evaluation leaves, by file name.
     """
 
@@ -108,11 +112,8 @@ class DetectionTask(Task):
         self.steps_per_epoch = loading.steps_per_epoch or self._order.steps_per_pass
         self.smallest_batch = loading.batch_size  # an incomplete batch is dropped
         self.class_names, self.files = splits.train.names, dict[str, str]()
-        self.notes = [
-            f"{name}: left out {', '.join(f'{n} {what}' for what, n in part.passed_over.items())}"
-            for name, part in (("training", splits.train), ("test", splits.test))
-            if part.passed_over
-        ]
+        self.notes = _notes(splits)
+        self._bad: dict[str, None] = {}  # a set that keeps its order
 
     def batches(self, epoch: int, skip: int) -> Iterator[Batch]:
         """See `Task`: what a step sees is a function of (seed, step)."""
@@ -145,6 +146,11 @@ class DetectionTask(Task):
         truth = json.dumps(self._splits.test.truth["annotations"], sort_keys=True)
         return digest(*parts, truth.encode())
 
+    def bad_samples(self) -> list[str]:
+        """See `Reads`: of the training pictures; those to evaluate on were decoded before."""
+        bad = self.world.gather(list(self._bad))
+        return sorted({problem for problems in bad for problem in problems})
+
     def probe(self, size: int) -> Batch:
         """See `Task`: `size` pictures, each with all its proposals."""
         count, seed = len(self._splits.train), self._loading.seed
@@ -156,6 +162,7 @@ class DetectionTask(Task):
     def _batch(self, loaded: Loaded, samples: int) -> Batch:
         if isinstance(loaded, DataError):
             raise loaded
+        self._bad |= dict.fromkeys(problem for sample in loaded for problem in sample.bad)
         return Batch(
             inputs=[self._as_input(sample.picture) for sample in loaded],
             targets=[
@@ -186,15 +193,16 @@ class DetectionTask(Task):
         )
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """See `Task`: COCO's twelve numbers in percent, each picture judged once.
+        """See `Task`: COCO's twelve numbers in percent, each picture evaluated once.
 
-        A picture goes through the network alone, so that no number depends on its neighbours'
-        sizes or on how many processes share the work.
+        "ap" is NaN where the pictures hold nothing to find. A picture goes through the network
+        alone, so that no number depends on the sizes of other pictures or on how many processes
+        share the work.
         """
         was_training, split = model.training, self._splits.test
         model.eval()
-        places = list(range(len(split)))[self.world.rank :: self.world.size]
-        items: list[list[Item]] = [[(place, AS_IT_IS)] for place in places]
+        indices = list(range(len(split)))[self.world.rank :: self.world.size]
+        items: list[list[Item]] = [[(index, AS_IT_IS)] for index in indices]
         found: list[Found] = []
         reader = self._dataset.reader(split)
         with torch.inference_mode():
@@ -206,10 +214,32 @@ class DetectionTask(Task):
                 found += _as_results(detections, split.ids[sample.index], split.category_ids)
         model.train(was_training)
         everything = [one for part in self.world.gather(found) for one in part]
-        everything.sort(key=lambda one: one["image_id"])  # the same whatever the ranks
+        everything.sort(key=lambda one: one["image_id"])  # the same order for any number of ranks
         self.files = {"detections.json": results_text(everything)}
         per_class = self._dataset.per_class
         return self.world.agree(lambda: average_precision(split.truth, everything, per_class))
+
+
+def _notes(splits: Splits) -> list[str]:
+    counts = [
+        f"{len(s):,} {name}" for name, s in (("training", splits.train), ("test", splits.test))
+    ]
+    classes = len(splits.train.category_ids)
+    notes = [f"pictures: {counts}, with {classes:,} categories"]
+    for name, split in (("training", splits.train), ("test", splits.test)):
+        left_out = [f"left out {split.left_out}"] if split.passed_over else []
+        notes += [f"{name}: {text}" for text in (*left_out, *split.remarks)]
+    return notes + _undefined(splits.test)
+
+
+def _undefined(test: Annotated) -> list[str]:
+    if test.has_objects:
+        return []
+    return [
+        f"test: the {len(test)} pictures hold no object to find (crowds do not count), so AP is "
+        "undefined: it is shown as –, metrics.jsonl and summary.json have null for it, no epoch "
+        "is the best one, and student_best.pt is not written"
+    ]
 
 
 def together(samples: list[Sample | DataError]) -> Loaded:
@@ -218,7 +248,7 @@ def together(samples: list[Sample | DataError]) -> Loaded:
 
 
 def _as_results(
-    detections: dict[str, Tensor], image_id: int, category_ids: dict[int, int]
+    detections: dict[str, Tensor], image_id: Id, category_ids: dict[int, Id]
 ) -> list[Found]:
     """A picture's detections as COCO's results have them; labels without a category are dropped."""
     boxes = detections["boxes"].double().cpu()

@@ -1,6 +1,7 @@
 """The frozen teacher: called with whole batches, which it computes or remembers, and judged."""
 
 import contextlib
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -107,11 +108,17 @@ def judge(teacher: FrozenTeacher, settings: Teacher, task: Task, cause: str) -> 
         cause: the likely cause of a low score, for the message.
 
     Raises:
-        DataError: the primary metric is below `Teacher.floor`.
+        DataError: the primary metric is below `Teacher.floor`, or undefined.
     """
     metrics = task.evaluate(teacher.network)
     task.files = {}  # the files of an evaluation are those of the student
     measured = metrics[task.primary]
+    if settings.floor is not None and math.isnan(measured):
+        raise DataError(
+            f"the teacher's {task.primary} is undefined, since the test data hold nothing to find: "
+            f"Teacher.floor = {settings.floor} cannot be checked. Give test data with something "
+            "to find, or set Teacher.floor = None"
+        )
     if settings.floor is not None and measured < settings.floor:
         claim = "" if settings.claimed is None else f" (claimed: {settings.claimed:.2f} %)"
         raise DataError(

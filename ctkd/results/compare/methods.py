@@ -136,7 +136,10 @@ def _accuracy(run: RunRecord, kind: Accuracy) -> float:
     key = f"{kind}_{run.measure}"
     value = run.told(key)
     if value is None:
-        raise DataError(f"{run.path / 'summary.json'}: expected a number under {key!r}")
+        found = ""
+        if (run.summary or {}).get(key, "") is None:
+            found = ", found null: the test data held nothing to find; leave this run out"
+        raise DataError(f"{run.path / 'summary.json'}: expected a number under {key!r}{found}")
     return value
 
 

@@ -25,8 +25,9 @@ def truth():
     random = np.random.default_rng(0)
     boxes = random.uniform(5, 120, (40, 4)).round(1).tolist()
     annotations = [annotation(n + 1, n % 10 + 1, (1, 7)[n % 2], box) for n, box in enumerate(boxes)]
+    categories = [dict(category) for category in CATEGORIES]
     images = [{"id": n, "width": 300, "height": 300, "file_name": f"{n}.jpg"} for n in range(1, 11)]
-    return {"images": images, "annotations": annotations, "categories": CATEGORIES}
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def detections(truth, noise=0.0, seed=1):
@@ -100,8 +101,29 @@ def test_an_area_range_with_nothing_in_it_has_no_number(truth):
     metrics = average_precision(truth, detections(truth), False)
     assert metrics["ap_small"] == pytest.approx(100)
     assert "ap_large" not in metrics
-    truth["annotations"] = []
-    assert average_precision(truth, [], False)["ap"] == 0.0
+
+
+@pytest.mark.parametrize("crowds", [0, 1])
+def test_without_an_object_to_find_ap_is_undefined(truth, crowds):
+    found = detections(truth)
+    truth["annotations"] = [annotation(1, 1, 1, [10, 10, 20, 20], crowd=1)][:crowds]
+    for detected in (found, []):
+        metrics = average_precision(truth, detected, True)
+        assert metrics.keys() == {"ap"}  # pycocotools has -1 for all twelve numbers
+        assert np.isnan(metrics["ap"])
+
+
+def test_ids_may_begin_with_0_and_may_be_texts(truth):
+    found = detections(truth, 3.0)
+    before = average_precision(truth, found, True)
+    for entry in [*truth["annotations"], *found]:
+        entry["category_id"] = {1: 0, 7: 1, 9: 2}[entry["category_id"]]
+        entry["image_id"] = f"picture {entry['image_id']:02}"
+    for index, category in enumerate(truth["categories"]):
+        category["id"] = index
+    for image in truth["images"]:
+        image["id"] = f"picture {image['id']:02}"
+    assert average_precision(truth, found, True) == before
 
 
 def test_judging_leaves_its_arguments_alone_and_can_be_repeated(truth):

@@ -340,7 +340,7 @@ def test_an_unreadable_picture_stops_the_epoch_and_the_evaluation(coco_folder):
     for split in ("train2017", "val2017"):
         for path in (coco_folder / split).iterdir():
             path.write_bytes(b"no picture")
-    with pytest.raises(DataError, match="train2017.*is no readable picture") as error:
+    with pytest.raises(DataError, match="train2017.*is not a readable picture") as error:
         list(task.batches(1, 0))
     assert "Traceback" not in str(error.value)
     with pytest.raises(DataError, match="val2017"):

@@ -1,0 +1,144 @@
+"""What the two image tasks share: order, rows, evaluation, and the cut of an epoch."""
+
+import abc
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ctkd.data.dataset import ImageDataset
+from ctkd.data.from_files import FileSplits
+from ctkd.data.in_memory import Splits
+from ctkd.engine.distributed.world import World
+from ctkd.engine.task import Batch, Rows, StudentFunction, Task, TeacherFunction
+from ctkd.errors import ConfigError, DataError
+from ctkd.seeds import generator
+
+if TYPE_CHECKING:
+    from ctkd.engine.config.build import Run
+
+
+class ImageTask(Task):
+    """Images with one class each: an image gives one row. The primary metric is test top-1.
+
+    Attributes:
+        seed, device, world: of the run, on this rank.
+        batch_size: images of a whole step, all ranks.
+        train: the training images; `len` gives their number.
+        evaluated: the images to evaluate on, by their name ("test", "validation").
+    """
+
+    primary = "test_top1"
+    labels: ClassVar = {"test_top1": "test", "validation_top1": "validation"}
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        splits: Splits | FileSplits,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        world: World,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        """Takes splits that `check_splits` has checked.
+
+        Args:
+            batch_size: of a whole step, all ranks.
+            steps_per_epoch: cuts an epoch short, for a trial; None for the whole data set.
+        """
+        self.seed, self.device, self.world, self.batch_size = seed, device, world, batch_size
+        self.dataset, self.num_classes = dataset, dataset.num_classes
+        self.train: Any = self.opened(splits.train)
+        self.evaluated: dict[str, Any] = {"test": self.opened(splits.test)}
+        if splits.validation is not None:
+            self.evaluated["validation"] = self.opened(splits.validation)
+        whole = -(-len(self.train) // batch_size)  # the last, smaller batch counts
+        self.steps_per_epoch = min(whole, steps_per_epoch or whole)
+        self.is_cut = self.steps_per_epoch < whole
+        rest = len(self.train) - batch_size * (self.steps_per_epoch - 1)
+        self.smallest_batch = min(batch_size, rest)
+        counts = [f"{len(self.train):,} training"]
+        counts += [f"{len(images):,} {name}" for name, images in self.evaluated.items()]
+        classes = f"{dataset.num_classes:,} classes"
+        self.notes = (f"images: {', '.join(counts)}, in {classes}", *splits.notes)
+
+    @abc.abstractmethod
+    def opened(self, split: Any) -> Any:
+        """The images of a split as the task uses them."""
+
+    @abc.abstractmethod
+    def shown(self, images: Any) -> Iterable[tuple[Tensor, Tensor]]:
+        """The share of this rank in images to evaluate on: inputs, and classes (-1: unreadable)."""
+
+    def order(self, epoch: int) -> Tensor:
+        """The order of the training images in an epoch, a function of (seed, epoch)."""
+        return torch.randperm(len(self.train), generator=generator(self.seed, "order", epoch))
+
+    def probe_indices(self, size: int) -> Tensor:
+        """The training images of the landscape, a function of the seed."""
+        drawn = generator(self.seed, "probe", "order")
+        return torch.randperm(len(self.train), generator=drawn)[:size]
+
+    def steps(self, order: Tensor, skip: int) -> Iterator[tuple[Tensor, int]]:
+        """Of each step after the first `skip`: this rank's indices, and the images of all ranks."""
+        for step in range(skip, self.steps_per_epoch):
+            indices = order[step * self.batch_size : (step + 1) * self.batch_size]
+            yield self.world.share(indices), len(indices)
+
+    def try_student(self, student: nn.Module) -> None:
+        """See `Task`."""
+        student(torch.zeros(1, *self.dataset.shape, device=next(student.parameters()).device))
+
+    def rows(self, student: StudentFunction, teacher: TeacherFunction | None, batch: Batch) -> Rows:
+        """See `Task`: an image gives one row."""
+        teacher_logits = None if teacher is None else teacher(batch)
+        return Rows(student(batch.inputs), teacher_logits, batch.targets)
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """See `Task`: top-1, top-5 (percent) and cross-entropy of each part.
+
+        Each image counts once, for any number of ranks.
+
+        Raises:
+            DataError: no image of a part can be read.
+        """
+        was_training = model.training
+        model.eval()
+        metrics: dict[str, float] = {}
+        with torch.inference_mode():
+            for name, images in self.evaluated.items():
+                measured = self._measure(model, name, images)
+                metrics |= {f"{name}_{key}": value for key, value in measured.items()}
+        model.train(was_training)
+        return metrics
+
+    def _measure(self, model: nn.Module, name: str, images: Any) -> dict[str, float]:
+        totals = torch.zeros(4, dtype=torch.float64, device=self.device)
+        for inputs, targets in self.shown(images):
+            logits = model(inputs).float()
+            best = logits.topk(min(5, logits.shape[1]), dim=1).indices.eq(targets[:, None])
+            loss = F.cross_entropy(logits, targets, reduction="sum", ignore_index=-1)
+            counted = (targets >= 0).sum()
+            totals += torch.stack([best[:, 0].sum(), best.sum(), loss, counted]).double()
+        top1, top5, loss, counted = self.world.sum(totals).tolist()
+        if not counted:
+            raise DataError(f"none of the {len(images)} {name} images can be read")
+        # In this order 3,767 of 10,000 are 37.67 and not 37.669999999999995.
+        return {"top1": 100 * top1 / counted, "top5": 100 * top5 / counted, "loss": loss / counted}
+
+
+def check_last_batch(images: int | None, run: "Run", world: World) -> None:
+    """Refuses a last batch in which a process would have fewer parts than the others.
+
+    The others would wait without an end where the forward of a part is a collective.
+    """
+    parts = run.runtime.accumulate if world.size > 1 else 1
+    if images is not None and images < world.size * parts:
+        each = f" with {parts} parts each" if parts > 1 else ""
+        raise ConfigError(
+            f"the last batch of an epoch has {images} images for {world.size} processes{each}: "
+            f"choose another batch_size than {run.recipe.batch_size}, or fewer processes"
+        )
