@@ -8,7 +8,7 @@ from torch import Tensor
 from ctkd.errors import DataError
 
 # Pixels of these kinds have more than 8 bits. PIL would cut them at 255, so that a picture of 16
-# bits is white. Which range a file uses (12 bits of 16, say) is not in the file, so none is guessed.
+# bits is white. The file does not say which range it uses (12 bits of 16, say): none is guessed.
 DEEP_MODES = ("I", "F")
 
 

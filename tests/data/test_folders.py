@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
-from ctkd.data.folders import read_folders
+from ctkd.data.folders import list_files, read_folders
 from ctkd.errors import DataError
 
 SHAPE = (3, 8, 6)  # channels, height, width
@@ -31,7 +32,7 @@ def root(tmp_path):
 
 
 def test_images_and_classes_come_in_the_order_of_their_names(root):
-    parts = read_folders(root, 3, SHAPE)
+    parts, _ = read_folders(root, 3, SHAPE)
     train, test = parts["train"], parts["test"]
     assert train.images.shape == (6, 8, 6, 3)
     assert train.images.dtype == torch.uint8
@@ -47,7 +48,7 @@ def test_classes_named_by_numbers_come_in_the_order_of_the_numbers(tmp_path):
         for number in range(12):
             (tmp_path / part / str(number)).mkdir(parents=True)
             Image.fromarray(picture(number)).save(tmp_path / part / str(number) / "a.png")
-    train = read_folders(tmp_path, 12, SHAPE)["train"]
+    train = read_folders(tmp_path, 12, SHAPE)[0]["train"]
     for number in range(12):
         assert np.array_equal(train.images[number], picture(number))
 
@@ -56,9 +57,34 @@ def test_other_files_and_endings(root):
     (root / "train" / "notes.txt").write_text("no class")
     (root / "train" / "ant" / "notes.txt").write_text("no image")
     Image.fromarray(picture(7)).save(root / "train" / "ant" / "9.BMP")
-    train = read_folders(root, 3, SHAPE)["train"]
+    train = read_folders(root, 3, SHAPE)[0]["train"]
     assert train.targets.tolist() == [0, 0, 0, 1, 1, 2, 2]
     assert np.array_equal(train.images[2], picture(7))
+
+
+def test_folders_inside_class_folders_and_all_endings_of_image_folder(root):
+    for number, ending in enumerate((".tif", ".tiff", ".ppm", ".PNG", ".jpeg", ".webp")):
+        path = root / "train" / "bee" / "more" / f"deep{number}" / f"x{ending}"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(picture(number)).save(path)
+    Image.fromarray(picture(1, "L")).save(root / "train" / "bee" / "more" / "x.pgm")
+    train = read_folders(root, 3, SHAPE)[0]["train"]
+    assert train.targets.bincount().tolist() == [2, 9, 2]
+    reference = torchvision.datasets.ImageFolder(str(root / "train"))
+    assert train.targets.tolist() == [target for _, target in reference.samples]
+    listed = list_files(root / "train", ["ant", "bee", "cat"])
+    assert [str(root / "train" / name) for name in listed.names] == [
+        p for p, _ in reference.samples
+    ]
+
+
+def test_what_is_left_out_and_the_order_are_said(root):
+    for name in ("a.txt", "b.txt", "c.gif", ".hidden"):
+        (root / "train" / "ant" / name).write_text("no image")
+    _, notes = read_folders(root, 3, SHAPE)
+    assert notes[0] == "classes are numbered by the names of their folders, from ant = 0 to cat"
+    assert "left out 3 files that are not images (2 with .txt, 1 with .gif" in notes[1]
+    assert "ant/a.txt, for example" in notes[1]
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA"])
@@ -66,7 +92,7 @@ def test_other_colours_become_rgb(root, mode):
     pixels = picture(7, mode)
     Image.fromarray(pixels, mode).save(root / "test" / "ant" / "0.png")
     expected = np.repeat(pixels[..., None], 3, axis=2) if mode == "L" else pixels[..., :3]
-    assert np.array_equal(read_folders(root, 3, SHAPE)["test"].images[0], expected)
+    assert np.array_equal(read_folders(root, 3, SHAPE)[0]["test"].images[0], expected)
 
 
 def remove(folder):
