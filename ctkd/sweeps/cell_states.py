@@ -89,10 +89,12 @@ def statuses(folder: SweepFolder, *, ask: bool = True) -> list[Status]:
 
 def job_states(entries: Iterable[Entry], folder: SweepFolder) -> dict[str, JobState]:
     """What the clusters know of the entries' jobs, by job."""
-    known = [(entry, entry.job) for entry in entries if entry.job and not _is_away(entry)]
-    here = [job for entry, job in known if entry.cluster == "local"]
-    there = {job: entry.slurm_cluster for entry, job in known if entry.cluster == "slurm"}
-    return local.states(here, folder.path) | (slurm.states(there) if there else {})
+    known: dict[str, list[str]] = {"slurm": [], "local": []}
+    for entry in entries:
+        if entry.job is not None and not _is_away(entry):
+            known[entry.cluster].append(entry.job)
+    found = local.states(known["local"], folder.path)
+    return found | (slurm.states(known["slurm"]) if known["slurm"] else {})
 
 
 def _finished(
@@ -165,8 +167,6 @@ def _state(
         )
     if entry.event == "cancelled" or (job is not None and job.phase == "cancelled"):
         return "cancelled", ""
-    if entry.unnumbered:
-        return "unknown", "its job number is not known: scancel, then --cancel"
     if entry.cluster == "local" and entry.event == "sent":
         return ("queued", "") if queue_alive else ("killed", "its queue has gone")
     if _is_away(entry) and note.get("state") not in ("failed", "interrupted"):

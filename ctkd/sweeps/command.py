@@ -118,12 +118,8 @@ def _send() -> int:
         folder.claim(saved, study.config)
         cells = send.due(folder, saved.cells)
         send.send(folder, saved, cells, cluster)
-    entries = folder.ledger.read()
-    unknown = [c.key for c in saved.cells if c.key in entries and entries[c.key].unnumbered]
-    rest = len(saved.cells) - len(cells) - len(unknown)
+    rest = len(saved.cells) - len(cells)
     also = f"; {rest} are finished, waiting or running" if rest else ""
-    if unknown:
-        also += f"; {len(unknown)} have jobs whose numbers are not known: --cancel clears them"
     earlier = len(folder.read().cells) - len(saved.cells)
     also += f"; {earlier} that were sent earlier stay as they are" if earlier else ""
     print(f"{len(cells)} runs were sent to {_called(cluster)}{also}: {folder.path}", flush=True)

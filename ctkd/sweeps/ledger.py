@@ -29,7 +29,6 @@ class Entry:
         again: how often it was sent again unasked, since somebody sent it last.
         jobs: all its jobs, oldest first.
         devices: this machine's GPUs that the newest job was given.
-        slurm_cluster: the name of the cluster that has the newest job; "" for the default one.
     """
 
     job: str | None = None
@@ -39,12 +38,6 @@ class Entry:
     again: int = 0
     jobs: list[str] = field(default_factory=list)
     devices: list[int] = field(default_factory=list)
-    slurm_cluster: str = ""
-
-    @property
-    def unnumbered(self) -> bool:
-        """Whether a job was sent to SLURM whose number is not known."""
-        return self.cluster == "slurm" and self.event == "sent" and self.job is None
 
 
 class Ledger:
@@ -62,13 +55,10 @@ class Ledger:
         job: str | None = None,
         again: bool = False,
         devices: Sequence[int] = (),
-        slurm_cluster: str = "",
     ) -> None:
         """Appends an event; `again` for a cell that is sent again unasked."""
         told: dict[str, object] = {"event": event, "cell": cell, "cluster": cluster, "job": job}
         told |= {"again": again, "devices": list(devices), "host": socket.gethostname()}
-        if slurm_cluster:
-            told["slurm_cluster"] = slurm_cluster
         # Behind a line that was torn, by a full disk say, this one begins a new one.
         line = "\n" + json.dumps(told | {"time": time.time()}) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +88,6 @@ class Ledger:
             if entry.job is not None:
                 entry.jobs.append(entry.job)
             entry.devices = told.get("devices", [])  # not noted by versions before
-            entry.slurm_cluster = told.get("slurm_cluster", "")
             if told["event"] == "sent":
                 entry.again = entry.again + 1 if told["again"] else 0
         return entries

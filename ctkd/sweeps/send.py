@@ -30,13 +30,8 @@ def at_once(sweep: SavedSweep, cluster: str) -> int | None:
 
 
 def due(folder: SweepFolder, asked: Sequence[SavedCell]) -> list[SavedCell]:
-    """The cells that are not finished, waiting or running, neither here nor started by hand.
-
-    A cell whose job number is not known is not sent again before it is cancelled.
-    """
-    entries = folder.ledger.read()
+    """Those of the cells that neither are finished nor wait nor run, by hand or otherwise."""
     keys = {cell.key for cell in asked}
-    keys -= {key for key, entry in entries.items() if entry.unnumbered}
     return [
         status.cell
         for status in statuses(folder)
@@ -67,16 +62,9 @@ def send(
         local.start_queue(folder.path)
         return
     tasks = [folder.task(cell, sweep.resources) for cell in cells]
-    left = list(cells)
-    try:
-        for jobs in slurm.send(tasks, sweep.resources, folder.jobs, sweep.name):
-            for job, cluster in jobs:  # at once: a later array may be refused
-                cell = left.pop(0)
-                folder.ledger.add("sent", cell.key, "slurm", job, again, slurm_cluster=cluster)
-    except slurm.UnnumberedJobsError:
-        for cell in left:
-            folder.ledger.add("sent", cell.key, "slurm", None, again)
-        raise
+    jobs = slurm.send(tasks, sweep.resources, folder.jobs, sweep.name)
+    for cell, job in zip(cells, jobs, strict=True):
+        folder.ledger.add("sent", cell.key, "slurm", job, again)
 
 
 def send_again(folder: SweepFolder, found: Sequence[Status]) -> list[SavedCell]:
@@ -110,12 +98,12 @@ def cancel(folder: SweepFolder) -> list[str]:
         # All jobs in the ledger count, also of cells that the sweep's file no longer has.
         ended = {}
         for key, entry in entries.items():
-            waits = entry.unnumbered or (entry.cluster == "local" and entry.event == "sent")
+            waits = entry.cluster == "local" and entry.event == "sent"
             state = states.get(entry.job or "")
             if waits or (state is not None and state.phase in ("running", "queued")):
                 ended[key] = entry
                 folder.ledger.add("cancelled", key, entry.cluster)
-    on_slurm = {e.job: e.slurm_cluster for e in ended.values() if e.cluster == "slurm" and e.job}
+    on_slurm = [e.job for e in ended.values() if e.cluster == "slurm" and e.job]
     if on_slurm:
         slurm.cancel(on_slurm)
     local.cancel([e.job for e in ended.values() if e.cluster == "local" and e.job], folder.path)
