@@ -1,7 +1,7 @@
-"""How every cell of a sweep fares: from the work directories, the tasks' notes and the cluster.
+"""The status of every cell of a sweep: from work directories, the tasks' notes and the cluster.
 
-A finished run is known by its summary, a failed one by its task's note. The cluster is asked only
-what waits and what runs, so that it does not matter whether it keeps accounts of what ended.
+A summary shows a finished run, the note of its task a failed one. The cluster has to know only the
+jobs that wait or run, so SLURM needs no accounting.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ctkd.sweeps import local, slurm
 from ctkd.sweeps.folder import SavedCell, SweepFolder
-from ctkd.sweeps.jobs import JobState
+from ctkd.sweeps.jobs import JobState, number_of
 from ctkd.sweeps.ledger import Entry
 from ctkd.sweeps.shared_files import read_json
 
@@ -30,22 +30,23 @@ State = Literal[
     "unknown",
 ]
 ACTIVE: tuple[State, ...] = ("running", "queued")
-LOST: tuple[State, ...] = ("killed", "stopped")  # without a word, or told to by somebody else
-TAIL = 4096  # bytes of a log in which its last words are looked for
+LOST: tuple[State, ...] = ("killed", "stopped")  # without an error; by a signal from outside
+TAIL = 4096  # bytes of a log that may hold its last line
 
 
 @dataclass(frozen=True)
 class Status:
-    """How a cell fares.
+    """The status of a cell.
 
     Attributes:
         epoch, accuracy, temperature: of the last finished epoch; accuracy in percent.
-        seconds_left: what its epochs will take at the pace of this job; None if not known yet.
-        node: where it runs, or why it waits.
+        seconds_left: for the epochs that are left, at the pace of this job; None if not known yet.
+        node: the node that runs it, or why it waits, or why its state is unknown.
         error: what went wrong, in a line or more.
-        log: where it speaks; the errors' log if something went wrong.
-        again: how often it was sent again unasked.
-        away: whether another machine's queue started it, which cannot be asked from here.
+        log: the job's log; its log of errors if something went wrong.
+        again: how often `--wait` sent it again.
+        away: whether the queue of another machine started it, which does not answer from here.
+        listed: whether the cluster may still have its job, in a state that is not clear.
     """
 
     cell: SavedCell
@@ -59,19 +60,26 @@ class Status:
     log: Path | None = None
     again: int = 0
     away: bool = False
+    listed: bool = False
+
+    @property
+    def active(self) -> bool:
+        """Whether its job waits, or runs, or may do so: then the cell must not be sent."""
+        return self.state in ACTIVE or self.listed
 
 
 def statuses(folder: SweepFolder, *, ask: bool = True) -> list[Status]:
     """Every cell's status, in the sweep's order.
 
     Args:
-        ask: whether to ask the clusters; else what is neither finished nor failed is unknown.
+        ask: whether to ask the clusters; without it, cells that are neither finished nor failed
+            are unknown.
 
     Raises:
-        UserError: the directory is no sweep's, or SLURM does not answer.
+        UserError: the directory holds no sweep, or SLURM does not answer.
     """
     sweep, entries = folder.read(), folder.ledger.read()
-    finished = {cell.key: _summary(folder, cell) for cell in sweep.cells}
+    finished = {cell.key: _summary(folder, cell.key) for cell in sweep.cells}
     asked = {key: entry for key, entry in entries.items() if not finished.get(key)}
     jobs = job_states(asked.values(), folder) if ask else None
     queue = any(e.cluster == "local" and e.job is None for e in asked.values())
@@ -81,14 +89,14 @@ def statuses(folder: SweepFolder, *, ask: bool = True) -> list[Status]:
         entry, summary = entries.get(cell.key), finished[cell.key]
         if not summary:
             status = _unfinished(folder, cell, entry, jobs, waiting)
-            # What seems lost may have finished since its summary was looked for.
-            summary = _summary(folder, cell) if status.state in LOST else None
+            # A run that seems lost may have finished a moment ago.
+            summary = _summary(folder, cell.key) if status.state in LOST else None
         found.append(_finished(folder, cell, summary, entry) if summary else status)
     return found
 
 
 def job_states(entries: Iterable[Entry], folder: SweepFolder) -> dict[str, JobState]:
-    """What the clusters know of the entries' jobs, by job."""
+    """The states of the entries' jobs, by job, as far as the clusters know them."""
     known: dict[str, list[str]] = {"slurm": [], "local": []}
     for entry in entries:
         if entry.job is not None and not _is_away(entry):
@@ -122,11 +130,14 @@ def _unfinished(
 ) -> Status:
     if entry is None:
         return Status(cell, "not sent")
+    if entry.attempt:
+        error = "sbatch printed no job id, so the run may be in the queue; --cancel ends it"
+        return Status(cell, "unknown", error=error, listed=True)
     note: dict[str, Any] = read_json(folder.note(cell.key)) or {}
-    if note.get("job") != entry.job:
+    if note.get("job") != (number_of(entry.job) or None):
         note = {}  # of an earlier job
     job = (jobs or {}).get(entry.job or "")
-    state, told = _state(entry, job, note, queue_alive)
+    state, where = _state(entry, job, note, queue_alive)
     if jobs is None and state in (*LOST, *ACTIVE):
         state = "unknown"
     row = last_row(folder.workdir(cell.key) / "metrics.jsonl")
@@ -135,7 +146,7 @@ def _unfinished(
     error = str(note.get("error", "")) if went_wrong or state == "stopped" else ""
     log = _log(folder, entry, "err" if went_wrong else "out")
     if state == "killed" and not error:
-        error = _last_words(log) or "ended without a word"
+        error = _last_words(log) or "ended without a message"
     return Status(
         cell,
         state,
@@ -143,23 +154,26 @@ def _unfinished(
         accuracy=row.get("test_top1", row.get("ap")),
         temperature=row.get("temperature"),
         seconds_left=_seconds_left(folder, cell, note, row) if state == "running" else None,
-        node=told or str(note.get("node", "")),
+        node=where or str(note.get("node", "")),
         error=error,
         log=log,
         again=entry.again,
         away=away,
+        listed=state == "unknown" and job is not None,
     )
 
 
 def _is_away(entry: Entry) -> bool:
-    """Whether a job is another machine's, whose numbers say nothing here."""
-    return entry.cluster == "local" and entry.host != socket.gethostname()
+    """Whether a job runs on another machine, whose process numbers mean nothing here."""
+    # A laptop's name has a domain in some networks only.
+    names = (name.partition(".")[0] for name in (entry.host, socket.gethostname()))
+    return entry.cluster == "local" and len(set(names)) == 2
 
 
 def _state(
     entry: Entry, job: JobState | None, note: Mapping[str, Any], queue_alive: bool
 ) -> tuple[State, str]:
-    """The state, and the node or why it waits."""
+    """The state, and the node or why it waits or is unknown."""
     if job is not None and job.phase in ("running", "queued"):
         preempted = job.phase == "queued" and note.get("state") == "requeued"
         return ("queued" if job.phase == "queued" else "running"), (
@@ -167,8 +181,10 @@ def _state(
         )
     if entry.event == "cancelled" or (job is not None and job.phase == "cancelled"):
         return "cancelled", ""
+    if job is not None and job.phase == "unclear":
+        return "unknown", job.reason
     if entry.cluster == "local" and entry.event == "sent":
-        return ("queued", "") if queue_alive else ("killed", "its queue has gone")
+        return ("queued", "") if queue_alive else ("killed", "its queue has ended")
     if _is_away(entry) and note.get("state") not in ("failed", "interrupted"):
         return "unknown", entry.host
     if note.get("state") == "failed":
@@ -176,14 +192,19 @@ def _state(
     return ("stopped", "") if note.get("state") == "interrupted" else ("killed", "")
 
 
-def _summary(folder: SweepFolder, cell: SavedCell) -> dict[str, Any] | None:
+def is_finished(folder: SweepFolder, key: str) -> bool:
+    """Whether a cell's run is finished."""
+    return _summary(folder, key) is not None
+
+
+def _summary(folder: SweepFolder, key: str) -> dict[str, Any] | None:
     """The summary of a finished run."""
-    told = read_json(folder.workdir(cell.key) / "summary.json")
-    return told if isinstance(told, dict) and told.get("finished") else None
+    summary = read_json(folder.workdir(key) / "summary.json")
+    return summary if isinstance(summary, dict) and summary.get("finished") else None
 
 
 def last_row(path: Path) -> dict[str, Any]:
-    """The last whole line of a file of JSON objects; nothing where there is none."""
+    """The last whole line of a file of JSON objects; empty where there is none."""
     try:
         lines = path.read_bytes().splitlines()
     except OSError:
@@ -200,7 +221,7 @@ def last_row(path: Path) -> dict[str, Any]:
 def _seconds_left(
     folder: SweepFolder, cell: SavedCell, note: Mapping[str, Any], row: Mapping[str, Any]
 ) -> float | None:
-    """The epochs left at the pace of those that this job has done."""
+    """The seconds for the epochs that are left, at the pace of this job."""
     done = int(row.get("epoch", 0)) - int(note.get("epochs_before", 0))
     if done < 1 or "started" not in note:
         return None
@@ -212,12 +233,12 @@ def _seconds_left(
 def _log(folder: SweepFolder, entry: Entry | None, kind: str) -> Path | None:
     if entry is None or not entry.jobs:
         return None
-    path = folder.jobs / f"{entry.jobs[-1]}_0_log.{kind}"
+    path = folder.jobs / f"{number_of(entry.jobs[-1])}_0_log.{kind}"
     return path if path.exists() else None
 
 
 def _last_words(log: Path | None) -> str:
-    """The last line of a log that says something."""
+    """The last line of a log that is not empty."""
     if log is None:
         return ""
     with open(log, "rb") as file:

@@ -28,9 +28,9 @@ HELP = {
     "sweep_dir": "Where the sweep lives; by default runs/sweeps/NAME.",
     "cluster": "auto|slurm|local; auto takes SLURM where there is one.",
     "dry_run": "Check the cells and print the command of each; send nothing.",
-    "wait": "Stay until all runs have ended; send again what was killed without a word.",
-    "status": "Show how the runs fare, live on a terminal; send nothing.",
-    "cancel": "End what this sweep has waiting or running.",
+    "wait": "Stay until all runs have ended; send runs again that were killed without an error.",
+    "status": "Show the states of the runs, live on a terminal; send nothing.",
+    "cancel": "End the jobs of this sweep that wait or run.",
     "gin_file": "One more Gin file for every run; may be repeated.",
     "gin_param": "One more binding for every run; may be repeated.",
     "sweep_param": "A binding of the sweep itself, 'Sweep.seeds = [0]'; may be repeated.",
@@ -38,7 +38,7 @@ HELP = {
 }
 RESOURCES: dict[str, tuple[type, str]] = {
     "partition": (str, "SLURM's partition."),
-    "account": (str, "SLURM's account, which the time is charged to."),
+    "account": (str, "SLURM's account, which pays for the time."),
     "qos": (str, "SLURM's quality of service."),
     "constraint": (str, "SLURM's constraint, a feature that nodes must have."),
     "gpus": (int, "GPUs of one node; 0 trains on the CPU."),
@@ -46,9 +46,9 @@ RESOURCES: dict[str, tuple[type, str]] = {
     "mem_gb": (float, "Memory of one node."),
     "nodes": (int, "Nodes of one run."),
     "tasks": (int, "Processes of one run on each node."),
-    "minutes": (int, "Minutes that a job may take; a run that needs more goes on in its next job."),
+    "minutes": (int, "Minutes of a job; a run that needs more continues in its next job."),
     "parallel": (int, "How many runs at once."),
-    "retries": (int, "How often --wait sends a run again that was killed without a word."),
+    "retries": (int, "How often --wait sends a run again that was killed without an error."),
 }
 for _name in ("gin_file", "gin_param", "sweep_param"):
     flags.DEFINE_multi_string(_name, [], HELP[_name], flag_values=FLAGS)
@@ -68,17 +68,17 @@ def parse_flags(arguments: Sequence[str]) -> None:
     chosen = [name for name in ("dry_run", "wait", "status", "cancel") if FLAGS[name].value]
     if len(chosen) > 1:
         raise ConfigError(f"--{chosen[0]} and --{chosen[1]} do not go together")
-    told = FLAGS.sweep or (FLAGS.sweep_dir and (FLAGS.status or FLAGS.cancel))
-    if not told and not FLAGS.help:
+    named = FLAGS.sweep or (FLAGS.sweep_dir and (FLAGS.status or FLAGS.cancel))
+    if not named and not FLAGS.help:
         raise ConfigError("nothing to do: give --sweep=gin/sweeps/digits.gin, say, or --help")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Does what the flags say; the exit status. Raises UserError."""
+    """Carries out what the flags ask; the exit status. Raises UserError."""
     parse_flags(arguments)
     if FLAGS.help:
-        told = {name: f"Resources.{name}: {text}" for name, (_, text) in RESOURCES.items()}
-        show(help_text(__doc__, HELP | told))
+        texts = {name: f"Resources.{name}: {text}" for name, (_, text) in RESOURCES.items()}
+        show(help_text(__doc__, HELP | texts))
         return 0
     if FLAGS.status or FLAGS.cancel:
         return _look() if FLAGS.status else _cancel()
@@ -86,8 +86,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _own_bindings() -> list[str]:
-    told = {name: FLAGS[name].value for name in RESOURCES}
-    flagged = [f"Resources.{name} = {v!r}" for name, v in told.items() if v is not None]
+    given = {name: FLAGS[name].value for name in RESOURCES}
+    flagged = [f"Resources.{name} = {v!r}" for name, v in given.items() if v is not None]
     return [*FLAGS.sweep_param, *flagged]
 
 
@@ -117,14 +117,16 @@ def _send() -> int:
     with folder.owned():
         folder.claim(saved, study.config)
         cells = send.due(folder, saved.cells)
-        send.send(folder, saved, cells, cluster)
+        sent = send.send(folder, saved, cells, cluster)
     rest = len(saved.cells) - len(cells)
     also = f"; {rest} are finished, waiting or running" if rest else ""
     earlier = len(folder.read().cells) - len(saved.cells)
     also += f"; {earlier} that were sent earlier stay as they are" if earlier else ""
-    print(f"{len(cells)} runs were sent to {_called(cluster)}{also}: {folder.path}", flush=True)
+    split = f" in {sent} arrays, since it limits the runs of one" if sent > 1 else ""
+    where = f"{_called(cluster)}{split}{also}"
+    print(f"{len(cells)} runs were sent to {where}: {folder.path}", flush=True)
     if not FLAGS.wait:
-        print("--status shows how they fare, --wait stays with them, --cancel ends them")
+        print("--status shows their states, --wait follows them, --cancel ends them")
         return 0
     return _wait(folder, {cell.key for cell in saved.cells})
 
@@ -141,7 +143,7 @@ def _called(cluster: str) -> str:
 
 def _wait(folder: "SweepFolder", asked: set[str]) -> int:
     """Follows the cells asked for until all have ended; the report is of all there are."""
-    from ctkd.sweeps.cell_states import ACTIVE, Status, statuses
+    from ctkd.sweeps.cell_states import Status, statuses
     from ctkd.sweeps.report import write_report
     from ctkd.sweeps.send import send_again
     from ctkd.sweeps.status_table import follow, new_console, view
@@ -155,7 +157,7 @@ def _wait(folder: "SweepFolder", asked: set[str]) -> int:
         again = send_again(folder, found)
         if again:
             console.print(f"sent again: {', '.join(cell.key for cell in again)}", markup=False)
-        return not again and all(status.state not in ACTIVE for status in found)
+        return not again and not any(status.active for status in found)
 
     found = follow(look, _pause(folder), console, end)
     if not console.is_terminal:
@@ -167,24 +169,32 @@ def _wait(folder: "SweepFolder", asked: set[str]) -> int:
 
 def _look() -> int:
     from ctkd.sweeps.cell_states import statuses
+    from ctkd.sweeps.slurm import ClusterError
     from ctkd.sweeps.status_table import follow, new_console, view
 
     folder, console = _folder(), new_console()
-    if console.is_terminal:
-        follow(lambda: statuses(folder), _pause(folder), console)
-    else:
-        console.print(view(statuses(folder)))
-        check_output()
+    try:
+        if console.is_terminal:
+            follow(lambda: statuses(folder), _pause(folder), console)
+        else:
+            console.print(view(statuses(folder)))
+            check_output()
+    except ClusterError:
+        console.print(view(statuses(folder, ask=False)))  # what the files show
+        raise
     return 0
 
 
 def _cancel() -> int:
+    from ctkd.sweeps.cancel import cancel
     from ctkd.sweeps.cell_states import statuses
-    from ctkd.sweeps.send import cancel
 
     folder = _folder()
-    ended = cancel(folder)
-    print(f"cancelled: {', '.join(ended)}" if ended else "nothing waits or runs")
+    cancelled = cancel(folder)
+    ended = ", ".join(cancelled.keys)
+    print(f"cancelled: {ended}" if ended else "nothing waits or runs")
+    for remark in cancelled.remarks:
+        print(remark)
     for status in statuses(folder, ask=False):
         if status.away:
             print(f"left alone: {status.cell.key} was started on {status.node}; cancel it there")

@@ -3,8 +3,8 @@
 sweep.json   every cell that was ever sent
 sweep.gin    the configuration as it was sent last
 sent.jsonl              what was sent and when
-jobs/                   submitit's files: what was sent, and the logs
-notes/                  how each task says it fares
+jobs/                   submitit's files: batch scripts, pickled tasks, logs
+notes/                  the state of each task, as the task itself notes it
 runs/                   the work directories, and the teachers they share
 report.html, report.csv, runs.csv
 """

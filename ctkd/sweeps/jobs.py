@@ -1,13 +1,29 @@
-"""What a cluster says of a job."""
+"""The state of a job on a cluster."""
 
 from typing import Literal, NamedTuple
 
-Phase = Literal["queued", "running", "ended", "cancelled"]
+# "unclear": the cluster did not say whether the job waits, runs or has ended.
+Phase = Literal["queued", "running", "ended", "cancelled", "unclear"]
 
 
 class JobState(NamedTuple):
-    """A job's phase, the node it is on, and why it waits, if it does."""
+    """A job's phase, its node, and the reason why it waits or why its phase is unclear."""
 
     phase: Phase
     node: str = ""
     reason: str = ""
+
+
+def spelled(number: str, cluster: str = "") -> str:
+    """A job's id as the ledger holds it: "123_4", or "123_4;gpu" with the name of its cluster."""
+    return f"{number};{cluster}" if cluster else number
+
+
+def number_of(job: str | None) -> str:
+    """The number of a job's id, as submitit spells it in the names of its files: "123_4"."""
+    return (job or "").partition(";")[0]
+
+
+def cluster_of(job: str) -> str:
+    """The name of the SLURM cluster in a job's id; empty where sbatch printed none."""
+    return job.partition(";")[2]

@@ -1,4 +1,8 @@
-"""What was sent and when: one line of JSON an event, appended by launcher and queue alike."""
+"""The ledger: what was sent and when, one line of JSON for each event.
+
+The launcher and the queue of this machine append to it. "sending" is noted before sbatch is called,
+and is followed by "sent" or by "refused"; where neither follows, a job may be in the queue.
+"""
 
 import contextlib
 import errno
@@ -9,13 +13,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ctkd.errors import WorkdirError
 from ctkd.files import owner_of
 from ctkd.locks import locked
 
-Event = Literal["sent", "started", "cancelled"]
+Event = Literal["sending", "refused", "sent", "started", "cancelled"]
 
 
 @dataclass
@@ -23,12 +27,13 @@ class Entry:
     """A cell's history.
 
     Attributes:
-        job: the newest job's number; None while it waits in the queue of this machine.
-        event: the newest event.
-        cluster, host: where it was sent, and from which machine.
-        again: how often it was sent again unasked, since somebody sent it last.
+        job: the newest job's id; None while the cell waits in the queue of this machine.
+        event: the newest event: "sent", "started" or "cancelled".
+        cluster, host: "slurm" or "local", and the machine that sent the cell.
+        again: how often `--wait` has sent the cell again since a user sent it.
         jobs: all its jobs, oldest first.
-        devices: this machine's GPUs that the newest job was given.
+        devices: this machine's GPUs that the newest job has.
+        attempt: the batch script of a try whose end is not known; empty for none.
     """
 
     job: str | None = None
@@ -38,6 +43,7 @@ class Entry:
     again: int = 0
     jobs: list[str] = field(default_factory=list)
     devices: list[int] = field(default_factory=list)
+    attempt: str = ""
 
 
 class Ledger:
@@ -55,12 +61,20 @@ class Ledger:
         job: str | None = None,
         again: bool = False,
         devices: Sequence[int] = (),
+        script: str = "",
     ) -> None:
-        """Appends an event; `again` for a cell that is sent again unasked."""
-        told: dict[str, object] = {"event": event, "cell": cell, "cluster": cluster, "job": job}
-        told |= {"again": again, "devices": list(devices), "host": socket.gethostname()}
-        # Behind a line that was torn, by a full disk say, this one begins a new one.
-        line = "\n" + json.dumps(told | {"time": time.time()}) + "\n"
+        """Appends an event.
+
+        Args:
+            again: whether `--wait` sends the cell again.
+            script: the batch script that is being sent.
+        """
+        noted: dict[str, object] = {"event": event, "cell": cell, "cluster": cluster, "job": job}
+        noted |= {"again": again, "devices": list(devices), "host": socket.gethostname()}
+        if script:
+            noted["script"] = script
+        # A full disk may have cut the last line: this event begins a new one.
+        line = "\n" + json.dumps(noted | {"time": time.time()}) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -72,25 +86,24 @@ class Ledger:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def read(self) -> dict[str, Entry]:
-        """The history of every cell that was ever sent."""
+        """The history of every cell that was ever sent, or may have been."""
         entries: dict[str, Entry] = {}
+        sent: set[str] = set()
         lines = self.path.read_bytes().splitlines() if self.path.is_file() else []
         for line in lines:
             try:
-                told = json.loads(line)
-            except ValueError:  # torn by a full disk or a machine that stopped
+                noted = json.loads(line)
+                if not isinstance(noted, dict) or "cell" not in noted:
+                    continue
+            except ValueError:  # cut by a full disk or by a machine that stopped
                 continue
-            entry = entries.setdefault(told["cell"], Entry())
-            entry.event, entry.cluster, entry.host = told["event"], told["cluster"], told["host"]
-            if told["event"] == "cancelled":
-                continue
-            entry.job = told["job"]
-            if entry.job is not None:
-                entry.jobs.append(entry.job)
-            entry.devices = told.get("devices", [])  # not noted by versions before
-            if told["event"] == "sent":
-                entry.again = entry.again + 1 if told["again"] else 0
-        return entries
+            entry = entries.setdefault(noted["cell"], Entry(cluster=noted["cluster"]))
+            if noted["event"] in ("sending", "refused"):
+                entry.attempt = noted.get("script", "")
+            else:
+                sent.add(noted["cell"])
+                _enter(entry, noted)
+        return {key: entry for key, entry in entries.items() if key in sent or entry.attempt}
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
@@ -106,3 +119,17 @@ class Ledger:
             raise WorkdirError(
                 f"cannot use {self.path}: {error.strerror}{owner_of(self.path)}"
             ) from error
+
+
+def _enter(entry: Entry, noted: dict[str, Any]) -> None:
+    """Enters an event of a cell that was sent."""
+    entry.event, entry.cluster, entry.host = noted["event"], noted["cluster"], noted["host"]
+    entry.attempt = ""
+    if noted["event"] == "cancelled":
+        return
+    entry.job = noted["job"]
+    if entry.job is not None:
+        entry.jobs.append(entry.job)
+    entry.devices = noted.get("devices", [])  # older versions did not note it
+    if noted["event"] == "sent":
+        entry.again = entry.again + 1 if noted["again"] else 0

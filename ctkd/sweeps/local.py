@@ -1,7 +1,7 @@
-"""A cluster of one machine, this: a queue of its own that starts submitit's jobs as others end.
+"""A cluster of one machine, this one: a queue that starts submitit's jobs as others end.
 
-The queue is a process that goes on when the launcher has gone: as on a cluster, a sweep is sent,
-and may be followed or not.
+The queue is a process that continues after the launcher has ended. As on a cluster, a sweep is
+sent, and a user may follow it or not.
 """
 
 import os
@@ -20,20 +20,23 @@ from ctkd.sweeps.jobs import JobState
 from ctkd.sweeps.study_settings import Resources
 
 PATIENCE = 20.0  # seconds from SIGTERM, at which a run saves its state, to SIGINT and SIGKILL
+NO_DEVICES = ("-1", "NoDevFiles")  # of CUDA, and of SLURM for a job without GPUs
 
 
 def devices() -> list[int]:
     """The GPUs that jobs may use.
 
     Raises:
-        ConfigError: CUDA_VISIBLE_DEVICES has something else than numbers.
+        ConfigError: CUDA_VISIBLE_DEVICES does not consist of numbers.
     """
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if told is not None:
-        names = [name.strip() for name in told.split(",") if name.strip()]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        names = [name.strip() for name in visible.split(",") if name.strip()]
+        if names and names[0] in NO_DEVICES:
+            return []
         if not all(name.isdigit() for name in names):
             raise ConfigError(
-                f"CUDA_VISIBLE_DEVICES = {told}: this machine's queue deals out GPUs by their "
+                f"CUDA_VISIBLE_DEVICES = {visible}: this machine's queue deals out GPUs by their "
                 "numbers; expected 0,1, say (nvidia-smi -L lists them)"
             )
         return [int(name) for name in names]
@@ -43,10 +46,10 @@ def devices() -> list[int]:
 
 
 def capacity(resources: Resources) -> int:
-    """How many runs this machine carries at a time.
+    """How many runs this machine can have at a time.
 
     Raises:
-        ConfigError: it does not carry a single one.
+        ConfigError: it cannot have a single one.
     """
     if resources.nodes > 1:
         raise ConfigError(f"Resources.nodes = {resources.nodes}: this machine is one node")
@@ -64,12 +67,12 @@ def capacity(resources: Resources) -> int:
 
 
 def queue_lock(folder: Path) -> Path:
-    """What the queue of a sweep's directory holds while it works."""
+    """The lock that the queue of a sweep's directory holds while it works."""
     return folder / "jobs" / "queue.lock"
 
 
 def start_queue(folder: Path) -> None:
-    """Starts a queue for the cells that wait; if another is at work it will find nothing to do.
+    """Starts a queue for the cells that wait; it ends at once if another queue takes them.
 
     Raises:
         ConfigError: it ended at once.
@@ -95,24 +98,24 @@ def start_queue(folder: Path) -> None:
 
 
 def states(jobs: Iterable[str], folder: Path) -> dict[str, JobState]:
-    """The jobs that run here."""
+    """The states of the jobs that run here."""
     host = socket.gethostname()
     return {job: JobState("running", host) for job in jobs if is_alive(job, folder)}
 
 
 def queue_is_alive(folder: Path) -> bool:
-    """Whether a queue is there for the cells that wait."""
+    """Whether a queue is at work for the cells that wait."""
     return is_locked(queue_lock(folder))
 
 
 def is_alive(job: str, folder: Path) -> bool:
-    """Whether the process that watches over a job is there, and is not another one by now."""
+    """Whether the process that watches a job exists; its number may be another process's now."""
     words = _command(job)
     return "submitit.local._local" in words and str(folder / "jobs") in words
 
 
 def cancel(jobs: Sequence[str], folder: Path) -> None:
-    """Ends the jobs: their runs save their states, or are killed after a while."""
+    """Ends the jobs: their runs save their states, and are killed if they take too long."""
     for number in (signal.SIGTERM, signal.SIGINT):  # the watching process passes the first one on
         for job in jobs:
             if is_alive(job, folder):
@@ -123,7 +126,7 @@ def cancel(jobs: Sequence[str], folder: Path) -> None:
 
 
 def _command(job: str) -> str:
-    """A process's command line, or nothing if there is no such process."""
+    """A process's command line; empty if there is no such process."""
     listing = Path("/proc") / job / "cmdline"
     if listing.parent.parent.joinpath("self").exists():
         try:

@@ -1,27 +1,26 @@
-"""SLURM: one job array through submitit, and the states of its jobs, with or without accounting."""
+"""SLURM's programs: calling them, the states of jobs, and ending jobs.
 
-import contextlib
-import io
+No accounting is needed: `squeue` knows a job while it waits and runs, and for some minutes more.
+"""
+
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
-from ctkd.command_line import PACKAGE
-from ctkd.errors import ConfigError, UserError
-from ctkd.sweeps.cell_job import Task
-from ctkd.sweeps.jobs import JobState, Phase
-from ctkd.sweeps.study_settings import Resources
+from ctkd.errors import UserError
+from ctkd.sweeps.jobs import JobState, cluster_of, number_of
+from ctkd.sweeps.squeue import FORMAT, read_listing
 
-PATIENCE = 60  # seconds for a command of SLURM
-QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
-RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
+PATIENCE = 60  # seconds for one command of SLURM
+MOST = 500  # jobs that one command names, since a command line has a limit
+# What a program says of a job that is over, or that SLURM has forgotten.
+OVER = ("Invalid job id", "already completing or completed")
 
 
 class ClusterError(UserError):
-    """The cluster refused what was asked, or did not answer."""
+    """The cluster refused a request, or did not answer."""
 
 
 def available() -> bool:
@@ -29,109 +28,128 @@ def available() -> bool:
     return shutil.which("sbatch") is not None
 
 
-def send(tasks: Sequence[Task], resources: Resources, folder: Path, name: str) -> list[str]:
-    """Sends the tasks as one array; the numbers of their jobs.
-
-    Raises:
-        ClusterError: sbatch refused; its words are passed on.
-        ConfigError: `Resources.other` has something that submitit does not know.
-    """
-    from submitit import SlurmExecutor
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-    if not available():
-        raise ClusterError("--cluster=slurm: there is no sbatch here; --cluster=local runs here")
-    folder.mkdir(parents=True, exist_ok=True)
-    executor = SlurmExecutor(folder, max_num_timeout=resources.timeouts)
-    try:
-        executor.update_parameters(**parameters(resources, name))
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"Resources.other: {error}") from error
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it then raises
-            return [job.job_id for job in executor.submit_array(list(tasks))]
-    except (FailedJobError, FailedSubmissionError) as error:
-        raise ClusterError(f"sbatch refused the sweep: {_words(str(error))}") from error
-
-
-def parameters(resources: Resources, name: str) -> dict[str, object]:
-    """What submitit's SLURM executor is told."""
-    wanted: dict[str, object] = {
-        "job_name": f"ctkd-{name}",
-        "time": resources.minutes,
-        "nodes": resources.nodes,
-        "ntasks_per_node": resources.tasks,
-        "cpus_per_task": resources.cpus,
-        "gpus_per_node": resources.gpus or None,
-        "mem": None if resources.mem_gb is None else f"{round(resources.mem_gb * 1024)}MB",
-        "signal_delay_s": resources.grace,
-        "array_parallelism": resources.parallel or 100_000,
-        # The others wait for a process that died: let SLURM end them.
-        "srun_args": ["--kill-on-bad-exit=1"] if resources.processes > 1 else [],
-        # A clone that is not installed; quoted for the shell of the batch script.
-        "setup": [f"export PYTHONPATH='{PACKAGE.parent}'${{PYTHONPATH:+:$PYTHONPATH}}"],
-    }
-    wanted |= {name: getattr(resources, name) for name in ("partition", "account", "qos")}
-    wanted["constraint"] = resources.constraint
-    lists = {
-        name: [*wanted[name], *resources.other.get(name, [])]  # type: ignore[misc]
-        for name in ("srun_args", "setup")
-    }
-    wanted |= {**resources.other, **lists}
-    return {name: value for name, value in wanted.items() if value not in (None, [])}
-
-
 def states(jobs: Iterable[str]) -> dict[str, JobState]:
-    """The state of those of the jobs that SLURM still knows; it forgets them after minutes.
+    """The states of the jobs that SLURM still knows; SLURM forgets a job minutes after its end.
 
     Raises:
         ClusterError: squeue does not answer.
     """
-    arrays = sorted({job.partition("_")[0] for job in jobs})
+    arrays: dict[tuple[str, str], list[str]] = {}
+    for job in jobs:
+        arrays.setdefault((number_of(job).partition("_")[0], cluster_of(job)), []).append(job)
     found: dict[str, JobState] = {}
-    for array in arrays:  # one by one: of a list squeue refuses all if it has forgotten one
-        told = _call(["squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%N|%r", "-j", array])
-        if told is None:
+    for (array, cluster), asked in sorted(arrays.items()):
+        # One call for each array: if SLURM has forgotten one job of a list, squeue shows none.
+        text = ask("squeue", "-a", "-h", "-r", "-t", "all", "-o", FORMAT, "-j", array, on=cluster)
+        if text is None:
             continue
-        for line in told.splitlines():
-            job, state, node, reason = line.strip().split("|", 3)
-            waiting = reason if state in QUEUED and reason not in ("None", "") else ""
-            found[job] = JobState(_phase(state), node, waiting)
+        if not text.strip():
+            found |= _silent(array, cluster, asked)
+            continue
+        listing = read_listing(text, array)
+        read = {job: listing.of(job) for job in asked}
+        found |= {job: state for job, state in read.items() if state is not None}
     return found
 
 
+def _silent(array: str, cluster: str, asked: Sequence[str]) -> dict[str, JobState]:
+    """The states of an array of which squeue says nothing: neither a job nor an error."""
+    reason = "squeue lists no jobs, but scontrol knows the job"
+    try:
+        if ask("scontrol", "-o", "show", "job", array, on=cluster) is None:
+            return {}  # SLURM has forgotten it
+    except ClusterError as error:
+        reason = f"squeue prints nothing; {error}"
+    return dict.fromkeys(asked, JobState("unclear", "", reason))
+
+
 def cancel(jobs: Sequence[str]) -> None:
-    """Ends the jobs. Raises ClusterError if SLURM does not answer."""
-    for start in range(0, len(jobs), 500):  # a command line has its limits
-        _call(["scancel", *jobs[start : start + 500]])
+    """Ends the jobs; those that have ended already are passed over.
+
+    Raises:
+        ClusterError: scancel does not answer, or may not end a job.
+    """
+    for cluster in sorted({cluster_of(job) for job in jobs}):
+        numbers = [number_of(job) for job in jobs if cluster_of(job) == cluster]
+        for start in range(0, len(numbers), MOST):
+            ask("scancel", *numbers[start : start + MOST], on=cluster)
 
 
-def _phase(state: str) -> Phase:
-    if state in RUNNING:
-        return "running"
-    if state in QUEUED:
-        return "queued"
-    return "cancelled" if state.startswith("CANCELLED") else "ended"
+def setting(name: str) -> str | None:
+    """A setting of SLURM's configuration; None where it cannot be read."""
+    try:
+        text = ask("scontrol", "show", "config") or ""
+    except ClusterError:
+        return None
+    found = re.search(rf"^\s*{name}\s*=[ \t]*(.*?)\s*$", text, re.MULTILINE)
+    return found[1] if found else None
+
+
+def ask(program: str, *arguments: str, on: str = "") -> str | None:
+    """A program's output; None if it says that the job is over or forgotten.
+
+    Args:
+        on: the name of the cluster that has the job, where sbatch printed one. SLURM needs its
+            database to find a cluster by name, so the cluster that is here is asked without it
+            if the database does not help.
+
+    Raises:
+        ClusterError: the program is not here, does not answer, or fails.
+    """
+    if not on:
+        return _call([program, *arguments])
+    try:
+        return _call([program, "-M", on, *arguments])
+    except ClusterError:
+        if setting("ClusterName") != on:
+            raise
+        return _call([program, *arguments])
 
 
 def _call(command: list[str]) -> str | None:
-    """A command's output; None if it says that there is no such job."""
+    done = execute(command, PATIENCE)
+    if done.returncode == 0:
+        return done.stdout
+    if any(words in done.stderr for words in OVER):
+        return None
+    raise ClusterError(f"{command[0]}: {last_words(done.stderr + done.stdout)}")
+
+
+def execute(command: list[str], patience: float) -> subprocess.CompletedProcess[str]:
+    """Runs a program of SLURM, or a site's wrapper of it.
+
+    Raises:
+        ClusterError: it cannot be run; it has no answer in `patience` seconds (`SilentError`).
+    """
+    # SQUEUE_USERS, SQUEUE_PARTITION and the like hide jobs, which would then seem to have ended.
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("SQUEUE_")}
+    environment |= {"SLURM_TIME_FORMAT": "standard", "SLURM_BITSTR_LEN": "0"}  # 0: nothing is cut
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=PATIENCE, env={**os.environ}
+        return subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=patience,
+            env=environment,
         )
     except FileNotFoundError as error:
         raise ClusterError(f"there is no {command[0]} here") from error
+    except OSError as error:
+        raise ClusterError(f"{command[0]} cannot be run: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
-        raise ClusterError(f"{command[0]} does not answer within {PATIENCE} s") from error
-    if done.returncode == 0:
-        return done.stdout
-    if "Invalid job id" in done.stderr:
-        return None
-    raise ClusterError(f"{command[0]}: {_words(done.stderr)}")
+        raise SilentError(f"{command[0]} does not answer within {patience:g} s") from error
 
 
-def _words(message: str) -> str:
-    """What SLURM itself said in an error's text."""
-    said = re.findall(r"(?:sbatch|squeue|scancel): (?:error: )?(.+)", message)
-    return "; ".join(dict.fromkeys(said)) or message.strip().split("\n")[-1]
+class SilentError(ClusterError):
+    """A program did not answer in time; whether it did its work is not known."""
+
+
+def last_words(text: str) -> str:
+    """The messages of SLURM's programs in their output; else its last line."""
+    messages = re.findall(r"(?:sbatch|squeue|scancel|scontrol): (?:error: )?(.+)", text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "; ".join(dict.fromkeys(messages)) or (
+        lines[-1] if lines else "it failed without a message"
+    )

@@ -1,4 +1,4 @@
-"""The table of a sweep's cells, live on a terminal, and one line a change in a log."""
+"""The table of a sweep's cells: live on a terminal, in a log one line for each change."""
 
 import contextlib
 import time
@@ -13,14 +13,14 @@ from rich.live import Live
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ctkd.sweeps.cell_states import ACTIVE, LOST, State, Status
+from ctkd.sweeps.cell_states import LOST, State, Status
 from ctkd.sweeps.slurm import ClusterError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-PATIENCE = 600.0  # seconds for which a cluster may be silent once it has answered
-AGAIN = 10.0  # seconds until it is asked again
+PATIENCE = 600.0  # seconds in which a cluster that has answered once may be silent
+AGAIN = 10.0  # seconds between two calls of a silent cluster
 Answer = TypeVar("Answer")
 COLORS = {
     "finished": "green",
@@ -53,7 +53,7 @@ def status_table(found: Sequence[Status]) -> RichTable:
         table.add_column(title, no_wrap=True)
     for title in ("epoch", "test %", "T", "left"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("node, or why it waits", no_wrap=True)
+    table.add_column("node, or why it waits or is unknown", no_wrap=True)
     for status in found:
         again = f" (sent again: {status.again})" if status.again else ""
         table.add_row(
@@ -83,21 +83,21 @@ def view(found: Sequence[Status], rows: int | None = None) -> "RenderableType":
 
 
 def complaints(found: Sequence[Status]) -> list[str]:
-    """What went wrong, with the log of each, the first line of each error."""
-    told = []
+    """The cells that went wrong: the first line of each error, and the log."""
+    lines = []
     for status in found:
-        if status.error and status.state in ("failed", *LOST):
+        if status.error and status.state in ("failed", "unknown", *LOST):
             first = status.error.splitlines()[0]
             log = f" — {status.log}" if status.log else ""
-            told.append(f"{status.cell.key}: {status.state}: {first}{log}")
-    return told
+            lines.append(f"{status.cell.key}: {status.state}: {first}{log}")
+    return lines
 
 
 def counts(found: Sequence[Status]) -> str:
     """The number of cells in each state."""
     counted = Counter(status.state for status in found)
-    told = ", ".join(f"{counted[state]} {state}" for state in reversed(URGENCY) if counted[state])
-    return f"{len(found)} runs: {told}"
+    parts = ", ".join(f"{counted[state]} {state}" for state in reversed(URGENCY) if counted[state])
+    return f"{len(found)} runs: {parts}"
 
 
 def duration(seconds: float) -> str:
@@ -113,7 +113,7 @@ def _number(value: float | None) -> str:
 
 
 def new_console() -> Console:
-    """On a terminal as wide as it is, in a log as wide as the tables are."""
+    """As wide as the terminal; in a log as wide as the tables."""
     console = Console(highlight=False, soft_wrap=True)
     return console if console.is_terminal else Console(highlight=False, width=240, soft_wrap=True)
 
@@ -124,16 +124,16 @@ def follow(
     console: Console | None = None,
     end: Callable[[Sequence[Status]], bool] | None = None,
 ) -> list[Status]:
-    """Looks again and again until no cell waits or runs, showing a live table or what changed.
+    """Looks again and again until no cell waits or runs; shows a live table, or the changes.
 
-    It looks once a second, and more and more seldom, down to every `slowest` seconds, while
-    nothing changes. A cluster that has answered once may fail to for a while (`PATIENCE`).
+    It looks once a second at first, and every `slowest` seconds at last while nothing changes. A
+    cluster that has answered once may be silent for a while (`PATIENCE`).
 
     Args:
-        end: decides otherwise: it sends cells again, and says whether all have ended.
+        end: sends cells again, and decides whether all have ended.
     """
     console = console or new_console()
-    ended = end or (lambda found: all(status.state not in ACTIVE for status in found))
+    ended = end or (lambda found: not any(status.active for status in found))
     found, pause = look(), min(slowest, 1.0)
     with _shown(console) as show:
         while True:
@@ -151,9 +151,9 @@ def _alike(one: Sequence[Status], other: Sequence[Status]) -> bool:
 
 
 def _patiently(ask: Callable[[], Answer], console: Console) -> Answer:
-    """What the call gives, made again and again while the cluster does not answer.
+    """The result of a call that is repeated while the cluster does not answer.
 
-    Raises ClusterError if it does not for too long.
+    Raises ClusterError if the cluster is silent for too long.
     """
     end, silent = time.monotonic() + PATIENCE, False
     while True:

@@ -187,3 +187,61 @@ def commands():
         return [shlex.split(line)[3:] for line in lines]
 
     return read
+
+
+class Site:
+    """Programs with the names of SLURM's, whose answers a test chooses; no cluster is needed."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        for program in ("sbatch", "srun", "squeue", "scancel", "scontrol"):
+            self.answers(program)
+        self.forgets()
+
+    def runs(self, program, *lines):
+        """Lines of a shell script, in which $D is a folder for its notes."""
+        path = self.folder / program
+        head = f'#!/bin/sh\nD="{self.folder}"\necho "$*" >> "$D/{program}.calls"\n'
+        path.write_text(head + "\n".join(lines) + "\n")
+        path.chmod(0o755)
+
+    def answers(self, program, out="", err="", status=0):
+        for kind, text in (("out", out), ("err", err)):
+            text = text if isinstance(text, bytes) else text.encode()
+            (self.folder / f"{program}.{kind}").write_bytes(text)
+        self.runs(program, f'cat "$D/{program}.err" >&2; cat "$D/{program}.out"; exit {status}')
+
+    def forgets(self):
+        """No job is known any more."""
+        for program in ("squeue", "scontrol"):
+            self.answers(program, err="slurm_load_jobs error: Invalid job id specified", status=1)
+
+    def calls(self, program):
+        path = self.folder / f"{program}.calls"
+        return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A Site whose programs are found first."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return Site(folder)
+
+
+@pytest.fixture
+def study(launch, sweep_file, sent, site):
+    """Sends a sweep of some seeds to the site; gives the Result, and the sweep."""
+
+    def call(*flags, seeds=2, resources=()):
+        path = sweep_file(
+            base=["gin/digits/kd.gin"],
+            params=["epochs = 10"],
+            seeds=list(range(seeds)),
+            resources=resources,
+        )
+        result = launch("--sweep", path, "--sweep_dir=sweep", "--cluster=slurm", *flags)
+        return result, sent("sweep")
+
+    return call

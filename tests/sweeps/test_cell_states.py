@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from ctkd.errors import ConfigError
-from ctkd.sweeps import local, send, slurm
+from ctkd.sweeps import local, sbatch, send, slurm
 from ctkd.sweeps import status_table as status_module
 from ctkd.sweeps.cell_states import statuses
 from ctkd.sweeps.check import check
@@ -142,6 +142,9 @@ def test_what_another_machine_started_is_neither_lost_nor_ended_from_here(
     assert (found.state, found.node, found.away) == ("unknown", "desk", True)
     result = launch("--sweep_dir", folder.path, "--cancel")
     assert "left alone: kd-seed0 was started on desk; cancel it there" in result.out
+    monkeypatch.setattr(socket, "gethostname", lambda: "desk.local")  # as some networks call it
+    assert not first(folder).away
+    monkeypatch.undo()
     note(folder, "kd-seed0", state="failed", job=str(os.getpid()), error="it broke")
     assert first(folder).state == "failed"
 
@@ -167,7 +170,7 @@ def test_progress_and_time_left(folder, known):
 
 def test_without_its_queue_a_waiting_cell_is_lost(folder):
     folder.ledger.add("sent", "kd-seed0", "local")
-    assert (first(folder).state, first(folder).error) == ("killed", "ended without a word")
+    assert (first(folder).state, first(folder).error) == ("killed", "ended without a message")
     with open(local.queue_lock(prepared(folder)), "w"):
         pass
     assert first(folder).state == "killed"
@@ -204,7 +207,9 @@ def test_a_torn_line_of_the_ledger_is_passed_over(folder):
 
 def test_what_is_lost_is_sent_again_as_often_as_allowed(folder, known, monkeypatch):
     numbers = iter(range(6, 100))
-    monkeypatch.setattr(slurm, "send", lambda tasks, *_: [f"{next(numbers)}" for _ in tasks])
+    monkeypatch.setattr(slurm, "available", lambda: True)
+    monkeypatch.setattr(sbatch, "write", lambda tasks, *_: sbatch.Batch(folder.jobs, "x.sh", tasks))
+    monkeypatch.setattr(sbatch, "submit", lambda batch: [f"{next(numbers)}" for _ in batch.tasks])
     folder.ledger.add("sent", "kd-seed0", "slurm", "5_0")
     for expected in (1, 1, 0, 0):  # Resources.retries is 2
         assert len(send.send_again(folder, statuses(folder))) == expected
@@ -325,23 +330,8 @@ def test_durations(seconds, text):
     assert duration(seconds) == text
 
 
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("5_0|PENDING||Resources", JobState("queued", "", "Resources")),
-        ("5_0|RUNNING|n1|None", JobState("running", "n1", "")),
-        ("5_0|COMPLETING|n1|None", JobState("running", "n1", "")),
-        ("5_0|CANCELLED|n1|None", JobState("cancelled", "n1", "")),
-        ("5_0|FAILED|n1|NonZeroExitCode", JobState("ended", "n1", "")),
-    ],
-)
-def test_what_squeue_says(monkeypatch, line, expected):
-    monkeypatch.setattr(slurm, "_call", lambda command: line + "\n")
-    assert slurm.states(["5_0"]) == {"5_0": expected}
-
-
 def test_jobs_that_slurm_has_forgotten(monkeypatch):
-    monkeypatch.setattr(slurm, "_call", lambda command: None)
+    monkeypatch.setattr(slurm, "_call", lambda command: None)  # "Invalid job id"
     assert slurm.states(["5_0", "5_1"]) == {}
 
 
@@ -352,7 +342,7 @@ def test_what_is_sent_to_slurm_comes_from_the_resources(sweep_file):
         "other": {"exclude": "n7", "setup": ["module load cuda"], "srun_args": ["-v"]},
     }  # fmt: skip
     resources = read_study(str(sweep_file(base=["gin/digits/kd.gin"], resources=wanted))).resources
-    told = slurm.parameters(resources, "x")
+    told = sbatch.parameters(resources, "x")
     expected = {
         "job_name": "ctkd-x", "time": 90, "gpus_per_node": 2, "cpus_per_task": 8, "mem": "1536MB",
         "nodes": 2, "ntasks_per_node": 1, "partition": "gpu", "account": "lab",
@@ -382,6 +372,9 @@ def test_the_machine_carries_as_many_as_its_cores_or_gpus_allow(monkeypatch, swe
 def test_gpus_are_dealt_out_by_number(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 3")
     assert local.devices() == [2, 3]
+    for none in ("", "-1", "NoDevFiles"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
+        assert local.devices() == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937")
     with pytest.raises(ConfigError, match="expected 0,1, say"):
         local.devices()

@@ -17,7 +17,7 @@ import torch
 
 from ctkd.main import main as train
 from ctkd.sweeps import slurm
-from ctkd.sweeps.send import cancel
+from ctkd.sweeps.cancel import cancel
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 KD, CTKD, INSTANCE = (f"gin/digits/{name}.gin" for name in ("kd", "ctkd", "ctkd_instance"))

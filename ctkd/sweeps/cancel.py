@@ -1,0 +1,104 @@
+"""Ending the jobs of a sweep."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ctkd.sweeps import local, sbatch, slurm
+from ctkd.sweeps.cell_states import is_finished, job_states
+from ctkd.sweeps.folder import SweepFolder
+from ctkd.sweeps.jobs import JobState, spelled
+from ctkd.sweeps.ledger import Entry
+from ctkd.sweeps.slurm import ClusterError
+
+PATIENCE = 60.0  # seconds until a cancelled job is gone
+
+
+class Cancelled(NamedTuple):
+    """The keys of the cells whose jobs were ended, and sentences about what is not certain."""
+
+    keys: list[str]
+    remarks: list[str]
+
+
+def cancel(folder: SweepFolder) -> Cancelled:
+    """Ends every job of this sweep that waits or runs, and no other job.
+
+    If squeue does not answer, scancel is called for all jobs of runs that are not finished: it
+    passes over jobs that have ended.
+
+    Raises:
+        UserError: the directory holds no sweep, or scancel does not answer.
+    """
+    folder.read()
+    remarks: list[str] = []
+    with folder.ledger.changing():
+        # The ledger also has the cells that the sweep's file does not have any more.
+        entries = folder.ledger.read()
+        attempts, known = _attempts(entries, remarks)
+        ended = _unended(folder, entries, remarks)
+        ids = [e.job for e in ended.values() if e.cluster == "slurm" and e.job]
+        slurm.cancel([*ids, *attempts])
+        ended |= {key: entries[key] for key in known}
+        for key, entry in ended.items():
+            folder.ledger.add("cancelled", key, entry.cluster)
+    local.cancel([e.job for e in ended.values() if e.cluster == "local" and e.job], folder.path)
+    _wait(ids, remarks)
+    return Cancelled(list(ended), remarks)
+
+
+def _attempts(entries: Mapping[str, Entry], remarks: list[str]) -> tuple[list[str], list[str]]:
+    """The jobs of tries that ended without a job id, as squeue shows them, and those cells."""
+    found, known = list[str](), list[str]()
+    for script in dict.fromkeys(entry.attempt for entry in entries.values() if entry.attempt):
+        keys = [key for key, entry in entries.items() if entry.attempt == script]
+        try:
+            jobs = [spelled(*each) for each in sbatch.listed_ids(script)]
+        except ClusterError as error:
+            remarks.append(f"{error}; the try to send {', '.join(keys)} stays noted as unknown")
+            continue
+        known += keys
+        if not jobs:
+            remarks.append(
+                f"squeue shows no job of the try to send {', '.join(keys)}; if one is in the queue "
+                "all the same, it ends about a minute after its start and trains nothing"
+            )
+        found += jobs
+    return found, known
+
+
+def _unended(
+    folder: SweepFolder, entries: Mapping[str, Entry], remarks: list[str]
+) -> dict[str, Entry]:
+    """The cells that wait or run, or may do so."""
+    states: Mapping[str, JobState] | None
+    try:
+        states = job_states(entries.values(), folder)
+    except ClusterError as error:
+        states = None
+        remarks.append(f"{error}; scancel was called for every run that is not finished")
+    here = [entry for entry in entries.values() if entry.cluster == "local"]
+    known = job_states(here, folder) if states is None else states
+    found = {}
+    for key, entry in entries.items():
+        waits = entry.cluster == "local" and entry.event == "sent"
+        state = known.get(entry.job or "")
+        active = state is not None and state.phase in ("running", "queued", "unclear")
+        silent = states is None and entry.cluster == "slurm" and entry.job is not None
+        if waits or active or (silent and not is_finished(folder, key)):
+            found[key] = entry
+    return found
+
+
+def _wait(jobs: Sequence[str], remarks: list[str]) -> None:
+    """Waits until SLURM has ended the jobs."""
+    end = time.monotonic() + PATIENCE
+    while jobs and time.monotonic() < end:
+        try:
+            left = slurm.states(jobs)
+        except ClusterError as error:
+            remarks.append(f"{error}; --status shows later whether the jobs have ended")
+            return
+        if all(state.phase not in ("running", "queued") for state in left.values()):
+            return
+        time.sleep(0.5)
