@@ -25,7 +25,7 @@ from ctkd.data.pictures import read_picture
 from ctkd.engine.config.build import Run
 from ctkd.engine.device import prepare_device
 from ctkd.engine.job import Job
-from ctkd.engine.teacher.train import teacher_home
+from ctkd.engine.teacher.own_training import teacher_home
 from ctkd.errors import ConfigError, DataError, UserError
 from ctkd.files import expand_user
 from ctkd.models.faster_rcnn import Detector

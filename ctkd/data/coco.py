@@ -17,7 +17,7 @@ from ctkd.checks import expect
 from ctkd.data.coco_faults import Faults
 from ctkd.data.coco_json import read_annotations, read_names
 from ctkd.data.coco_pictures import Found, checked
-from ctkd.data.coco_split import Annotated, Splits
+from ctkd.data.coco_split import Annotated, DetectionSplits
 from ctkd.data.coco_values import shown
 from ctkd.data.dataset import Dataset, place_of
 from ctkd.data.pictures import read_picture
@@ -30,7 +30,7 @@ TRIES = 10  # pictures that are tried for a sample where faults are skipped
 
 
 @dataclass(frozen=True)
-class Sample:
+class PictureSample:
     """A picture [3, H, W] of bytes, and its boxes and labels in it.
 
     Attributes:
@@ -43,14 +43,14 @@ class Sample:
     targets: dict[str, Tensor]
     bad: tuple[str, ...] = ()
 
-    def pin_memory(self) -> "Sample":
+    def pin_memory(self) -> "PictureSample":
         """A copy in memory that a GPU can fetch from by itself."""
         pinned = {name: value.pin_memory() for name, value in self.targets.items()}
         return replace(self, picture=self.picture.pin_memory(), targets=pinned)
 
 
 @dataclass(frozen=True)
-class Reader:
+class PictureReader:
     """Makes samples; plain data, so that it can be sent to workers.
 
     Attributes:
@@ -65,7 +65,7 @@ class Reader:
     flip: bool
     tries: int = 1
 
-    def __call__(self, index: int, view: int) -> Sample | DataError:
+    def __call__(self, index: int, view: int) -> PictureSample | DataError:
         """The picture as `view` has it: its short side and whether it is mirrored.
 
         An error is returned, and raised by the caller: an exception would come out of a worker
@@ -85,13 +85,13 @@ class Reader:
                 return replace(sample, bad=tuple(bad)) if bad else sample
         raise AssertionError("a sample or an error was returned")
 
-    def _read(self, index: int, view: int) -> Sample:
+    def _read(self, index: int, view: int) -> PictureSample:
         width, height = self.split.sizes[index].tolist()
         path, upright = self.split.paths[index], self.split.upright
         picture = read_picture(path, width, height, upright=upright)
         targets = self.split.targets(index)
         if view == AS_IT_IS:
-            return Sample(index, view, picture, targets)
+            return PictureSample(index, view, picture, targets)
         chance = torch.Generator().manual_seed(view)
         side = self.short_sides[int(torch.randint(len(self.short_sides), (), generator=chance))]
         mirrored = self.flip and bool(torch.rand((), generator=chance) < 0.5)
@@ -100,7 +100,7 @@ class Reader:
             picture = picture.flip(-1)
             boxes = boxes[:, [2, 1, 0, 3]] * boxes.new_tensor([-1, 1, -1, 1])
             boxes = boxes + boxes.new_tensor([1, 0, 1, 0]) * picture.shape[-1]
-        return Sample(index, view, picture, {"boxes": boxes, "labels": targets["labels"]})
+        return PictureSample(index, view, picture, {"boxes": boxes, "labels": targets["labels"]})
 
 
 def resize(picture: Tensor, boxes: Tensor, short: int, long: int) -> tuple[Tensor, Tensor]:
@@ -187,7 +187,7 @@ class COCO(Dataset):
         """A detector resizes pictures to evaluate on as the data set says."""
         return {**super().offers, "min_size": self.test_side, "max_size": self.long_side}
 
-    def load(self) -> Splits:
+    def load(self) -> DetectionSplits:
         """Reads the annotations, and looks whether the pictures' files exist.
 
         Raises:
@@ -214,14 +214,14 @@ class COCO(Dataset):
             split if count is None else split.taking(list(range(min(count, len(split)))))
             for split, count in zip((train, test), counts, strict=True)
         )
-        return Splits(train, test)
+        return DetectionSplits(train, test)
 
     def checked(
         self,
-        splits: Splits,
+        splits: DetectionSplits,
         part: slice = slice(None),
         gather: Callable[[Found], list[Found]] = lambda found: [found],
-    ) -> Splits:
+    ) -> DetectionSplits:
         """The splits after a look at every picture; see `coco_pictures.checked`.
 
         Raises:
@@ -236,12 +236,12 @@ class COCO(Dataset):
         file = self.folder / "annotations" / f"instances_{self._names[1]}.json"
         return read_names(file, self._categories, self._by_id)
 
-    def reader(self, split: Annotated) -> Reader:
+    def reader(self, split: Annotated) -> PictureReader:
         """The reader that makes samples of a split."""
         # Without the ground truth: hundreds of megabytes, which every worker would be sent.
         slim = replace(split, truth={})
         tries = TRIES if self._faults == "skip" else 1
-        return Reader(slim, self.short_sides, self.long_side, self.flip, tries)
+        return PictureReader(slim, self.short_sides, self.long_side, self.flip, tries)
 
     def _read(self, folder: pathlib.Path, name: str) -> Annotated:
         file = folder / "annotations" / f"instances_{name}.json"

@@ -18,7 +18,7 @@ from typing import Literal
 from PIL import ExifTags, Image
 
 from ctkd.data.coco_faults import Counted, Faults
-from ctkd.data.coco_split import Annotated, Splits
+from ctkd.data.coco_split import Annotated, DetectionSplits
 from ctkd.data.pictures import check_depth, read_picture
 from ctkd.errors import DataError
 
@@ -50,11 +50,11 @@ Found = tuple[Inspected, Inspected]  # of the training pictures, and of those to
 
 
 def checked(
-    splits: Splits,
+    splits: DetectionSplits,
     faults: Faults,
     part: slice = slice(None),
     gather: Callable[[Found], list[Found]] = lambda found: [found],
-) -> Splits:
+) -> DetectionSplits:
     """The splits, without the pictures that cannot be used if faults are skipped.
 
     An EXIF orientation is applied where only the turned picture has the annotated size. Where both
@@ -75,7 +75,7 @@ def checked(
         _settled(split, [pair[part_of] for pair in found], faults, upright)
         for part_of, split in enumerate((splits.train, splits.test))
     )
-    return Splits(train, test)
+    return DetectionSplits(train, test)
 
 
 def inspect(split: Annotated, part: slice, decode: bool) -> Inspected:

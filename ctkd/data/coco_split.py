@@ -92,7 +92,7 @@ class Annotated:
 
 
 @dataclass(frozen=True)
-class Splits:
+class DetectionSplits:
     """The pictures to train on, and those to evaluate on."""
 
     train: Annotated

@@ -14,7 +14,7 @@ from ctkd.engine.task import Task
 from ctkd.engine.tasks.specs import spec_of
 from ctkd.engine.teacher.frozen import FrozenTeacher
 from ctkd.engine.teacher.load import attach_cache, load_teacher
-from ctkd.engine.teacher.train import teacher_job, trained_teacher
+from ctkd.engine.teacher.own_training import teacher_job, trained_teacher
 
 
 @dataclass(frozen=True)

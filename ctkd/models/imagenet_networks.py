@@ -35,7 +35,7 @@ MOBILENET_V1 = (
 )
 
 
-class MobileNet(nn.Module):
+class ImageNetMobileNetV1(nn.Module):
     """MobileNetV1 of width 1 (Howard et al. 2017, arXiv 1704.04861), with mdistiller's keys."""
 
     def __init__(self, num_classes: int) -> None:
@@ -65,7 +65,7 @@ class MobileNet(nn.Module):
 @MODELS.register
 def MobileNetV1(num_classes: int = 1000) -> nn.Module:  # noqa: N802  (the published tables' spelling)
     """MobileNetV1 for images of 224 pixels, 4.2 million parameters."""
-    return MobileNet(num_classes)
+    return ImageNetMobileNetV1(num_classes)
 
 
 def provide(name: str) -> None:

@@ -47,7 +47,7 @@ class InvertedResidual(nn.Module):
         return x + out if self.residual else out
 
 
-class MobileNet(nn.Module):
+class CIFARMobileNetV2(nn.Module):
     """The network of `STAGES`."""
 
     def __init__(self, num_classes: int) -> None:
@@ -76,4 +76,4 @@ class MobileNet(nn.Module):
 @MODELS.register
 def MobileNetV2(num_classes: int = 100) -> nn.Module:  # noqa: N802  (the published tables' spelling)
     """MobileNetV2, width 0.5, expansion 6."""
-    return MobileNet(num_classes)
+    return CIFARMobileNetV2(num_classes)

@@ -22,7 +22,7 @@ TERM_PATIENCE = 60.0  # seconds between SIGTERM and what follows it: a requeue, 
 
 
 @dataclass(frozen=True)
-class Task:
+class CellJob:
     """A cell's run; all it knows of its past lies in the work directory.
 
     Attributes:

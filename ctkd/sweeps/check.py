@@ -9,7 +9,7 @@ from ctkd.engine.config.build import KnownNetworks, Run
 from ctkd.engine.config.identity import identity_of
 from ctkd.engine.diagnostics.warnings import faults_of_run
 from ctkd.engine.job import Job
-from ctkd.engine.teacher.train import teacher_job
+from ctkd.engine.teacher.own_training import teacher_job
 from ctkd.errors import ConfigError
 from ctkd.results.compare.tables import Cell as TableCell
 from ctkd.results.compare.tables import Column, Table

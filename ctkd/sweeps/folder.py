@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ctkd.errors import DataError, WorkdirError
 from ctkd.files import owner_of, user_path
 from ctkd.locks import locked
-from ctkd.sweeps.cell_job import Task
+from ctkd.sweeps.cell_job import CellJob
 from ctkd.sweeps.ledger import Ledger
 from ctkd.sweeps.shared_files import read_json, write_whole
 from ctkd.sweeps.study import Study
@@ -83,9 +83,9 @@ class SweepFolder:
         """The file in which a cell's task says how it fares."""
         return self.path / "notes" / f"{key}.json"
 
-    def task(self, cell: SavedCell, resources: Resources) -> Task:
+    def task(self, cell: SavedCell, resources: Resources) -> CellJob:
         """What is sent for a cell."""
-        return Task(
+        return CellJob(
             cell.files,
             cell.params,
             str(self.workdir(cell.key)),

@@ -16,7 +16,7 @@ from typing import Any
 
 from ctkd.command_line import PACKAGE
 from ctkd.errors import ConfigError
-from ctkd.sweeps.cell_job import Task
+from ctkd.sweeps.cell_job import CellJob
 from ctkd.sweeps.jobs import spelled
 from ctkd.sweeps.slurm import ClusterError, SilentError, ask, execute, last_words
 from ctkd.sweeps.study_settings import Resources
@@ -71,7 +71,7 @@ class UnclearError(ClusterError):
 
 
 @dataclass(frozen=True)
-class Batch:
+class Submission:
     """The files of an array: its script, and a pickled task for each of its runs."""
 
     folder: Path
@@ -117,8 +117,12 @@ def job_name(sweep: str) -> str:
 
 
 def write(
-    tasks: Sequence[Task], resources: Resources, folder: Path, name: str, after: str | None = None
-) -> Batch:
+    tasks: Sequence[CellJob],
+    resources: Resources,
+    folder: Path,
+    name: str,
+    after: str | None = None,
+) -> Submission:
     """Writes the files of an array; nothing is sent.
 
     Args:
@@ -154,10 +158,10 @@ def write(
     script = executor.folder / f".submission_file_{key}.sh"
     text = executor._make_submission_file_text(executor._submitit_command_str, key)
     script.write_text(text, encoding="utf-8")
-    return Batch(executor.folder, script, tuple(paths))
+    return Submission(executor.folder, script, tuple(paths))
 
 
-def submit(batch: Batch) -> list[str]:
+def submit(batch: Submission) -> list[str]:
     """Sends an array; the ids of its jobs, one for each task.
 
     Raises:
@@ -182,7 +186,7 @@ def submit(batch: Batch) -> list[str]:
     return [spelled(each, cluster) for each in numbers]
 
 
-def _sent(batch: Batch) -> tuple[str, str]:
+def _sent(batch: Submission) -> tuple[str, str]:
     """Runs sbatch; the number and the cluster's name of the job. Raises as `submit`."""
     refusal, words = None, ""
     try:

@@ -10,12 +10,14 @@ import pytest
 
 from ctkd.engine.interrupt import StopRequests, request_stop
 from ctkd.errors import Interrupted
-from ctkd.sweeps.cell_job import Preemption, Task
+from ctkd.sweeps.cell_job import CellJob, Preemption
 
 
 @pytest.fixture
 def task(tmp_path):
-    return Task(("gin/digits/kd.gin",), ("epochs = 2",), str(tmp_path / "run"), str(tmp_path / "n"))
+    return CellJob(
+        ("gin/digits/kd.gin",), ("epochs = 2",), str(tmp_path / "run"), str(tmp_path / "n")
+    )
 
 
 @pytest.fixture
@@ -124,7 +126,7 @@ def test_a_request_reaches_nobody_where_no_loop_runs():
 def test_a_failed_task_notes_its_error(tmp_path, params, state, told):
     note = tmp_path / "note.json"
     with pytest.raises(Exception, match=r"epochs|digits"):
-        Task(("gin/digits/kd.gin",), params, str(tmp_path / "run"), str(note))()
+        CellJob(("gin/digits/kd.gin",), params, str(tmp_path / "run"), str(note))()
     noted = json.loads(note.read_text())
     assert noted["state"] == state
     assert told in noted["error"]

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ctkd.checks import expect
 from ctkd.data.aspect import AspectBatches, Item
-from ctkd.data.coco import AS_IT_IS, COCO, Sample
-from ctkd.data.coco_split import Annotated, Splits
+from ctkd.data.coco import AS_IT_IS, COCO, PictureSample
+from ctkd.data.coco_split import Annotated, DetectionSplits
 from ctkd.data.coco_values import Id
 from ctkd.data.dataset import Dataset, digest
 from ctkd.data.workers import stream
@@ -30,7 +30,7 @@ from ctkd.seeds import generator, seed_of
 if TYPE_CHECKING:
     from ctkd.engine.config.build import Run
 
-Loaded = list[Sample] | DataError
+Loaded = list[PictureSample] | DataError
 
 
 def make_task(run: "Run", device: torch.device, world: World) -> "DetectionTask":
@@ -97,7 +97,7 @@ class DetectionTask(Task):
     def __init__(
         self,
         dataset: COCO,
-        splits: Splits,
+        splits: DetectionSplits,
         loading: Loading,
         device: torch.device,
         world: World,
@@ -220,7 +220,7 @@ class DetectionTask(Task):
         return self.world.agree(lambda: average_precision(split.truth, everything, per_class))
 
 
-def _notes(splits: Splits) -> list[str]:
+def _notes(splits: DetectionSplits) -> list[str]:
     counts = [
         f"{len(s):,} {name}" for name, s in (("training", splits.train), ("test", splits.test))
     ]
@@ -242,7 +242,7 @@ def _undefined(test: Annotated) -> list[str]:
     ]
 
 
-def together(samples: list[Sample | DataError]) -> Loaded:
+def together(samples: list[PictureSample | DataError]) -> Loaded:
     """The samples of a batch, or the first thing that was wrong with one."""
     return next((s for s in samples if isinstance(s, DataError)), None) or samples  # type: ignore[return-value]
 
