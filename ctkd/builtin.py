@@ -55,6 +55,7 @@ MODEL_FAMILIES = dict.fromkeys(("torchvision_", "timm_"), "ctkd.models.imagenet_
 TRANSFORMS = {"LogitStandardization": "ctkd.losses.transforms"}
 TEMPERATURES = {
     "ConstantTemperature": "ctkd.temperature.constant",
+    "InverseTemperature": "ctkd.temperature.inverse",
     "AnnealedTemperature": "ctkd.temperature.annealed",
     "GlobalTemperature": "ctkd.temperature.global_temperature",
     "InstanceTemperature": "ctkd.temperature.instance",

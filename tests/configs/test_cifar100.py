@@ -183,7 +183,7 @@ def test_every_pair_with_the_methods_that_depend_on_it(name, pair):
         "dtkd": {"DTKD.dtkd_weight": dtkd[0], "DTKD.kd_weight": dtkd[1]},
         "wttm": {
             "WTTM.wttm_weight": wttm,
-            "ConstantTemperature.temperature": pytest.approx(1 / gamma),
+            "InverseTemperature.gamma": gamma,
         },
     }
     for method, more in own.items():
@@ -268,9 +268,7 @@ def test_what_the_documented_overrides_do():
     assert run.teacher_network is None
     run = build("ctkd", None, "cifar100.validation = 5000", "epochs = 24", "seed = 3")
     assert (run.recipe.epochs, run.recipe_epochs, run.seed) == (24, 240, 3)
-    assert values(build("wttm", None, "wttm_temperature = 5.0"))[
-        "ConstantTemperature.temperature"
-    ] == pytest.approx(5.0)
+    assert values(build("wttm", None, "wttm_gamma = 0.2"))["InverseTemperature.gamma"] == 0.2
     with pytest.raises(ConfigError, match="did you mean resnet56"):
         build("teacher", None, "student = @resnet65")
 

@@ -40,7 +40,7 @@ def parse(
         _translated(gin.parse_config_file, str(path), str(path))
     for binding in bindings:
         _translated(gin.parse_config, binding, f"{flag} {binding!r}")
-    _check_macros(set(re.findall(r"%(\w+)", text)))
+    _check_macros(set(re.findall(r"%(\w+)", text)), bindings)
     _check_scopes()
     return read
 
@@ -78,8 +78,11 @@ def _advise(message: str) -> str:
     return f"{sentence.rstrip('.')}{advice}{place}"
 
 
-def _check_macros(mentioned: set[str]) -> None:
-    """Refuses a macro that is used but not set, and one that is set but never `mentioned`."""
+def _check_macros(mentioned: set[str], bindings: Sequence[str]) -> None:
+    """Refuses a macro that is used but not set, and a macro of `bindings` that no text mentions.
+
+    A file may set macros that a run does not need: a pair's file sets those of several methods.
+    """
     config: dict[tuple[str, str], Any] = gin.config._CONFIG
     defined = {scope for scope, selector in config if selector == "gin.macro"}
     used = {
@@ -89,7 +92,8 @@ def _check_macros(mentioned: set[str]) -> None:
     }
     for name in sorted(used - defined):
         raise ConfigError(f"the macro %{name} is used but never set{suggest(name, defined)}")
-    for name in sorted(defined - mentioned):
+    given = {match[1] for text in bindings if (match := re.match(r"\s*(\w+)\s*=", text))}
+    for name in sorted(given - mentioned):
         raise ConfigError(f"nothing refers to the macro {name!r}{suggest(name, used)}")
 
 

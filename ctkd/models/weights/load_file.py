@@ -9,7 +9,7 @@ import shutil
 import urllib.parse
 import urllib.request
 import uuid
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 
@@ -113,14 +113,17 @@ def downloads() -> pathlib.Path:
 
 
 def _download(url: str, target: pathlib.Path, expected: str | None) -> None:
-    """Downloads `url` to a file next to `target`, and renames it when it is complete."""
+    """Downloads `url` to a file next to `target`, and renames it when it is complete.
+
+    torch.hub's own download keeps a file whose transfer broke off.
+    """
     partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
     logger.info("downloading %s to %s", url, target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response, partial.open("xb") as file:
-            shutil.copyfileobj(response, file)
             announced = response.headers.get("Content-Length")
+            _copy(response, file, None if announced is None else int(announced), url)
         received = partial.stat().st_size
         if announced is not None and received != int(announced):
             raise DataError(f"{url}: the download ended after {received} of {announced} bytes")
@@ -133,6 +136,19 @@ def _download(url: str, target: pathlib.Path, expected: str | None) -> None:
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _copy(response: Any, file: IO[bytes], size: int | None, url: str) -> None:
+    """Copies a response under a progress bar, on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("downloading {task.description}"), BarColumn(bar_width=30))
+    more = (DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, *more, console=console, disable=not console.is_terminal) as bars:
+        name = url.rpartition("/")[2]
+        shutil.copyfileobj(bars.wrap_file(response, total=size, description=name), file)
 
 
 def _sha256(path: pathlib.Path) -> str:

@@ -102,9 +102,11 @@ def test_mistakes_in_a_file_are_told_with_file_and_line(write, tmp_path):
     assert "SGD.lrr = 3" in message
 
 
-def test_a_macro_that_is_only_mentioned_in_a_comment_has_no_effect(write):
+def test_a_macro_of_the_command_line_must_be_referred_to(write):
+    """A file may set macros for several methods, as the files of pairs do."""
     name = write("a.gin", "include 'gin/digits/kd.gin'\nmine = 3  # for %mine\n")
-    assert "nothing refers to the macro 'mine'" in refused([name])
+    config.parse([name], [])
+    assert "nothing refers to the macro 'mine'" in refused([name], ["mine = 3"])
 
 
 def test_macros_may_refer_to_macros(write):
