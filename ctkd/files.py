@@ -1,4 +1,4 @@
-"""Paths as users write them, and files that are replaced as a whole."""
+"""Paths and texts as users write them, and files that are replaced as a whole."""
 
 import contextlib
 import errno
@@ -12,6 +12,12 @@ from ctkd.errors import ConfigError
 
 LEFTOVER = re.compile(r"\..+\.\d+\.\d+\.tmp")  # of a process that was killed while it wrote
 NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EROFS)  # files of another user, read-only disks
+MARKS = {  # the longer ones first: the shorter ones begin like them
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
 
 
 def expand_user(path: str | os.PathLike[str], setting: str) -> str:
@@ -58,6 +64,52 @@ def owner_of(path: Path) -> str:
         return f" ({found} belongs to {found.owner()})"
     except (OSError, KeyError):  # KeyError: the owner has no account on this machine
         return f" ({found} belongs to another user)"
+
+
+class NotUTF8Error(ValueError):
+    """A file that is not UTF-8 text; the message says what it is and what to do."""
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a user's file, with plain line ends and without byte-order marks.
+
+    Raises:
+        OSError: the file cannot be read.
+        NotUTF8Error: it is not UTF-8.
+    """
+    return decoded(Path(path).read_bytes())
+
+
+def decoded(content: bytes) -> str:
+    """The text in the bytes of a file, see `read_text`. Raises NotUTF8Error."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise NotUTF8Error(not_utf8(error)) from error
+    if "\0" in text:
+        raise NotUTF8Error(_advice(content, 0))
+    # A mark opens a line in mid-file where files were joined; an editor shows neither of them.
+    text = text.removeprefix("\ufeff").replace("\n\ufeff", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """What is wrong with the bytes of a file, and what to do."""
+    return _advice(error.object, error.start)
+
+
+def _advice(content: bytes, position: int) -> str:
+    """What bytes are that are not UTF-8, the first of them at `position`, and what to do."""
+    for mark, name in MARKS.items():
+        if content.startswith(mark):
+            return f"it is {name} text, expected UTF-8: save it again as UTF-8"
+    if b"\0" in content:  # in UTF-16 without a mark, every other byte of plain English
+        position = content.index(0)
+    line, byte = content.count(b"\n", 0, position) + 1, content[position]
+    guess = "UTF-16 text, or no text" if byte == 0 else "perhaps Latin-1 or Windows-1252 text"
+    return (
+        f"line {line}: the byte 0x{byte:02X} is not UTF-8 ({guess}): save the file again as UTF-8"
+    )
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from ctkd.data.coco_faults import (
 from ctkd.data.coco_split import Annotated
 from ctkd.data.coco_values import Entry, Id, read_ids, shown, whole, wrong
 from ctkd.errors import DataError
+from ctkd.files import not_utf8
 
 LARGEST_SIDE = 10**6  # pixels
 
@@ -130,8 +131,10 @@ def _assemble(
 def _read(file: pathlib.Path) -> dict[str, list[Entry]]:
     try:
         content = json.loads(file.read_bytes())
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise DataError(f"{file} cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} cannot be read: {not_utf8(error)}") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{file}, line {error.lineno}: damaged, not JSON ({error.msg})") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, say

@@ -18,7 +18,7 @@ from ctkd.data.decoding import CentreCrop, RandomCrop
 from ctkd.data.folders import class_folders, list_files, order_note
 from ctkd.data.from_files import FileSplits, ImageFiles, StreamedDataset
 from ctkd.errors import DataError
-from ctkd.files import expand_user
+from ctkd.files import NotUTF8Error, expand_user, read_text
 from ctkd.registry import DATASETS
 
 ENVIRONMENT = "CTKD_DATA"
@@ -133,8 +133,8 @@ class ImageNet(StreamedDataset):
 
     def _from_list(self, root: pathlib.Path, path: pathlib.Path) -> ImageFiles:
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = read_text(path).split("\n")
+        except (OSError, NotUTF8Error) as error:
             raise DataError(f"the list {path} cannot be read: {error}") from error
         names, targets = [], []
         for number, line in enumerate(lines, 1):

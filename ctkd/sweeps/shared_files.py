@@ -20,6 +20,6 @@ def write_whole(path: Path, text: str) -> None:
 def read_json(path: Path) -> Any:
     """What a JSON file holds; None where there is none, or none that can be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None

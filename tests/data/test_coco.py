@@ -143,6 +143,16 @@ def test_what_is_no_set_of_annotations_is_named(coco_folder, coco_json):
         make(coco_folder).load()
 
 
+def test_annotations_as_windows_editors_save_them(coco_folder):
+    file = coco_folder / "annotations" / "instances_train2017.json"
+    text = file.read_text()
+    file.write_bytes(b"\xef\xbb\xbf" + text.replace("[", "[\r\n").encode())
+    assert len(make(coco_folder).load().train.labels) > 0
+    file.write_bytes(text.replace("square", "größe").encode("latin-1"))
+    with pytest.raises(DataError, match=r"cannot be read: line 1: the byte 0xF6 is not UTF-8"):
+        make(coco_folder).load()
+
+
 def test_places_are_asked_for_in_full(tmp_path, monkeypatch):
     monkeypatch.delenv("CTKD_COCO", raising=False)
     with pytest.raises(DataError, match="no place was given.*data_dir.*CTKD_COCO"):

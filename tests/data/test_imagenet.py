@@ -71,6 +71,18 @@ def test_a_list_that_is_wrong(own_images, line, message):
         ImageNet(str(root), val_list="absent", num_classes=3).load()
 
 
+def test_a_list_as_windows_editors_save_it(own_images):
+    root = own_images(train=1)
+    lines = "\ufefftrain/n00000001/train_0.JPEG 1\r\ntrain/n00000002/train_0.JPEG 2\r\n"
+    (root / "list").write_bytes(lines.encode())
+    splits = ImageNet(str(root), num_classes=3, train_list="list").load()
+    assert splits.train.targets.tolist() == [1, 2]
+    assert names(splits.train)[0].endswith("train/n00000001/train_0.JPEG")
+    (root / "list").write_bytes(lines.encode("utf-16"))
+    with pytest.raises(DataError, match=r"list cannot be read: it is UTF-16 text.*save it again"):
+        ImageNet(str(root), num_classes=3, train_list="list").load()
+
+
 def test_what_is_not_there_is_told_with_what_to_put_where(own_images, tmp_path, monkeypatch):
     monkeypatch.delenv("CTKD_DATA", raising=False)
     advice = r"data_dir = '/path'.*CTKD_DATA.*train/WNID/\*.JPEG and val/WNID/\*.JPEG"

@@ -1,6 +1,5 @@
 """Gin files: where they are found, what they include, and how their text is read."""
 
-import codecs
 import difflib
 import io
 import pathlib
@@ -10,10 +9,9 @@ from dataclasses import dataclass
 
 from ctkd.command_line import ROOT
 from ctkd.errors import ConfigError
-from ctkd.files import expand_user
+from ctkd.files import NotUTF8Error, expand_user, read_text
 
 _INCLUDE = re.compile(r"""^(?P<start>\s*include\s+)(?P<quote>['"])(?P<name>.+?)(?P=quote)""", re.M)
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True)
@@ -102,16 +100,10 @@ def read_with_includes(
 
 
 def _read(path: pathlib.Path) -> str:
-    """The text of a file in UTF-8, with or without a byte-order mark, with any line ends."""
+    """The text of a file; a byte-order mark and other systems' line ends are left out."""
     try:
-        data = path.read_bytes()
+        return read_text(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        found = "UTF-16" if data.startswith(_UTF_16) else f"byte {error.start} is {error.reason}"
-        raise ConfigError(
-            f"{path} is not text in UTF-8 ({found}): save the Gin file as UTF-8"
-        ) from error
-    return text.replace("\r\n", "\n")
+    except NotUTF8Error as error:
+        raise ConfigError(f"{path} cannot be read as a Gin file: {error}") from error

@@ -175,11 +175,6 @@ def finish(
         save_figures(replace(read_run(workdir.path), summary=summary), workdir.path)
     with Board(run, workdir) as board:
         board.add_figures(workdir, run.recipe.epochs)
-    write_text(
-        workdir.path / "summary.json",
-        json.dumps(_valid(summary), indent=1)
-        + "\\\
-",
-    )
+    write_text(workdir.path / "summary.json", json.dumps(_valid(summary), indent=1) + "\n")
     console.summary(summary, workdir)
     return summary

@@ -5,12 +5,14 @@ the work directories are not; those of several machines together.
 """
 
 import csv
+import io
 import math
 import os
 from pathlib import Path
 from typing import Any
 
 from ctkd.errors import DataError
+from ctkd.files import NotUTF8Error, read_text
 from ctkd.results.read.runs import RunRecord
 
 TOLD = ("cell", "seed", "state")  # every row of such a table has these
@@ -37,18 +39,17 @@ def read_summaries(path: str | os.PathLike[str]) -> list[RunRecord]:
         DataError: there is no such file, or it is no such table, or a line of it is damaged.
     """
     try:
-        with open(path, encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            columns = reader.fieldnames or ()
-            if not set(TOLD).issubset(columns):
-                raise DataError(
-                    f"{path}: expected the columns {', '.join(TOLD)}, as tools/report.py writes "
-                    "them into the runs.csv of a sweep"
-                )
-            return [_record(f"{path}:{reader.line_num}", row) for row in reader]
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+        columns = reader.fieldnames or ()
+        if not set(TOLD).issubset(columns):
+            raise DataError(
+                f"{path}: expected the columns {', '.join(TOLD)}, as tools/report.py writes "
+                "them into the runs.csv of a sweep"
+            )
+        return [_record(f"{path}:{reader.line_num}", row) for row in reader]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (NotUTF8Error, csv.Error) as error:
         raise DataError(f"{path}: damaged, not comma-separated text in UTF-8 ({error})") from error
 
 

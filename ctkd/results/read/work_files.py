@@ -93,7 +93,7 @@ def read_trace(path: Path) -> dict[str, "Floats"]:
     if not complete:
         return {}
     header, *lines = complete
-    names = header.decode(errors="replace").strip().split(",")
+    names = header.decode("utf-8-sig", errors="replace").strip().split(",")
     if not set(TRACE_COLUMNS).issubset(names):
         raise DataError(f"{path}, line 1: expected the columns {','.join(TRACE_COLUMNS)}")
     steps: dict[float, list[float]] = {}
@@ -114,7 +114,8 @@ def read_columns(path: Path) -> dict[str, Any]:
 
     if not path.is_file():
         return {}
-    text = path.read_bytes().decode(errors="replace")  # what is no text is no number either
+    # What is no text is no number either.
+    text = path.read_bytes().decode("utf-8-sig", errors="replace")
     header, *lines = text.splitlines() or [""]
     names = header.split(",")
     if not {*ROW_TEXTS, *ROW_NUMBERS}.issubset(names):

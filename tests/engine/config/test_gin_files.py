@@ -136,13 +136,13 @@ def test_byte_order_marks_and_line_ends_of_other_systems(write, start, end):
 @pytest.mark.parametrize(
     ("data", "found"),
     [
-        ("epochs = 1".encode("utf-16"), "UTF-16"),
-        ("# ε".encode("latin-1", "replace") + b"\xe9", "byte 3 is"),
+        ("epochs = 1".encode("utf-16"), "it is UTF-16 text"),
+        (b"seed = 1\n# caf\xe9", "line 2: the byte 0xE9 is not UTF-8 (perhaps Latin-1"),
     ],
 )
 def test_other_encodings_are_refused_by_name(write, data, found):
     path = write("mine.gin", data)
-    assert refused(path).startswith(f"{path} is not text in UTF-8 ({found}")
+    assert refused(path).startswith(f"{path} cannot be read as a Gin file: {found}")
 
 
 def test_errors_name_the_users_line(mine, write):

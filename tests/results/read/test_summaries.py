@@ -102,6 +102,16 @@ def test_a_damaged_line_is_named(table, lines, message):
         read_summaries(table(*lines))
 
 
+def test_a_table_as_a_spreadsheet_saves_it(table):
+    path = table(row("kd", 0, 40.0), row("ctkd", 0, 41.0))
+    text = path.read_text().replace("\n", "\r\n")
+    path.write_bytes(text.encode("utf-8-sig"))
+    assert [run.told("last_top1") for run in read_summaries(path)] == [40.0, 41.0]
+    path.write_bytes(text.encode("utf-16"))
+    with pytest.raises(DataError, match=r"in UTF-8 \(it is UTF-16 text, expected UTF-8: save it"):
+        read_summaries(path)
+
+
 def test_another_table_is_refused(table, tmp_path):
     with pytest.raises(DataError, match=r"expected the columns cell, seed, state, as tools/report"):
         read_summaries(table("0,1", header="step,temperature"))
