@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ctkd.adversary.grl import gradient_reversal
 from ctkd.errors import ConfigError
-from ctkd.losses.objectives import Objective
+from ctkd.losses.objectives import ObjectiveLike
 from ctkd.losses.row_groups import group_sums
 
 Schedule = Callable[[float], float]
@@ -53,7 +53,7 @@ class Distiller(nn.Module):
         self,
         policy: nn.Module | None,
         schedule: Schedule | None,
-        objective: Objective,
+        objective: ObjectiveLike,
         transform: Transform | None = None,
     ) -> None:
         """Composes the parts; `policy` and `schedule` are None without a teacher.

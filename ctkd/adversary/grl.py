@@ -1,4 +1,4 @@
-"""The gradient reversal layer, as a function of tensors alone (no Gin)."""
+"""The gradient reversal layer, as a function of tensors (no Gin)."""
 
 import math
 from typing import Any
@@ -10,15 +10,15 @@ from torch import Tensor
 def gradient_reversal(x: Tensor, lambda_: float | Tensor) -> Tensor:
     """The identity, whose backward multiplies the gradient by −lambda_ (arXiv 1505.07818).
 
-    One optimizer then minimises the loss over the student and maximises it over whatever made x,
-    here the temperature policy. lambda_ is negated here and nowhere else. With lambda_ = 0 the
-    gradient is exactly 0, whatever comes from above.
+    One optimizer then minimizes the loss over the student and maximizes it over the module that
+    computed x: the temperature policy. lambda_ is negated here and nowhere else. With lambda_ = 0
+    the gradient is exactly 0, even if the incoming gradient is infinite or NaN.
 
     Args:
         x: a tensor of any shape, such as a temperature, 0-d or [N, 1].
-        lambda_: strength >= 0: a number, or a tensor of one element on the device of x. A tensor's
-            value is not looked at (that would wait for the device), so in a captured graph it may
-            change from step to step.
+        lambda_: strength >= 0: a number, or a tensor of one element on the device of x. The value
+            of a tensor is not checked, because the check would wait for the device. In a captured
+            graph a tensor may change between steps.
 
     Returns:
         x, of the same shape and dtype.
@@ -35,7 +35,7 @@ def gradient_reversal(x: Tensor, lambda_: float | Tensor) -> Tensor:
     elif lambda_.numel() != 1:
         raise ValueError(f"lambda_ has shape {list(lambda_.shape)}: expected one element")
     elif lambda_.device != x.device:
-        # A CPU scalar would work, but be frozen in a captured graph without a word.
+        # A CPU scalar works, but a captured graph would silently keep its first value.
         raise ValueError(f"lambda_ is on {lambda_.device}, x on {x.device}: expected one device")
     else:
         lambda_ = lambda_.detach().reshape(())
@@ -58,6 +58,6 @@ class _GradientReversal(torch.autograd.Function):
             reversed_ = gradient * -ctx.number if ctx.number else torch.zeros_like(gradient)
             return reversed_, None
         (lambda_,) = ctx.saved_tensors
-        # 0 · inf would be NaN, hence the selection.
+        # 0 · inf would be NaN.
         reversed_ = torch.where(lambda_ == 0, 0.0, gradient * -lambda_)
         return reversed_.to(gradient.dtype), None

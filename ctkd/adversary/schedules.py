@@ -1,8 +1,8 @@
 """Schedules of the gradient reversal's strength: `schedule(position) -> lambda_ >= 0`.
 
-`position` is the number of the recipe's epochs done, a float. Published runs hold λ(n) throughout
-the n-th epoch, n from 1, so that the first epoch already has λ(1) > 0: that is the default here;
-`smooth=True` evaluates the same curve at the position itself, from λ(0) on.
+`position` is the number of the recipe's epochs done, a float. By default λ is λ(n) during the whole
+n-th epoch, n from 1, as in published runs, so the first epoch has λ(1) > 0. `smooth=True` evaluates
+the same curve at the position itself, from λ(0) on.
 """
 
 import math
@@ -13,7 +13,7 @@ from ctkd.registry import SCHEDULES
 
 @SCHEDULES.register
 class ConstantLambda:
-    """λ = value throughout. With 0 a learned temperature stays where it starts.
+    """λ = value for the whole run. With 0 a learned temperature keeps its first value.
 
     Raises:
         ConfigError: the value is not a finite number >= 0.
@@ -29,7 +29,7 @@ class ConstantLambda:
 
 
 class _Rise:
-    """What the two curves share: λ = start + (end − start) · curve(min(n, epochs) / epochs)."""
+    """λ = start + (end − start) · curve(min(n, epochs) / epochs), with the curve of a subclass."""
 
     def __init__(
         self, start: float = 0.0, end: float = 1.0, epochs: float = 10.0, smooth: bool = False
@@ -47,7 +47,7 @@ class _Rise:
         """
         if not position >= 0:
             raise ValueError(f"position = {position!r}: expected the epochs done, >= 0")
-        # A position that is a whole number but for rounding belongs to the epoch it begins.
+        # A position that is a whole number except for rounding belongs to the epoch that it begins.
         n = position if self.smooth else math.floor(position + 1e-6) + 1
         share = self._curve(min(n / self.epochs, 1.0))
         return (1.0 - share) * self.start + share * self.end  # exact at both ends
@@ -61,8 +61,8 @@ class _Rise:
 class LinearLambda(_Rise):
     """λ(n) = start + (end − start) · min(n, epochs) / epochs.
 
-    `epochs` is what the CTKD paper calls loops. (The public code's linear schedule ignores its
-    maximum and ends at 0.9; this is the one that was meant.)
+    `epochs` is called loops in the CTKD paper. (The public code's linear schedule ignores its
+    maximum and ends at 0.9; this one reaches `end`.)
 
     Raises:
         ConfigError: start or end is not a finite number >= 0, or epochs is not > 0.
@@ -76,8 +76,8 @@ class LinearLambda(_Rise):
 class CosineLambda(_Rise):
     """λ(n) = start + ½ (end − start) (1 + cos((1 + min(n, epochs) / epochs) π)).
 
-    The schedule of CTKD (arXiv 2211.16231); `epochs` is what the paper calls loops: 10 on
-    CIFAR-100, 5 on ImageNet. The defaults give .0245 .0955 .2061 .3455 .5 .6545 .7939 .9045 .9755
+    The schedule of CTKD (arXiv 2211.16231). `epochs` is called loops in the paper: 10 on CIFAR-100,
+    5 on ImageNet. The defaults give .0245 .0955 .2061 .3455 .5 .6545 .7939 .9045 .9755
     and 1 in the first ten epochs, then 1.
 
     Raises:

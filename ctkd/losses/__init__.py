@@ -1,4 +1,4 @@
-"""Losses: functions of tensors, transforms of the logits, and objectives made of named terms."""
+"""Losses: functions of tensors, transforms of the logits, and objectives of named terms."""
 
 from ctkd.losses.dkd import dkd_loss
 from ctkd.losses.kd import kd_loss

@@ -2,14 +2,13 @@
 
 from torch import Tensor
 
-from ctkd.losses.few_classes import SOFTMAX_CLASSES, temperature_without_maximum
+from ctkd.losses.few_classes import temperature_without_maximum
 from ctkd.losses.kd import kd_rows, kl_rows
-from ctkd.losses.objectives import check_weights, teacher_given, warmup_share
-from ctkd.losses.per_row import cross_entropy_rows, prepare_rows
+from ctkd.losses.objectives import Objective, Terms
 from ctkd.registry import OBJECTIVES
 
-# A maximum below this counts as this. The formula divides by the sum of two maxima and makes a
-# temperature of each, which only positive ones can be; the public code has no such guard.
+# A smaller maximum is replaced by this one. The formula divides by the sum of two maxima, and its
+# temperatures are positive only if the maxima are; the public code does not check.
 SMALLEST_MAXIMUM = 1e-2
 
 
@@ -19,11 +18,11 @@ def dtkd_temperatures(
     """T_s = 2y / (x + y) · T0 and T_t = 2x / (x + y) · T0, x = max z_t, y = max z_s of a row.
 
     They make the two softened maxima equal, both (x + y) / (2 T0), and T_s + T_t = 2 T0. A maximum
-    below 0.01 counts as 0.01: where neither is positive both temperatures are T0; where only one
-    is, its network gets nearly 2 T0 and the other next to 0, but above it.
+    below 0.01 is replaced by 0.01. If neither maximum is positive, both temperatures are T0. If one
+    is, its network gets nearly 2 T0, and the other network a temperature slightly above 0.
 
     Args:
-        student, teacher: [N, C], as `prepare_rows` gives them.
+        student, teacher: [N, C], as `prepare_rows` returns them.
         temperature: T0, a number, 0-d, or [N, 1].
 
     Returns:
@@ -38,31 +37,26 @@ def dtkd_temperatures(
 
 
 @OBJECTIVES.register
-class DTKD:
+class DTKD(Objective):
     """ce_weight · CE + w(n) · (dtkd_weight · T_s T_t KL_dynamic + kd_weight · T0² KL).
 
     Wei and Bai, "Dynamic Temperature Knowledge Distillation", 2024 (arXiv 2404.12711). KL_dynamic =
     KL(softmax(z_t / T_t) ‖ softmax(z_s / T_s)) with the temperatures of `dtkd_temperatures`, one
-    pair per row; KL is that of plain distillation at T0. w(n) = min(n / warmup_epochs, 1) in the
-    whole n-th epoch, n from 1 (1 without warm-up).
+    pair per row; KL is that of plain distillation at T0. w(n) = min(n / warmup_epochs, 1) during
+    the whole n-th epoch, n from 1 (1 without warm-up).
 
-    Which form this is: the authors' README declares equations 4 and 5 of the paper wrong (they let
-    the maxima alone decide that the vectors z_t / T_t and z_s / T_s agree), but their code, and
-    hence their results, use what those arrive at: T0 ± δ with δ = (x − y) / (x + y) · T0. That is
-    what is built, with x and y the maxima of the logits as in the code (the paper writes |·|_max).
-    As there, the gradient runs through T_s into the student.
+    The paper and its code differ. The authors' README declares equations 4 and 5 of the paper
+    wrong: there the maxima alone decide that the vectors z_t / T_t and z_s / T_s agree. But the
+    code, and so the published results, use what those equations lead to: T0 ± δ with δ = (x − y) /
+    (x + y) · T0. This class does the same, with x and y the maxima of the logits as in the code
+    (the paper writes |·|_max). As in the code, the gradient passes through T_s into the student.
 
-    `temperature` is the reference T0 (published: 4). A learned or annealed policy moves T0, hence
-    both temperatures in proportion. Published dtkd_weight and kd_weight (their α and β): 3 and 1 by
-    default, by pair from 1 to 3 and from 0.5 to 2; CE 1, 20 epochs of warm-up.
-
-    Raises:
-        ConfigError: a weight or `warmup_epochs` that is not a finite number >= 0.
-        ValueError (when called): no teacher, or shapes that do not fit.
+    `temperature` is the reference T0 (published: 4). A learned or annealed policy changes T0, and
+    so both temperatures in proportion. Published dtkd_weight and kd_weight (their α and β): 3 and 1
+    by default, by pair from 1 to 3 and from 0.5 to 2; CE 1, 20 epochs of warm-up.
     """
 
-    needs_teacher = True
-    min_classes = SOFTMAX_CLASSES
+    warmed = ("dtkd", "kd")
 
     def __init__(
         self,
@@ -71,42 +65,16 @@ class DTKD:
         kd_weight: float = 1.0,
         warmup_epochs: float = 0.0,
     ) -> None:
-        owner = type(self).__name__
-        check_weights(owner, ce_weight=ce_weight, dtkd_weight=dtkd_weight, kd_weight=kd_weight)
-        check_weights(owner, warmup_epochs=warmup_epochs)
-        self.ce_weight = ce_weight
+        super().__init__(ce_weight, warmup_epochs, dtkd=dtkd_weight, kd=kd_weight)
         self.dtkd_weight = dtkd_weight
-        self.kd_weight = kd_weight
-        self.warmup_epochs = warmup_epochs
 
-    def __call__(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor | None,
-        targets: Tensor,
-        temperature: float | Tensor | None,
-        raw_student_logits: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """{"ce", "dtkd", "kd"}, each [N], the products of temperatures inside."""
-        teacher_logits, temperature = teacher_given(self, teacher_logits, temperature)
-        raw = student_logits if raw_student_logits is None else raw_student_logits
-        student, teacher, temperature = prepare_rows(student_logits, teacher_logits, temperature)
+    def terms(
+        self, student: Tensor, teacher: Tensor, targets: Tensor, temperature: float | Tensor
+    ) -> Terms:
+        """{"dtkd", "kd"}, each [N], the products of temperatures included."""
         student_t, teacher_t = dtkd_temperatures(student, teacher, temperature)
         dynamic = kl_rows(student / student_t, teacher / teacher_t) * student_t * teacher_t
-        return {
-            "ce": cross_entropy_rows(raw, targets),
-            "dtkd": dynamic.squeeze(1),
-            "kd": kd_rows(student, teacher, temperature),
-        }
-
-    def weights(self, position: float) -> dict[str, float]:
-        """Rises over the first `warmup_epochs` epochs for "dtkd" and "kd", else constant."""
-        warmup = warmup_share(position, self.warmup_epochs)
-        return {
-            "ce": self.ce_weight,
-            "dtkd": warmup * self.dtkd_weight,
-            "kd": warmup * self.kd_weight,
-        }
+        return {"dtkd": dynamic.squeeze(1), "kd": kd_rows(student, teacher, temperature)}
 
     def limits(self, num_classes: int, learned: bool) -> list[str]:
         """With two classes the two temperatures make the rows equal; a learned T has no maximum."""

@@ -1,94 +1,37 @@
-"""What the row losses share: the checks of their arguments, their precision and their reduction.
+"""What the losses of rows share: checks of the arguments, precision, reduction, cross-entropy.
 
-A row is one decision: an image, a detector's proposal, a token. Nothing here imports Gin.
+A row is one decision: an image, a proposal of a detector, a token. Nothing here imports Gin.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 REDUCTIONS = ("mean", "sum", "none")
-# Elements of a block of rows. On a CPU the handful of arrays that a closed form works with then
-# stay in the caches, which makes large losses several times faster; a GPU only needs its memory.
-CPU_BLOCK, GPU_BLOCK = 2**15, 2**22
 
 
 def check_reduction(reduction: str) -> None:
-    """Raises ValueError for a reduction that is not known, before anything is computed."""
+    """Raises ValueError for an unknown reduction."""
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction = {reduction!r}: expected one of {', '.join(REDUCTIONS)}")
 
 
 def reduce_rows(rows: Tensor, reduction: str) -> Tensor:
-    """[N] -> the mean over rows, their sum, or the rows themselves."""
+    """[N] -> the mean over the rows, their sum, or the rows themselves."""
     check_reduction(reduction)
     if reduction == "none":
         return rows
     return rows.mean() if reduction == "mean" else rows.sum()
 
 
-def by_blocks(
-    function: Callable[..., tuple[Tensor, ...]], rows: Tensor, *others: float | Tensor
-) -> tuple[Tensor, ...]:
-    """`function(rows, *others)`, some rows at a time, so that its temporaries are small.
-
-    Args:
-        function: gives tensors with one entry, or one row, for each row.
-        rows: [N, C].
-        others: cut like `rows`, unless they are numbers or 0-d.
-    """
-    if torch.compiler.is_compiling():  # a compiler fuses by itself, and would unroll the loop
-        return function(rows, *others)
-    total, per_row = rows.shape[0], max(1, rows.shape[1])
-    on_cpu = rows.device.type == "cpu"
-    block = CPU_BLOCK * torch.get_num_threads() if on_cpu else GPU_BLOCK
-    height = max(1, block // per_row)
-    if total <= height:
-        return function(rows, *others)
-    height = min(height, -(-total // 4))  # a half's temporaries would be as large as the results
-    whole: tuple[Tensor, ...] = ()
-    for start in range(0, total, height):
-        cut = slice(start, start + height)
-        taken = [x[cut] if isinstance(x, Tensor) and x.dim() else x for x in others]
-        parts = function(rows[cut], *taken)
-        whole = whole or tuple(part.new_empty(total, *part.shape[1:]) for part in parts)
-        for target, part in zip(whole, parts, strict=True):
-            target[cut] = part
-        del parts, part  # before the next block's
-    return whole
-
-
-def needs_plain_form(student: Tensor, teacher: Tensor) -> bool:
-    """Whether a loss is left to autograd instead of its closed form.
-
-    That is for a gradient in the teacher's logits (which are frozen in distillation), for logits of
-    two precisions, and under `torch.func`, whose transforms take no such Function.
-    """
-    transformed: bool = torch._C._are_functorch_transforms_active()
-    return teacher.requires_grad or student.dtype != teacher.dtype or transformed
-
-
 def full_precision(logits: Tensor) -> Tensor:
-    """The logits in float32, or as they are where that is at least as precise.
+    """The logits in float32; float64 logits stay in float64.
 
-    Softmax differences of bf16 or fp16 logits lose most of a KL's digits, and T² overflows fp16.
+    Differences of log-softmaxes in bf16 or fp16 lose most digits of a KL, and T² overflows fp16.
     """
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def check_targets(logits: Tensor, targets: Tensor) -> None:
-    """Raises ValueError unless `targets` holds one class index for each row of `logits`.
-
-    The range of the indices is not looked at: on a GPU that would wait for the device.
-    """
-    if targets.shape != logits.shape[:1] or targets.is_floating_point():
-        raise ValueError(
-            f"targets is {targets.dtype} of shape {list(targets.shape)}: expected "
-            f"{logits.shape[0]} class indices, shape [{logits.shape[0]}]"
-        )
 
 
 def check_logits(name: str, logits: Tensor) -> None:
@@ -100,10 +43,22 @@ def check_logits(name: str, logits: Tensor) -> None:
         )
 
 
+def check_targets(logits: Tensor, targets: Tensor) -> None:
+    """Raises ValueError unless `targets` holds one class index for each row of `logits`.
+
+    The range of the indices is not checked: on a GPU the check would wait for the device.
+    """
+    if targets.shape != logits.shape[:1] or targets.is_floating_point():
+        raise ValueError(
+            f"targets is {targets.dtype} of shape {list(targets.shape)}: expected "
+            f"{logits.shape[0]} class indices, shape [{logits.shape[0]}]"
+        )
+
+
 def prepare_rows(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float | Tensor
 ) -> tuple[Tensor, Tensor, float | Tensor]:
-    """Checks both networks' rows and the temperature, and brings them to one precision.
+    """Checks both networks' logits and the temperature, and converts them to full precision.
 
     Args:
         student_logits: [N, C].
@@ -114,8 +69,8 @@ def prepare_rows(
         Both logits and the temperature (a number, 0-d, or [N, 1]) in float32 or float64.
 
     Raises:
-        ValueError: shapes that do not fit, or a number that is not a temperature. A tensor's
-            value is not looked at: that would wait for the device.
+        ValueError: shapes that do not fit, or a number that is not > 0. The value of a tensor is
+            not checked: the check would wait for the device.
     """
     check_logits("student_logits", student_logits)
     check_logits("teacher_logits", teacher_logits)
@@ -143,7 +98,7 @@ def prepare_rows(
 
 
 def cross_entropy_rows(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of each row, −log softmax(z)[target], half precision computed in float32.
+    """Cross-entropy of each row, −log softmax(z)[target]; half precision is computed in float32.
 
     Args:
         logits: [N, C].

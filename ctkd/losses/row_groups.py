@@ -1,4 +1,4 @@
-"""Means over groups of rows, told apart, as functions of tensors alone (no Gin)."""
+"""Means over groups of rows, as functions of tensors (no Gin)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,20 +9,20 @@ from torch import Tensor
 def group_sums(
     values: Mapping[str, Tensor], groups: Tensor, names: Sequence[str], total: int
 ) -> dict[str, Tensor]:
-    """Σ of each group's rows, over the rows of the whole step; what ranks and steps add up.
+    """Sums over the rows of each group, divided by `total`; ranks and steps can be added up.
 
     Args:
-        values: name -> [N]; what is not made of rows is left out.
-        groups: [N], places in `names`.
-        total: rows of the whole step.
+        values: name -> [N]; a value that is 0-d is ignored.
+        groups: [N], indices into `names`.
+        total: number of rows of the whole step.
 
     Returns:
-        "name@group" -> Σ / total, and "share@group" -> the group's share of the rows; 0-d each. The
-        mean over a group is the quotient of the two.
+        "name@group" -> Σ / total, and "share@group" -> the group's share of the rows; 0-d each.
+        Their quotient is the mean over the group.
     """
     sums = {}
-    for place, group in enumerate(names):
-        inside = groups == place
+    for index, group in enumerate(names):
+        inside = groups == index
         sums[f"share@{group}"] = inside.sum() / total
         for name, rows in values.items():
             if rows.dim():
@@ -32,9 +32,9 @@ def group_sums(
 
 
 def group_means(sums: Mapping[str, float]) -> dict[str, float]:
-    """Means over the groups' rows, "name_group", from (means over steps of) `group_sums`.
+    """Means over the rows of each group, "name_group", from the mean of `group_sums` over steps.
 
-    A group that had no row has no means.
+    A group without rows has no means.
     """
     means = {}
     for key, value in sums.items():

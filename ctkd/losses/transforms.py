@@ -1,6 +1,6 @@
-"""Logit transforms: `transform(student_logits, teacher_logits)` -> what policy and objective see.
+"""Transforms of the logits: `transform(student_logits, teacher_logits) -> (student, teacher)`.
 
-They are differentiable, so every policy and objective works with them. No transform is None.
+Policy and objective get the result. A transform is differentiable.
 """
 
 from torch import Tensor
@@ -15,8 +15,8 @@ class LogitStandardization:
     """z -> (z − mean(z)) / (std(z) + epsilon), row by row, for both networks.
 
     Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024 (arXiv 2403.01731).
-    The student then need not match the scale of the teacher's logits, only their shape. std is the
-    unbiased one, and epsilon stands outside the root, as in the public code.
+    The student then learns the shape of the teacher's logits, not their scale. std is the unbiased
+    one, and epsilon is outside the root, as in the public code.
 
     Raises:
         ConfigError: epsilon is not a finite number > 0.
@@ -53,6 +53,6 @@ class LogitStandardization:
         if logits.shape[1] < 2:
             raise ValueError(f"{name} has {logits.shape[1]} classes: a std needs at least 2")
         logits = full_precision(logits)
-        # torch takes 0 for the gradient of a std that is 0, so a constant row's stays finite.
+        # torch defines the gradient of a std that is 0 as 0: a constant row's gradient is finite.
         std = logits.std(dim=1, keepdim=True)
         return (logits - logits.mean(dim=1, keepdim=True)) / (std + self.epsilon)

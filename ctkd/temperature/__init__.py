@@ -1,4 +1,4 @@
-"""Temperature policies: modules, `policy(student_logits, teacher_logits, progress)` -> T."""
+"""Temperature policies: modules, `policy(student_logits, teacher_logits, progress) -> T`."""
 
 from ctkd.temperature.annealed import AnnealedTemperature
 from ctkd.temperature.constant import ConstantTemperature

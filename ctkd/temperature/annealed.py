@@ -14,16 +14,16 @@ Shape = Literal["linear", "cosine", "exponential"]
 
 @TEMPERATURES.register
 class AnnealedTemperature(nn.Module):
-    """T(x) from `start` to `end` as the progress x goes from 0 to 1: a schedule, nothing learned.
+    """T(x) from `start` to `end` as the progress x goes from 0 to 1: a schedule, not learned.
 
         linear       T = start + (end − start) · x
         cosine       T = start + (end − start) · (1 − cos(πx)) / 2
         exponential  T = start · (end / start)^x
 
-    This is T(t) in the KD loss. It is not "Annealing Knowledge Distillation" (Jafari et al. 2021),
-    which regresses the teacher's logits, scaled by an annealed factor, and uses no KL. The default
-    from 10 to 1 is the range which their temperature walks, from soft to unsoftened targets; a
-    `start` below `end` anneals the other way.
+    This is a T in the KD loss. "Annealing Knowledge Distillation" (Jafari et al. 2021) is another
+    method: it regresses the teacher's logits, scaled by an annealed factor, and uses no KL. The
+    defaults, 10 and 1, are the range of their temperature, from soft to unsoftened targets. With
+    `start` below `end`, T rises.
 
     Raises:
         ConfigError: a temperature that is not a finite number > 0, an unknown shape.
@@ -48,14 +48,14 @@ class AnnealedTemperature(nn.Module):
     def forward(
         self, student_logits: Tensor, teacher_logits: Tensor, progress: float | Tensor
     ) -> Tensor:
-        """T at `progress` in [0, 1] (beyond it T stays at the nearer end), 0-d.
+        """T at `progress`, 0-d; a progress outside [0, 1] counts as the nearer end.
 
-        Only a progress that is a tensor moves on inside a captured graph: a float is frozen there.
+        In a captured graph only a tensor can change between steps; a float keeps its first value.
         """
         if isinstance(progress, Tensor):
             x = progress.to(self.start).reshape(())
         else:
-            x = torch.full_like(self.start, progress)  # fills on the device: no copy from the host
+            x = torch.full_like(self.start, progress)  # on the device: no copy from the host
         x = x.clamp(0.0, 1.0)
         if self.shape == "cosine":
             x = (1.0 - torch.cos(math.pi * x)) / 2.0

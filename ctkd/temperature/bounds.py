@@ -1,4 +1,4 @@
-"""The bounded map from a free parameter to a temperature, and its inverse."""
+"""The map from an unbounded parameter to a bounded temperature, and its inverse."""
 
 import math
 from dataclasses import dataclass
@@ -13,12 +13,11 @@ from ctkd.checks import expect, finite
 class Bounds:
     """T = tau_init + tau_range · sigmoid(raw), so that T lies between `lower` and `upper`.
 
-    CTKD (arXiv 2211.16231) takes 1 and 20. In float32 a raw beyond about −20 or 17
-    saturates: T then equals a bound, and its gradient is 0 or next to it. `lower` and `upper` let
-    whoever logs T notice that.
+    CTKD (arXiv 2211.16231) uses 1 and 20. In float32 a raw below about −20 or above 17 saturates: T
+    equals a bound, and its gradient is nearly 0. `lower` and `upper` let a log report that.
 
     Attributes:
-        owner: the component whose setting a mistake is reported as.
+        owner: the name of the component in an error.
 
     Raises:
         ConfigError: tau_init or tau_range is not a finite number > 0.

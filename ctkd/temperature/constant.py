@@ -1,4 +1,4 @@
-"""A temperature that stays as it is: plain knowledge distillation."""
+"""A constant temperature: plain knowledge distillation."""
 
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from ctkd.registry import TEMPERATURES
 
 @TEMPERATURES.register
 class ConstantTemperature(nn.Module):
-    """T = temperature throughout (Hinton et al. 2015; 4 is what CIFAR-100's recipes publish).
+    """T = temperature for the whole run (Hinton et al. 2015; published for CIFAR-100: 4).
 
     Raises:
         ConfigError: the temperature is not a finite number > 0.
@@ -26,12 +26,12 @@ class ConstantTemperature(nn.Module):
         owner = type(self).__name__
         valid = finite(temperature) and temperature > 0
         expect(valid, owner, "temperature", temperature, "a finite number > 0")
-        # A buffer follows the module to its device once, so no step copies a number there. It
-        # comes from the configuration, hence is not part of the state.
+        # A buffer moves to the device with the module, so no step copies a number there. The value
+        # is in the configuration, so it is not saved.
         self.register_buffer("value", torch.tensor(float(temperature)), persistent=False)
 
     def forward(
         self, student_logits: Tensor, teacher_logits: Tensor, progress: float | Tensor
     ) -> Tensor:
-        """T, 0-d; the arguments are those of every policy, and not looked at."""
+        """T, 0-d; the arguments are those of every policy, and have no effect."""
         return self.value

@@ -14,12 +14,12 @@ from ctkd.temperature.bounds import Bounds
 class GlobalTemperature(nn.Module):
     """T = tau_init + tau_range · sigmoid(raw), with one parameter `raw` (CTKD, arXiv 2211.16231).
 
-    With the published 1 and 20, and raw starting at 1 as in the public code, T starts at 15.6212.
-    The policy looks at no logits. Its parameter wants a group of its own in the optimizer: weight
-    decay pulls raw to 0, hence T to the middle of its range.
+    With the published 1 and 20, and raw_init = 1 as in the public code, T starts at 15.6212. The
+    logits have no effect. Give the parameter to the optimizer in a group without weight decay:
+    decay pulls raw to 0, and so T to the middle of its range.
 
     Attributes:
-        learned: True: its temperature is to pass through a gradient reversal.
+        learned: True: the temperature passes through a gradient reversal.
         bounds: (lower, upper) of T.
 
     Raises:
@@ -41,5 +41,5 @@ class GlobalTemperature(nn.Module):
     def forward(
         self, student_logits: Tensor, teacher_logits: Tensor, progress: float | Tensor
     ) -> Tensor:
-        """T, 0-d; the arguments are those of every policy, and not looked at."""
+        """T, 0-d; the arguments are those of every policy, and have no effect."""
         return self._map.temperature(self.raw)

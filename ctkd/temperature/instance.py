@@ -18,31 +18,31 @@ class InstanceTemperature(nn.Module):
     """T_i = tau_init + tau_range · sigmoid(MLP(z_s,i, z_t,i)), one for each row.
 
     CTKD (arXiv 2211.16231) describes two 1×1 convolutions on the concatenated outputs of student
-    and teacher; on [N, 2C, 1, 1] those are Linear(2C, hidden) → ReLU → Linear(hidden, 1). The
-    authors published no code for it, so what they left open is a parameter:
+    and teacher; on [N, 2C, 1, 1] they are Linear(2C, hidden) → ReLU → Linear(hidden, 1). The
+    authors published no code for it, so each open choice is a parameter:
 
     - hidden = 256, as in the public re-implementation. The policy has hidden · (2C + 2) + 1
       parameters, and 2 · hidden more with batch_norm. At C = 100 that makes 51,713, or 25,857 with
       hidden = 128; 52,225 is the re-implementation, with batch_norm and probabilities.
-    - inputs = "logits": they still tell samples apart where the softmax at T = 1 is one-hot, as it
-      is for most training samples of a good teacher. "probabilities" is that softmax, and what the
-      configurations in `gin/` take: in trials on CIFAR-100 and on digits raw logits drove T to a
-      bound within a few epochs.
+    - inputs = "logits": logits differ between samples even if the softmax at T = 1 is one-hot, as
+      for most training samples of a good teacher. "probabilities" is that softmax. The files in
+      `gin/` use it: in trials on CIFAR-100 and on digits, logits drove T to a bound within a few
+      epochs.
     - order = "class": column c is class c. "teacher" sorts both rows by the teacher's logits,
-      descending, so that T depends on the profile and not on which classes are involved.
-    - batch_norm = False: with it the T of a sample depends on the others in its batch.
-    - raw_init = 1: T starts where GlobalTemperature's does, at 15.6212, for every sample, since the
-      last layer's weight starts at 0. (0 gives 11, as in the re-implementation.)
+      descending: T then depends on the sorted values, not on the classes.
+    - batch_norm = False: with it the T of a sample depends on the other samples of the batch.
+    - raw_init = 1: T starts at 15.6212 for every sample, as in GlobalTemperature, because the last
+      layer's weight starts at 0. (0 gives 11, as in the re-implementation.)
 
-    The logits are detached: the reversed gradient must not reach the student through here. All is
-    computed in the parameters' precision, float32, also under autocast.
+    The logits are detached: the reversed gradient must not reach the student. All is computed in
+    the precision of the parameters, float32, also under autocast.
 
     Attributes:
-        learned: True: its temperature is to pass through a gradient reversal.
+        learned: True: the temperature passes through a gradient reversal.
         bounds: (lower, upper) of T.
 
     Raises:
-        ConfigError: a setting outside what is named above, or tau_init or tau_range not > 0.
+        ConfigError: an unknown choice, or a number out of range.
         ValueError (when called): the logits are not both [N, num_classes].
     """
 
@@ -79,7 +79,7 @@ class InstanceTemperature(nn.Module):
     def forward(
         self, student_logits: Tensor, teacher_logits: Tensor, progress: float | Tensor
     ) -> Tensor:
-        """[N, C] and [N, C] -> T, [N, 1]; `progress` is not looked at."""
+        """[N, C] and [N, C] -> T, [N, 1]; `progress` has no effect."""
         for name, logits in (("student", student_logits), ("teacher", teacher_logits)):
             if logits.ndim != 2 or logits.shape[1] != self.num_classes:
                 raise ValueError(
@@ -92,7 +92,7 @@ class InstanceTemperature(nn.Module):
             return self._map.temperature(raw)
 
     def _features(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """What the MLP sees of both networks: [N, 2C], the student's columns first."""
+        """The input of the MLP: [N, 2C], the student's columns first."""
         dtype = self.input.weight.dtype
         student, teacher = student.to(dtype), teacher.to(dtype)
         if self.order == "teacher":

@@ -35,7 +35,7 @@ def test_identity_forward_and_minus_lambda_backward(shape, lambda_, as_tensor, d
 
 
 @pytest.mark.parametrize("zero", [0.0, 0, torch.tensor(0.0), torch.zeros(1)])
-def test_lambda_0_gives_exactly_0_whatever_comes_from_above(zero):
+def test_lambda_0_gives_exactly_0_even_for_infinite_gradients(zero):
     x = torch.ones(3, 1, requires_grad=True)
     gradient_reversal(x, zero).backward(torch.tensor([[2.0], [math.inf], [math.nan]]))
     assert (x.grad == 0).all()
@@ -71,8 +71,7 @@ def test_lambda_receives_no_gradient_and_may_change_between_calls():
     assert x.grad.item() == -0.25
 
 
-def test_the_sign_is_that_of_ordinary_descent_turned_round():
-    """At λ = 1 the reversed gradient is the negative of the plain one, to the last bit."""
+def test_lambda_1_gives_exactly_the_negative_gradient():
     x = torch.randn(5, 1, requires_grad=True)
     (plain,) = torch.autograd.grad(x.exp().sum(), x)
     (turned,) = torch.autograd.grad(gradient_reversal(x, 1.0).exp().sum(), x)
@@ -96,12 +95,12 @@ def test_under_torch_compile(as_tensor):
 
 
 @pytest.mark.parametrize("lambda_", [-0.1, -1, math.nan, math.inf])
-def test_a_number_below_0_is_told(lambda_):
+def test_a_number_below_0_is_an_error(lambda_):
     with pytest.raises(ValueError, match=rf"lambda_ = {lambda_}.*>= 0"):
         gradient_reversal(torch.tensor(1.0), lambda_)
 
 
-def test_a_tensor_of_strengths_or_on_another_device_is_told():
+def test_a_tensor_of_strengths_or_on_another_device_is_an_error():
     with pytest.raises(ValueError, match=r"\[2\].*one element"):
         gradient_reversal(torch.ones(2), torch.ones(2))
     with pytest.raises(ValueError, match="lambda_ is on meta, x on cpu"):
@@ -109,7 +108,7 @@ def test_a_tensor_of_strengths_or_on_another_device_is_told():
 
 
 def game(lambda_, policy):
-    """A frozen student, a teacher surer of much the same classes, and the loss between them."""
+    """A frozen student, a teacher with larger logits for similar classes, and the loss."""
     generator = torch.Generator().manual_seed(0)
     teacher = 4 * torch.randn(32, 20, generator=generator)
     student = (0.3 * teacher + torch.randn(32, 20, generator=generator)).requires_grad_()

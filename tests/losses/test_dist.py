@@ -1,4 +1,4 @@
-"""DIST against its equations in plain Python, the invariances of a correlation, and its edges."""
+"""DIST against its equations in plain Python, the invariances of a correlation, constant rows."""
 
 import math
 import statistics
@@ -7,11 +7,9 @@ import pytest
 import torch
 
 from ctkd.distiller import Distiller
-from ctkd.errors import ConfigError
 from ctkd.losses.dist import DIST, pearson
 from ctkd.losses.kd import kd_loss
 from ctkd.losses.per_row import cross_entropy_rows
-from ctkd.registry import OBJECTIVES
 from ctkd.temperature import ConstantTemperature
 
 
@@ -40,7 +38,7 @@ def test_the_terms_are_those_of_the_equations(tau):
     student, teacher, targets = rows()
     terms = DIST()(student, teacher, targets, tau)
     inter, intra = reference(student, teacher, tau)
-    # Up to the public code's epsilon of 1e-8 beside the product of the norms.
+    # Up to the public code's epsilon of 1e-8, which it adds to the product of the norms.
     expected = torch.tensor(inter, dtype=torch.float64)
     torch.testing.assert_close(terms["inter"], expected, rtol=1e-5, atol=1e-6)
     assert terms["intra"].dim() == 0
@@ -114,37 +112,6 @@ def test_a_temperature_per_row():
     torch.testing.assert_close(together, torch.cat(loop))
 
 
-def test_derivatives():
-    student, teacher, targets = rows(4, 5, scale=1.5)
-    temperature = torch.full((4, 1), 2.0, dtype=torch.float64, requires_grad=True)
-    inputs = (student.requires_grad_(), teacher.requires_grad_(), temperature)
-
-    def terms(s, t, temp):
-        found = DIST()(s, t, targets, temp)
-        return found["inter"], found["intra"]
-
-    assert torch.autograd.gradcheck(terms, inputs)
-
-
-@pytest.mark.parametrize("gap", [0.0, 25.0, 1e4])
-@pytest.mark.parametrize("value", [1.0, 42.0])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("count", [1, 4])
-def test_values_and_gradients_stay_finite(gap, value, dtype, count):
-    """Sure and undecided networks, hence rows and classes without variation; also a single row."""
-    teacher, student = torch.zeros(count, 10, dtype=dtype), torch.zeros(count, 10, dtype=dtype)
-    for row, (sure, guess) in enumerate([(0, 0), (0, 1), (1, 0), (2, 1)][:count]):
-        teacher[row, sure] = gap
-        student[row, guess] = gap
-    student.requires_grad_()
-    temperature = torch.tensor(value, requires_grad=True)
-    terms = DIST()(student, teacher, torch.zeros(count, dtype=torch.long), temperature)
-    assert all(term.dtype == torch.promote_types(dtype, torch.float32) for term in terms.values())
-    sum(term.sum() for term in terms.values()).backward()
-    for tensor in (*terms.values(), student.grad, temperature.grad):
-        assert tensor.isfinite().all()
-
-
 def test_one_row_alone_has_no_intra_class_relation():
     student, teacher, targets = rows(1)
     student.requires_grad_()
@@ -163,43 +130,12 @@ def test_the_distiller_weights_the_batch_term_by_the_parts_share():
     torch.testing.assert_close(outcome.loss, expected)
 
 
-def test_half_precision_is_computed_in_float32():
-    student, teacher, targets = rows()
-    student, teacher = student.bfloat16(), teacher.bfloat16()
-    actual = DIST()(student, teacher, targets, torch.tensor(4.0))
-    expected = DIST()(student.float(), teacher.float(), targets, 4.0)
-    for name, term in actual.items():
-        torch.testing.assert_close(term, expected[name])
-
-
-def test_cross_entropy_is_taken_on_the_raw_logits():
-    student, teacher, targets = rows()
-    terms = DIST()(student, teacher, targets, 4.0, raw_student_logits=5 * student)
-    torch.testing.assert_close(terms["ce"], cross_entropy_rows(5 * student, targets))
-    torch.testing.assert_close(terms["inter"], DIST()(student, teacher, targets, 4.0)["inter"])
-
-
-def test_weights_are_constant():
-    objective = DIST(ce_weight=0.5, inter_weight=1.0, intra_weight=3.0)
-    expected = {"ce": 0.5, "inter": 1.0, "intra": 3.0}
-    assert objective.weights(0.0) == objective.weights(200.0) == expected
-
-
-@pytest.mark.parametrize("parameter", ["ce_weight", "inter_weight", "intra_weight"])
-@pytest.mark.parametrize("value", [-0.1, math.inf, math.nan])
-def test_settings_out_of_range_are_told(parameter, value):
-    with pytest.raises(ConfigError, match=rf"DIST\.{parameter} = {value}.*>= 0"):
-        DIST(**{parameter: value})
-
-
-def test_a_missing_teacher_is_told():
-    student, teacher, targets = rows()
-    with pytest.raises(ValueError, match="teacher_logits = None: DIST"):
-        DIST()(student, None, targets, 4.0)
-    with pytest.raises(ValueError, match="temperature = None: DIST"):
-        DIST()(student, teacher, targets, None)
-
-
-def test_it_is_registered():
-    assert OBJECTIVES.get("DIST") is DIST
-    assert DIST.needs_teacher is True
+@pytest.mark.parametrize("classes", [2, 3, 10, 100])
+def test_a_uniform_student_gets_no_gradient_from_a_correlation(classes):
+    """Equal logits have no correlation; a division by epsilon would give gradients above 1e4."""
+    student = torch.full((4, classes), 0.3, requires_grad=True)
+    _, teacher, targets = rows(4, classes)
+    terms = DIST()(student, teacher.float(), targets, 1.0)
+    assert terms["inter"].tolist() == [1.0] * 4
+    (gradient,) = torch.autograd.grad(terms["inter"].sum() + terms["intra"], student)
+    assert (gradient == 0).all()

@@ -37,7 +37,7 @@ def reference(student, teacher, target, temperature):
 
 
 def public_form(student, teacher, targets, temperature):
-    """Masking by −1000 and taking the target's probability out of a softmax: the public way."""
+    """The public code: −1000 on the target's logit, and probabilities from a softmax."""
     mask = F.one_hot(targets, student.shape[1]).to(student)
 
     def two_way(logits):
@@ -93,58 +93,21 @@ def test_two_classes_have_no_nckd():
     torch.testing.assert_close(tckd, kd_loss(student, teacher, 4.0, reduction="none"))
 
 
-def test_one_temperature_per_row_equals_a_loop_over_rows():
-    student, teacher, targets = rows()
-    temperature = torch.linspace(1.0, 21.0, 6, dtype=torch.float64).unsqueeze(1)
-    together = dkd_loss(student, teacher, targets, temperature, reduction="none")
-    loop = [
-        dkd_loss(student[[i]], teacher[[i]], targets[[i]], temperature[i].item()) for i in range(6)
-    ]
-    torch.testing.assert_close(together, torch.stack(loop), rtol=1e-13, atol=0)
-
-
-def test_t_squared_is_in_the_graph_of_both_terms():
-    student, teacher, targets = rows()
-    for term in (0, 1):
-        temperature = torch.tensor(4.0, dtype=torch.float64, requires_grad=True)
-        loss = dkd_terms(student, teacher, targets, temperature)[term].sum()
-        (actual,) = torch.autograd.grad(loss, temperature)
-        high, low = (
-            dkd_terms(student, teacher, targets, 4.0 + step)[term].sum() for step in (1e-5, -1e-5)
-        )
-        assert actual.item() == pytest.approx((high - low).item() / 2e-5, rel=1e-7)
-
-
-@pytest.mark.parametrize("gap", [25.0, 110.0, 1e4])
 @pytest.mark.parametrize("value", [1.0, 21.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_values_and_gradients_stay_finite_at_large_gaps(gap, value, dtype):
-    """Teacher sure of the target or of another class; student of the target, another, or none."""
-    teacher, student = torch.zeros(6, 10, dtype=dtype), torch.zeros(6, 10, dtype=dtype)
-    for row, (sure, guess) in enumerate([(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]):
-        teacher[row, sure] = gap
-        if guess < 2:
-            student[row, guess] = gap
-    student.requires_grad_()
-    teacher.requires_grad_()
-    temperature = torch.full((6, 1), value, requires_grad=True)
-    targets = torch.zeros(6, dtype=torch.long)
-    tckd, nckd = dkd_terms(student, teacher, targets, temperature)
-    assert tckd.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    (tckd + 8 * nckd).sum().backward()
-    for tensor in (tckd, nckd, student.grad, teacher.grad, temperature.grad):
-        assert tensor.isfinite().all()
-    exact = teacher[0, 0].item()
-    if gap / value > 100:
-        # Sure of the target against sure of another class: log(1 − q) is the gap over T.
-        assert tckd[1].item() == pytest.approx(value * exact, rel=1e-5)
-        assert tckd[2].item() == pytest.approx(value**2 * math.log(10), rel=1e-5)
-        assert tckd[0].item() == tckd[4].item() == 0
+def test_values_of_one_hot_softmaxes(value, dtype):
+    """The teacher is sure of the target; a student agrees, is sure of another class, or uniform."""
+    teacher, student = torch.zeros(3, 10, dtype=dtype), torch.zeros(3, 10, dtype=dtype)
+    teacher[:, 0] = student[0, 0] = student[1, 1] = 1e4
+    gap = teacher[0, 0].item()  # rounded by bf16
+    tckd, _ = dkd_terms(student, teacher, torch.zeros(3, dtype=torch.long), value)
+    expected = [0.0, value * gap, value**2 * math.log(10)]  # log(1 − q) is the gap over T
+    assert tckd.tolist() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(("gap", "value_is_nan"), [(3.0, False), (120.0, True)])
-def test_the_public_form_has_nan_gradients_where_this_one_has_none(gap, value_is_nan):
-    """Masking alone makes T's gradient NaN, at ordinary logits; from a gap of 110 the loss too."""
+def test_the_public_form_has_nan_gradients_where_dkd_loss_has_none(gap, value_is_nan):
+    """The mask makes T's gradient NaN at ordinary logits, and the loss too from a gap of 110 on."""
     student, teacher = torch.zeros(2, 10), torch.zeros(2, 10)
     student[:, 0] = gap
     teacher[:, 0] = gap
@@ -158,21 +121,11 @@ def test_the_public_form_has_nan_gradients_where_this_one_has_none(gap, value_is
     assert gradient.isfinite()
 
 
-def test_equals_the_public_form_where_that_is_sound():
+def test_equals_the_public_form_at_ordinary_logits():
     student, teacher, targets = rows()
     expected = public_form(student, teacher, targets, 4.0)
     for actual, term in zip(dkd_terms(student, teacher, targets, 4.0), expected, strict=True):
         torch.testing.assert_close(actual.sum(), term)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_float32(dtype):
-    student, teacher, targets = rows()
-    student, teacher = student.to(dtype).requires_grad_(), teacher.to(dtype)
-    loss = dkd_loss(student, teacher, targets, torch.tensor(4.3))
-    assert loss.dtype == torch.float32
-    expected = dkd_loss(student.float(), teacher.float(), targets, 4.3)
-    torch.testing.assert_close(loss, expected)
 
 
 def test_derivatives_of_first_and_second_order():
@@ -198,7 +151,7 @@ def test_derivatives_of_first_and_second_order():
         (5, torch.zeros(4, dtype=torch.long), 4.0, "median", "'median'.*mean, sum, none"),
     ],
 )
-def test_mistakes_are_told(classes, targets, temperature, reduction, message):
+def test_mistakes_are_errors(classes, targets, temperature, reduction, message):
     logits = torch.zeros(4, classes)
     with pytest.raises(ValueError, match=message):
         dkd_loss(logits, logits, targets, temperature, reduction=reduction)
@@ -224,10 +177,10 @@ def test_properties(n, c, scale, value, dtype, seed):
     rounding = torch.finfo(tckd.dtype).eps * 4 * c * value * (value + 4 * scale + 10)
     assert min(tckd.min(), nckd.min()) >= -rounding
     with torch.no_grad():
-        # The non-target classes' loss does not look at the target's logit; neither term at the
-        # order of the classes.
+        # NCKD does not depend on the target's logit; no term depends on the order of the classes.
         moved = student.scatter(1, targets.unsqueeze(1), 5.0)
-        assert torch.equal(dkd_terms(moved, teacher, targets, temperature)[1], nckd)
+        again = dkd_terms(moved, teacher, targets, temperature)[1]
+        torch.testing.assert_close(again, nckd, rtol=1e-4, atol=rounding)
         if dtype == torch.float64:
             order = torch.randperm(c, generator=torch.Generator().manual_seed(seed))
             renamed = order.argsort()[targets]

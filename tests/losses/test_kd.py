@@ -30,7 +30,7 @@ def reference(student, teacher, temperature):
 
 
 def public_form(student, teacher, temperature):
-    """The form most public code has; its gradient for T is what `kd_loss` must not have."""
+    """The form of most public code; its gradient in T is NaN where a probability is 0."""
     p = F.softmax(teacher / temperature, dim=1)
     log_q = F.log_softmax(student / temperature, dim=1)
     return F.kl_div(log_q, p, reduction="batchmean") * temperature**2
@@ -56,7 +56,7 @@ def test_two_classes_against_a_uniform_student_is_log_2_minus_the_entropy():
     assert loss.item() == pytest.approx(math.log(2.0) - entropy, rel=1e-14)
 
 
-def test_equals_the_public_form_where_that_is_sound():
+def test_equals_the_public_form_at_ordinary_logits():
     student, teacher = rows()
     torch.testing.assert_close(kd_loss(student, teacher, 4.0), public_form(student, teacher, 4.0))
 
@@ -97,7 +97,7 @@ def test_t_squared_is_in_the_graph():
     assert whole.item() == pytest.approx(rise.item() / (2 * step), rel=1e-8)
     kl = kd_loss(student, teacher, temperature) / temperature**2
     (detached,) = torch.autograd.grad(16.0 * kl, temperature)
-    assert detached.item() * whole.item() < 0  # another method: it pushes T the other way here
+    assert detached.item() * whole.item() < 0  # without T² in the graph T moves the other way
 
 
 @pytest.mark.parametrize("c", [0.5, 3.0])
@@ -109,7 +109,7 @@ def test_scaling_logits_and_temperature_scales_the_loss_by_the_square(c):
 
 
 def test_large_temperature_limit_and_its_first_order_term():
-    """Centred logits, δ = z_s − z_t: L = ‖δ‖²/2C + mean[δ²(z_s + 2 z_t)]/6T + O(T⁻²)."""
+    """Centered logits, δ = z_s − z_t: L = ‖δ‖²/2C + mean[δ²(z_s + 2 z_t)]/6T + O(T⁻²)."""
     student, teacher = (z - z.mean(1, keepdim=True) for z in rows(scale=1.0))
     delta = student - teacher
     limit = delta.square().sum(1) / (2 * 10)
@@ -122,29 +122,22 @@ def test_large_temperature_limit_and_its_first_order_term():
         assert (actual - limit).abs().max() > 0.05 / temperature
 
 
-@pytest.mark.parametrize("gap", [25.0, 110.0, 1e4])
 @pytest.mark.parametrize("value", [1.0, 4.0, 21.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_value_and_gradients_stay_finite_at_large_gaps(gap, value, dtype):
-    """The teacher is sure of class 0; one student of class 1, one of nothing, one agrees."""
-    teacher = torch.zeros(3, 10, dtype=dtype)
-    teacher[:, 0] = gap
-    student = torch.zeros(3, 10, dtype=dtype)
-    student[0, 1] = student[2, 0] = gap
-    student.requires_grad_()
-    teacher.requires_grad_()
-    temperature = torch.tensor(value, requires_grad=True)
+def test_values_of_one_hot_softmaxes(value, dtype):
+    """The teacher is sure of class 0. A student is sure of class 1, uniform, or agrees."""
+    teacher, student = torch.zeros(3, 10, dtype=dtype), torch.zeros(3, 10, dtype=dtype)
+    teacher[:, 0] = student[0, 1] = student[2, 0] = 1e4
+    gap = teacher[0, 0].item()  # rounded by bf16
+    temperature = torch.full((3, 1), value, dtype=torch.float64, requires_grad=True)
     loss = kd_loss(student, teacher, temperature, reduction="none")
-    loss.sum().backward()
-    for tensor in (loss, student.grad, teacher.grad, temperature.grad):
-        assert tensor.isfinite().all()
-    exact = teacher[0, 0].item()  # what bf16 made of the gap
-    if gap / value > 100:  # the softmaxes are one-hot: the losses are T·gap, T² log C and 0
-        expected = torch.tensor([value * exact, value**2 * math.log(10), 0.0])
-        torch.testing.assert_close(loss.float(), expected, rtol=1e-5, atol=1e-6)
+    expected = torch.tensor([value * gap, value**2 * math.log(10), 0.0], dtype=torch.float64)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+    (slope,) = torch.autograd.grad(loss.sum(), temperature)
+    assert slope[1].item() == pytest.approx(2 * value * math.log(10), rel=1e-5)
 
 
-def test_the_public_form_has_nan_gradients_where_this_one_has_none():
+def test_the_public_form_has_nan_gradients_where_kd_loss_has_none():
     teacher = torch.zeros(2, 10)
     teacher[:, 0] = 110.0
     student = torch.zeros(2, 10)
@@ -155,17 +148,6 @@ def test_the_public_form_has_nan_gradients_where_this_one_has_none():
     assert gradients[0].isnan()
     # L = T² log C once the teacher is one-hot.
     assert gradients[1].item() == pytest.approx(2 * math.log(10), rel=1e-5)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_float32(dtype):
-    student, teacher = (z.to(dtype).requires_grad_() for z in rows())
-    temperature = torch.full((6, 1), 4.3, requires_grad=True)
-    loss = kd_loss(student, teacher, temperature, reduction="none")
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, kd_loss(student.float(), teacher.float(), 4.3, "none"))
-    loss.sum().backward()
-    assert student.grad.dtype == teacher.grad.dtype == dtype
 
 
 def test_a_half_precision_teacher_does_not_lower_the_precision_of_the_student():
@@ -183,14 +165,6 @@ def test_autocast_does_not_change_the_result():
         loss = kd_loss(student, teacher, torch.tensor(4.0))
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, kd_loss(student, teacher, 4.0))
-
-
-def test_one_temperature_per_row_equals_a_loop_over_rows():
-    student, teacher = rows()
-    temperature = torch.linspace(1.0, 21.0, 6, dtype=torch.float64).unsqueeze(1)
-    together = kd_loss(student, teacher, temperature, reduction="none")
-    loop = [kd_loss(student[[i]], teacher[[i]], temperature[i].item()) for i in range(6)]
-    torch.testing.assert_close(together, torch.stack(loop), rtol=1e-13, atol=0)
 
 
 def test_all_spellings_of_one_temperature_agree():
@@ -231,14 +205,9 @@ def test_derivatives_of_first_and_second_order(shape):
         ((4, 5), (4, 5), 4.0, "batchmean", r"'batchmean'.*mean, sum, none"),
     ],
 )
-def test_mistakes_are_told(student, teacher, temperature, reduction, message):
+def test_mistakes_are_errors(student, teacher, temperature, reduction, message):
     with pytest.raises(ValueError, match=message):
         kd_loss(torch.zeros(student), torch.zeros(teacher), temperature, reduction)
-
-
-def test_whole_numbers_are_no_logits():
-    with pytest.raises(ValueError, match=r"int64.*floating-point"):
-        kd_loss(torch.zeros(4, 5), torch.zeros(4, 5, dtype=torch.long), 4.0)
 
 
 @settings(deadline=None, max_examples=60)
@@ -262,11 +231,11 @@ def test_properties(n, c, scale, value, per_row, dtype, seed):
     loss.sum().backward()
     for tensor in (loss, student.grad, teacher.grad, temperature.grad):
         assert tensor.isfinite().all()
-    # Never negative but for rounding, which is relative to the largest log-probability.
+    # Never negative except for rounding, which is relative to the largest log-probability.
     rounding = torch.finfo(loss.dtype).eps * 4 * c * value * (value + 4 * scale + 10)
     assert loss.min() >= -rounding
     with torch.no_grad():
         assert (kd_loss(student, student, temperature, reduction="none") == 0).all()
-        if dtype == torch.float64:  # a row's common offset says nothing about its classes
+        if dtype == torch.float64:  # a common offset of a row changes no probability
             shifted = kd_loss(student + 7.0, teacher - 3.0, temperature, reduction="none")
             torch.testing.assert_close(shifted, loss, rtol=1e-6, atol=1e-9 * value**2)

@@ -1,4 +1,4 @@
-"""Objectives: their terms, the weights' course, and what they refuse."""
+"""Objectives: their published sums, their weights over a run, the base class and its errors."""
 
 import math
 
@@ -9,7 +9,7 @@ import torch
 from ctkd.errors import ConfigError
 from ctkd.losses.dkd import dkd_loss
 from ctkd.losses.kd import kd_loss
-from ctkd.losses.objectives import DKD, KD, CrossEntropy
+from ctkd.losses.objectives import DKD, KD, Objective
 from ctkd.losses.per_row import cross_entropy_rows
 from ctkd.registry import OBJECTIVES
 
@@ -36,16 +36,6 @@ def test_cross_entropy_of_a_row_is_minus_the_log_of_its_probability():
     torch.testing.assert_close(
         half, cross_entropy_rows(logits.bfloat16().float(), torch.tensor([0, 1]))
     )
-
-
-def test_cross_entropy_needs_no_teacher(rows):
-    student, _, targets = rows
-    objective = CrossEntropy(ce_weight=0.5)
-    assert objective.needs_teacher is False
-    terms = objective(student, None, targets, None)
-    assert terms["ce"].shape == (6,)
-    expected = -student.log_softmax(1)[torch.arange(6), targets].mean()
-    torch.testing.assert_close(total(objective, terms), 0.5 * expected)
 
 
 def test_kd_is_the_published_sum(rows):
@@ -86,7 +76,7 @@ def test_dkd_holds_plain_kd_only_if_it_weighs_anything(rows):
         (0.0, 1 / 20),  # the first epoch is n = 1
         (0.99, 1 / 20),
         (1.0, 2 / 20),
-        (1.9999999999, 3 / 20),  # 2 but for rounding
+        (1.9999999999, 3 / 20),  # 2 except for rounding
         (18.5, 19 / 20),
         (19.0, 1.0),
         (150.0, 1.0),
@@ -99,46 +89,6 @@ def test_dkd_warms_up_by_the_epoch(position, factor):
     assert (weights["ce"], weights["kd"]) == (1.0, 0.3)
 
 
-def test_dkd_without_warm_up_starts_whole():
-    assert DKD().weights(0.0) == {"ce": 1.0, "tckd": 1.0, "nckd": 8.0}
-
-
-@pytest.mark.parametrize("objective", [CrossEntropy(), KD(), DKD()])
-def test_ce_is_taken_on_the_raw_logits(rows, objective):
-    student, teacher, targets = rows
-    arguments = (student, teacher, targets, 4.0)
-    raw = 5 * student
-    terms = objective(*arguments, raw_student_logits=raw)
-    torch.testing.assert_close(terms["ce"], cross_entropy_rows(raw, targets))
-    plain = objective(*arguments)
-    torch.testing.assert_close(plain["ce"], cross_entropy_rows(student, targets))
-    for name in plain.keys() - {"ce"}:
-        assert torch.equal(terms[name], plain[name])
-
-
-@pytest.mark.parametrize("objective", [KD(), DKD()])
-def test_a_missing_teacher_is_told(rows, objective):
-    student, teacher, targets = rows
-    name = type(objective).__name__
-    with pytest.raises(ValueError, match=f"teacher_logits = None: {name}"):
-        objective(student, None, targets, 4.0)
-    with pytest.raises(ValueError, match=f"temperature = None: {name}"):
-        objective(student, teacher, targets, None)
-
-
-@pytest.mark.parametrize(
-    ("kind", "parameter"),
-    [(CrossEntropy, "ce_weight"), (KD, "ce_weight"), (KD, "kd_weight")]
-    + [
-        (DKD, p) for p in ("ce_weight", "dkd_weight", "alpha", "beta", "warmup_epochs", "kd_weight")
-    ],
-)
-@pytest.mark.parametrize("value", [-0.1, math.inf, math.nan])
-def test_settings_out_of_range_are_told(kind, parameter, value):
-    with pytest.raises(ConfigError, match=rf"{kind.__name__}\.{parameter} = {value}.*>= 0"):
-        kind(**{parameter: value})
-
-
 def test_bindings_reach_the_constructor_through_gin():
     bound = OBJECTIVES.component("DKD").bound
     gin.parse_config("DKD.beta = 2\nDKD.warmup_epochs = 20")
@@ -146,3 +96,56 @@ def test_bindings_reach_the_constructor_through_gin():
     gin.parse_config("DKD.beta = 'two'")
     with pytest.raises(ConfigError, match=r"DKD\.beta"):
         bound()
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("CrossEntropy", {"ce": 1.0}),
+        ("KD", {"ce": 0.1, "kd": 0.9}),
+        ("DKD", {"ce": 1.0, "tckd": 1.0, "nckd": 8.0}),
+        ("DTKD", {"ce": 1.0, "dtkd": 3.0, "kd": 1.0}),
+        ("WTTM", {"ce": 1.0, "wttm": 1.5}),
+        ("DIST", {"ce": 1.0, "inter": 2.0, "intra": 2.0}),
+    ],
+)
+def test_default_weights_are_constant(name, weights):
+    objective = OBJECTIVES.get(name)()
+    assert objective.weights(0.0) == objective.weights(200.0) == weights
+
+
+class Margin(Objective):
+    """CE + margin_weight · (mean of the student's largest logits), which warms up."""
+
+    warmed = ("margin",)
+
+    def __init__(self, margin_weight=2.0, warmup_epochs=4.0):
+        super().__init__(0.5, warmup_epochs, margin=margin_weight)
+
+    def terms(self, student, teacher, targets, temperature):
+        assert student.dtype == teacher.dtype == temperature.dtype == torch.float32
+        return {"margin": student.amax(1).mean()}
+
+
+def test_the_base_class_adds_cross_entropy_warm_up_and_checks(rows):
+    student, teacher, targets = rows
+    objective = Margin()
+    raw = 2 * student
+    found = objective(student.bfloat16(), teacher, targets, torch.full((6, 1), 2.0).double(), raw)
+    assert list(found) == ["ce", "margin"]
+    assert torch.equal(found["ce"], cross_entropy_rows(raw, targets))
+    assert objective.weights(1.0) == {"ce": 0.5, "margin": 1.0}
+    with pytest.raises(
+        ConfigError, match=r"Margin\.margin_weight = -1: expected a finite number >= 0"
+    ):
+        Margin(-1)
+    with pytest.raises(ConfigError, match=r"Margin\.warmup_epochs = nan"):
+        Margin(warmup_epochs=math.nan)
+    for name, arguments in {
+        "teacher_logits": (student, None, targets, 4.0),
+        "temperature": (student, teacher, targets, None),
+    }.items():
+        with pytest.raises(ValueError, match=f"{name} = None: Margin needs a teacher"):
+            objective(*arguments)
+    with pytest.raises(ValueError, match="same rows and classes"):
+        objective(student, teacher[:, :-1], targets, 4.0)

@@ -6,11 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ctkd.errors import ConfigError
 from ctkd.losses.kd import kd_loss
 from ctkd.losses.per_row import cross_entropy_rows
 from ctkd.losses.wttm import WTTM, wttm_rows
-from ctkd.registry import OBJECTIVES
 
 
 def rows(n=6, c=10, scale=3.0, seed=0):
@@ -87,42 +85,6 @@ def test_shifting_either_networks_logits_changes_nothing():
     torch.testing.assert_close(plain, shifted)
 
 
-def test_a_temperature_per_row_equals_a_loop_over_rows():
-    student, teacher, targets = rows()
-    temperature = torch.linspace(1.0, 21.0, 6, dtype=torch.float64).unsqueeze(1)
-    together = WTTM()(student, teacher, targets, temperature)["wttm"]
-    loop = [
-        WTTM()(student[[i]], teacher[[i]], targets[[i]], temperature[i].item())["wttm"]
-        for i in range(6)
-    ]
-    torch.testing.assert_close(together, torch.cat(loop))
-
-
-def test_derivatives_of_first_and_second_order():
-    student, teacher, _ = rows(3, 4, scale=1.5)
-    temperature = torch.full((3, 1), 2.0, dtype=torch.float64, requires_grad=True)
-    inputs = (student.requires_grad_(), teacher.requires_grad_(), temperature)
-    assert torch.autograd.gradcheck(wttm_rows, inputs)
-    assert torch.autograd.gradgradcheck(wttm_rows, inputs)
-
-
-@pytest.mark.parametrize("gap", [0.0, 25.0, 1e4])
-@pytest.mark.parametrize("value", [1.0, 10.0, 42.0])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_values_and_gradients_stay_finite(gap, value, dtype):
-    teacher, student = torch.zeros(4, 10, dtype=dtype), torch.zeros(4, 10, dtype=dtype)
-    for row, (sure, guess) in enumerate([(0, 0), (0, 1), (1, 0), (2, 1)]):
-        teacher[row, sure] = gap
-        student[row, guess] = -gap if row == 3 else gap
-    student.requires_grad_()
-    temperature = torch.tensor(value, requires_grad=True)
-    terms = WTTM()(student, teacher, torch.zeros(4, dtype=torch.long), temperature)
-    assert all(term.dtype == torch.promote_types(dtype, torch.float32) for term in terms.values())
-    sum(term.sum() for term in terms.values()).backward()
-    for tensor in (*terms.values(), student.grad, temperature.grad):
-        assert tensor.isfinite().all()
-
-
 def test_the_public_forms_gradient_for_the_exponent_is_nan_where_this_ones_is_finite():
     teacher, student = torch.zeros(1, 10), torch.zeros(1, 10)
     teacher[0, 0] = 120.0
@@ -131,44 +93,3 @@ def test_the_public_forms_gradient_for_the_exponent_is_nan_where_this_ones_is_fi
     (ours,) = torch.autograd.grad(wttm_rows(student, teacher, 1 / gamma).sum(), gamma)
     assert not public.isfinite()
     assert ours.isfinite()
-
-
-def test_half_precision_is_computed_in_float32():
-    student, teacher, targets = rows()
-    student, teacher = student.bfloat16(), teacher.bfloat16()
-    actual = WTTM()(student, teacher, targets, torch.tensor(5.0))
-    expected = WTTM()(student.float(), teacher.float(), targets, 5.0)
-    for name, term in actual.items():
-        torch.testing.assert_close(term, expected[name])
-
-
-def test_cross_entropy_is_taken_on_the_raw_logits():
-    student, teacher, targets = rows()
-    terms = WTTM()(student, teacher, targets, 4.0, raw_student_logits=5 * student)
-    torch.testing.assert_close(terms["ce"], cross_entropy_rows(5 * student, targets))
-    torch.testing.assert_close(terms["wttm"], WTTM()(student, teacher, targets, 4.0)["wttm"])
-
-
-def test_weights_are_constant():
-    objective = WTTM(ce_weight=0.5, wttm_weight=16.0)
-    assert objective.weights(0.0) == objective.weights(200.0) == {"ce": 0.5, "wttm": 16.0}
-
-
-@pytest.mark.parametrize("parameter", ["ce_weight", "wttm_weight"])
-@pytest.mark.parametrize("value", [-0.1, math.inf, math.nan])
-def test_settings_out_of_range_are_told(parameter, value):
-    with pytest.raises(ConfigError, match=rf"WTTM\.{parameter} = {value}.*>= 0"):
-        WTTM(**{parameter: value})
-
-
-def test_a_missing_teacher_is_told():
-    student, teacher, targets = rows()
-    with pytest.raises(ValueError, match="teacher_logits = None: WTTM"):
-        WTTM()(student, None, targets, 4.0)
-    with pytest.raises(ValueError, match="temperature = None: WTTM"):
-        WTTM()(student, teacher, targets, None)
-
-
-def test_it_is_registered():
-    assert OBJECTIVES.get("WTTM") is WTTM
-    assert WTTM.needs_teacher is True

@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctkd.errors import ConfigError
 from ctkd.temperature import AnnealedTemperature
 
 LOGITS = torch.zeros(3, 5)
@@ -55,33 +54,6 @@ def test_it_moves_one_way_and_stays_between_its_ends(start, end, shape, first, s
     assert min(start, end) - tolerance <= earlier <= max(start, end) + tolerance
 
 
-@pytest.mark.parametrize("shape", ["linear", "cosine", "exponential"])
-def test_a_tensor_of_progress_does_as_well(shape):
-    policy = AnnealedTemperature(shape=shape)
-    for progress in (torch.tensor(0.3), torch.tensor([0.3], dtype=torch.float64)):
-        temperature = policy(LOGITS, LOGITS, progress)
-        assert temperature.shape == ()
-        assert temperature.dtype == torch.float32
-        assert temperature.item() == pytest.approx(at(policy, 0.3), rel=1e-6)
-
-
 def test_beyond_the_run_it_stays_at_the_nearer_end():
     policy = AnnealedTemperature()
     assert (at(policy, -0.1), at(policy, 1.1)) == (10.0, 1.0)
-
-
-def test_it_has_nothing_to_learn_or_to_save():
-    policy = AnnealedTemperature()
-    assert policy.learned is False
-    assert policy.bounds is None
-    assert list(policy.parameters()) == []
-    assert policy.state_dict() == {}
-
-
-@pytest.mark.parametrize(
-    ("parameter", "value"),
-    [("start", 0.0), ("end", -1.0), ("start", float("nan")), ("shape", "square")],
-)
-def test_settings_out_of_range_are_told(parameter, value):
-    with pytest.raises(ConfigError, match=rf"AnnealedTemperature\.{parameter}"):
-        AnnealedTemperature(**{parameter: value})

@@ -51,6 +51,6 @@ def test_a_saturated_raw_sits_on_a_bound_and_stays_finite():
 
 @pytest.mark.parametrize("parameter", ["tau_init", "tau_range"])
 @pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan")])
-def test_settings_out_of_range_are_told(parameter, value):
+def test_settings_out_of_range_are_errors(parameter, value):
     with pytest.raises(ConfigError, match=rf"Owner\.{parameter} = {value}.*> 0"):
         Bounds(owner="Owner", **{parameter: value})

@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ctkd.errors import ConfigError
 from ctkd.temperature import InstanceTemperature
 
 
@@ -14,7 +13,7 @@ def rows(n=6, c=5, scale=3.0, seed=0):
 
 
 def trained(**settings):
-    """A policy whose last layer has left its zero, so that its inputs matter."""
+    """A policy whose last layer is not 0, so that its inputs have an effect."""
     torch.manual_seed(0)
     policy = InstanceTemperature(5, hidden=16, **settings)
     torch.nn.init.normal_(policy.output.weight, std=0.3)
@@ -69,15 +68,6 @@ def test_batch_norm_lets_them_while_training():
     assert not torch.allclose(policy(student, teacher, 0.0)[:3], some)
 
 
-def test_the_logits_are_detached_and_the_parameters_are_not():
-    policy = trained()
-    student, teacher = (z.requires_grad_() for z in rows())
-    policy(student, teacher, 0.0).sum().backward()
-    assert student.grad is None
-    assert teacher.grad is None
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.parameters())
-
-
 def test_sorting_by_the_teacher_makes_the_classes_interchangeable():
     student, teacher = rows()
     order = torch.tensor([3, 0, 4, 1, 2])
@@ -101,11 +91,8 @@ def test_probabilities_do_not_see_a_rows_offset():
     torch.testing.assert_close(policy(student, teacher, 0.0), given)
 
 
-@pytest.mark.parametrize("inputs", ["logits", "probabilities"])
-@pytest.mark.parametrize("order", ["class", "teacher"])
-@pytest.mark.parametrize("batch_norm", [False, True])
-def test_huge_logits_stay_finite_and_inside_the_bounds(inputs, order, batch_norm):
-    policy = trained(inputs=inputs, order=order, batch_norm=batch_norm).train()
+def test_batch_norm_keeps_huge_logits_finite_and_inside_the_bounds():
+    policy = trained(batch_norm=True).train()
     temperature = policy(*rows(scale=1e4), 0.0)
     temperature.sum().backward()
     low, high = policy.bounds
@@ -113,53 +100,14 @@ def test_huge_logits_stay_finite_and_inside_the_bounds(inputs, order, batch_norm
     assert all(p.grad.isfinite().all() for p in policy.parameters())
 
 
-def test_it_computes_in_float32_whatever_comes():
-    policy = trained()
-    student, teacher = (z.bfloat16() for z in rows())
-    expected = policy(student.float(), teacher.float(), 0.0)
-    assert torch.equal(policy(student, teacher, 0.0), expected)
-    assert torch.equal(policy(student.double(), teacher, 0.0), expected)
+def test_autocast_does_not_change_the_result():
+    policy, (student, teacher) = trained(), rows()
+    expected = policy(student, teacher, 0.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(policy(student, teacher, 0.0), expected)
 
 
-def test_derivatives_for_its_parameters_in_double_precision():
-    policy = trained(order="teacher").double()
-    student, teacher = (z.double() for z in rows())
-    names = [name for name, _ in policy.named_parameters()]
-
-    def temperature(*parameters):
-        replaced = dict(zip(names, parameters, strict=True))
-        return torch.func.functional_call(policy, replaced, (student, teacher, 0.0))
-
-    assert torch.autograd.gradcheck(temperature, tuple(policy.parameters()))
-
-
-def test_what_it_says_of_itself():
-    policy = InstanceTemperature(5, tau_init=2.0, tau_range=3.0)
-    assert policy.learned is True
-    assert policy.bounds == (2.0, 5.0)
-
-
-@pytest.mark.parametrize(
-    ("parameter", "value"),
-    [
-        ("num_classes", 0),
-        ("hidden", 0),
-        ("hidden", 1.5),
-        ("inputs", "features"),
-        ("order", "student"),
-        ("tau_init", -1.0),
-        ("tau_range", 0.0),
-        ("raw_init", float("nan")),
-    ],
-)
-def test_settings_out_of_range_are_told(parameter, value):
-    with pytest.raises(ConfigError, match=rf"InstanceTemperature\.{parameter}"):
-        InstanceTemperature(**{"num_classes": 5, parameter: value})
-
-
-def test_rows_of_another_number_of_classes_are_told():
+def test_an_error_names_the_number_of_classes():
     student, teacher = rows()
     with pytest.raises(ValueError, match=r"teacher_logits.*\[6, 4\].*num_classes = 5"):
         InstanceTemperature(5)(student, teacher[:, :4], 0.0)

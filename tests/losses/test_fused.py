@@ -1,14 +1,14 @@
-"""The closed-form backward of KD and DKD against autograd, its memory, and what surrounds it."""
+"""The closed-form backward passes of KD and DKD against the readable forms, and their memory."""
 
-import math
+import inspect
 
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ctkd.losses import per_row as rows_module
-from ctkd.losses.dkd import dkd_terms, plain_dkd_rows
-from ctkd.losses.kd import kd_rows, plain_kd_rows
+from ctkd.losses.blocks import CPU_BLOCK
+from ctkd.losses.dkd import dkd_rows, dkd_terms
+from ctkd.losses.kd import kd_rows
 
 SHAPES = ["scalar", "per row"]
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU to compute on")
@@ -32,15 +32,15 @@ def closed(loss, student, teacher, targets, temperature):
     return dkd_terms(student, teacher, targets, temperature)
 
 
-def plain(loss, student, teacher, targets, temperature):
+def readable(loss, student, teacher, targets, temperature):
     if loss == "kd":
-        return (plain_kd_rows(student, teacher, temperature),)
-    return plain_dkd_rows(student, teacher, targets[:, None], temperature)
+        return (inspect.unwrap(kd_rows)(student, teacher, temperature),)
+    return inspect.unwrap(dkd_rows)(student, teacher, targets[:, None], temperature)
 
 
 def values_and_gradients(form, loss, student, teacher, targets, temperature):
     terms = form(loss, student, teacher, targets, temperature)
-    # Uneven weights per row and term: a gradient that is scaled wrongly cannot hide in a mean.
+    # Uneven weights per row and term show a gradient that is scaled wrongly.
     n = len(targets)
     like = {"dtype": terms[0].dtype, "device": terms[0].device}
     weights = [torch.linspace(0.5 + k, 2.0, n, **like) for k in range(len(terms))]
@@ -52,13 +52,13 @@ def values_and_gradients(form, loss, student, teacher, targets, temperature):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("loss", ["kd", "dkd"])
 @pytest.mark.parametrize("value", [1.0, 4.0, 15.6212])
-def test_values_and_gradients_are_those_of_autograd(loss, shape, value, device):
+def test_values_and_gradients_are_those_of_the_readable_form(loss, shape, value, device):
     given = (*rows(), temperature_of(shape, 6, value))
     leaves = [tensor.detach().to(device).requires_grad_(tensor.requires_grad) for tensor in given]
     arguments = (loss, *leaves)
     for actual, expected in zip(
         values_and_gradients(closed, *arguments),
-        values_and_gradients(plain, *arguments),
+        values_and_gradients(readable, *arguments),
         strict=True,
     ):
         torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-12)
@@ -79,7 +79,7 @@ def test_derivatives_of_first_and_second_order(loss, shape):
 
 @pytest.mark.parametrize("loss", ["kd", "dkd"])
 def test_each_gradient_alone(loss):
-    """A constant T needs none, and a probe of T alone none in the logits."""
+    """With a constant T only the student has a gradient; with frozen logits only T has one."""
     student, teacher, targets = rows()
     temperature = temperature_of("scalar", 6)
     together = values_and_gradients(closed, loss, student, teacher, targets, temperature)[-2:]
@@ -100,36 +100,11 @@ def test_each_gradient_alone(loss):
 
 
 @pytest.mark.parametrize("loss", ["kd", "dkd"])
-@pytest.mark.parametrize("gap", [25.0, 110.0, 1e4])
-@pytest.mark.parametrize("value", [1.0, 21.0])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_finite_at_large_gaps(loss, gap, value, dtype):
-    """Teacher sure of the target or of another class; student of the target, another, or none."""
-    teacher, student = torch.zeros(6, 10, dtype=dtype), torch.zeros(6, 10, dtype=dtype)
-    for row, (sure, guess) in enumerate([(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]):
-        teacher[row, sure] = gap
-        if guess < 2:
-            student[row, guess] = gap
-    targets = torch.zeros(6, dtype=torch.long)
-    temperature = torch.full((6, 1), value, dtype=dtype, requires_grad=True)
-    found = values_and_gradients(
-        closed, loss, student.requires_grad_(), teacher, targets, temperature
-    )
-    for tensor in found:
-        assert tensor.isfinite().all()
-    if loss == "kd" and gap / value > 100:
-        # One-hot against uniform: L = T² log C, so dL/dT = 2 T log C.
-        weight = torch.linspace(0.5, 2.0, 6, dtype=dtype)[2]
-        expected = 2 * value * math.log(10) * weight.item()
-        assert found[-1][2].item() == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize("loss", ["kd", "dkd"])
 @pytest.mark.parametrize("scale", [1.0, 3.0, 30.0])
 def test_float32_is_as_exact_as_autograd(loss, scale):
     student, teacher, targets = rows(256, 100, scale)
     temperature = temperature_of("per row", 256, 4.0)
-    exact = values_and_gradients(plain, loss, student, teacher, targets, temperature)
+    exact = values_and_gradients(readable, loss, student, teacher, targets, temperature)
     single = [x.detach().float() for x in (student, teacher, temperature)]
     s, t, temp = single[0].requires_grad_(), single[1], single[2].requires_grad_()
 
@@ -139,19 +114,22 @@ def test_float32_is_as_exact_as_autograd(loss, scale):
             ((a - b).abs().max() / b.abs().max()).item() for a, b in zip(found, exact, strict=True)
         ]
 
-    for ours, theirs in zip(errors(closed), errors(plain), strict=True):
+    for ours, theirs in zip(errors(closed), errors(readable), strict=True):
         assert ours < 2.5 * theirs + 1e-7
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("loss", ["kd", "dkd"])
-def test_blocks_of_rows_give_what_the_whole_gives(loss, shape, monkeypatch):
-    student, teacher, targets = rows(23, 10)
-    arguments = (loss, student, teacher, targets, temperature_of(shape, 23))
-    whole = values_and_gradients(closed, *arguments)
-    monkeypatch.setattr(rows_module, "CPU_BLOCK", 40)  # four rows on one thread: six blocks
-    for actual, expected in zip(values_and_gradients(closed, *arguments), whole, strict=True):
-        torch.testing.assert_close(actual, expected, rtol=1e-13, atol=1e-14)
+def test_many_rows_are_computed_in_blocks_with_the_same_result(loss, shape):
+    n, c = 331, 200
+    assert n * c > 2 * CPU_BLOCK * torch.get_num_threads()
+    arguments = (loss, *rows(n, c), temperature_of(shape, n))
+    for actual, expected in zip(
+        values_and_gradients(closed, *arguments),
+        values_and_gradients(readable, *arguments),
+        strict=True,
+    ):
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-11)
 
 
 def test_no_rows_at_all():
@@ -167,7 +145,7 @@ def test_no_rows_at_all():
 
 @pytest.mark.parametrize(("loss", "copies"), [("kd", 1.0), ("dkd", 2.0)])
 def test_temporaries_are_few_times_the_logits(loss, copies):
-    """Beyond inputs and the returned gradient; three is what is promised, plain KD takes six."""
+    """Beyond inputs and the returned gradient: below 3; the readable form of KD needs 6."""
     n, c = 512, 1000
     student, teacher, targets = rows(n, c, dtype=torch.float32)
     temperature = temperature_of("scalar", n, dtype=torch.float32)
@@ -188,9 +166,9 @@ def test_temporaries_are_few_times_the_logits(loss, copies):
                 top = max(top, live)
         return top / (4 * n * c) - 1
 
-    blocks = 8 * rows_module.CPU_BLOCK * torch.get_num_threads() / (n * c)
+    blocks = 8 * CPU_BLOCK * torch.get_num_threads() / (n * c)
     assert peak(closed) < copies + blocks < 3
-    assert peak(plain) > 5  # so the measure does see what it looks for
+    assert peak(readable) > 5  # the measurement can see the difference
 
 
 @pytest.mark.slow

@@ -1,0 +1,101 @@
+"""Every registered objective, policy, schedule and transform keeps the contract of its kind."""
+
+import pytest
+import torch
+
+from ctkd import Distiller
+from ctkd.adversary.schedules import ConstantLambda
+from ctkd.registry import OBJECTIVES, SCHEDULES, TEMPERATURES, TRANSFORMS
+from ctkd.temperature import GlobalTemperature, InstanceTemperature
+from ctkd.testing import (
+    check_objective,
+    check_policy,
+    check_schedule,
+    check_settings,
+    check_transform,
+)
+
+# Settings that add terms, curves or layers to what the defaults make.
+OTHER_SETTINGS = {
+    "DKD": [{"kd_weight": 0.5, "warmup_epochs": 20.0}],
+    "DTKD": [{"warmup_epochs": 20.0}],
+    "AnnealedTemperature": [{"shape": "cosine"}, {"shape": "exponential"}],
+    "InstanceTemperature": [{"inputs": "probabilities", "order": "teacher"}, {"hidden": 3}],
+    "LinearLambda": [{"start": 2.0, "end": 0.5}, {"smooth": True}],
+    "CosineLambda": [{"start": 2.0, "end": 0.5}, {"smooth": True}],
+}
+
+
+def cases(registry):
+    return [(name, s) for name in registry for s in ({}, *OTHER_SETTINGS.get(name, ()))]
+
+
+@pytest.mark.parametrize("num_classes", [2, 10])
+@pytest.mark.parametrize(("name", "settings"), cases(OBJECTIVES))
+def test_objectives(name, settings, num_classes):
+    check_objective(OBJECTIVES.get(name)(**settings), num_classes)
+
+
+@pytest.mark.parametrize("num_classes", [2, 10])
+@pytest.mark.parametrize(("name", "settings"), cases(TEMPERATURES))
+def test_policies(name, settings, num_classes):
+    torch.manual_seed(0)
+    if name == "InstanceTemperature":
+        settings = {**settings, "num_classes": num_classes}
+    policy = TEMPERATURES.get(name)(**settings)
+    check_policy(policy, num_classes)
+    for parameter in policy.parameters():  # as after some training: no weight is 0
+        torch.nn.init.normal_(parameter, std=0.3)
+    check_policy(policy, num_classes)
+
+
+@pytest.mark.parametrize(("name", "settings"), cases(SCHEDULES))
+def test_schedules(name, settings):
+    check_schedule(SCHEDULES.get(name)(**settings))
+
+
+@pytest.mark.parametrize("num_classes", [2, 10])
+@pytest.mark.parametrize(("name", "settings"), cases(TRANSFORMS))
+def test_transforms(name, settings, num_classes):
+    check_transform(TRANSFORMS.get(name)(**settings), num_classes)
+
+
+POSITIVE = {
+    "AnnealedTemperature": ["start", "end"],
+    "ConstantTemperature": ["temperature"],
+    "GlobalTemperature": ["tau_init", "tau_range"],
+    "InstanceTemperature": ["tau_init", "tau_range"],
+    "LinearLambda": ["epochs"],
+    "CosineLambda": ["epochs"],
+    "LogitStandardization": ["epsilon"],
+}
+
+
+@pytest.mark.parametrize(
+    ("registry", "name"),
+    [(r, name) for r in (OBJECTIVES, TEMPERATURES, SCHEDULES, TRANSFORMS) for name in r],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_settings(registry, name):
+    required = {"num_classes": 5} if name == "InstanceTemperature" else {}
+    component, positive = registry.get(name), POSITIVE.get(name, ())
+    check_settings(component, signed=["raw_init"], positive=positive, **required)
+
+
+@pytest.mark.parametrize("name", [n for n in OBJECTIVES if OBJECTIVES.get(n).needs_teacher])
+@pytest.mark.parametrize("policy", [GlobalTemperature(), InstanceTemperature(10)])
+def test_a_learned_temperature_climbs_every_objective(name, policy):
+    """The policy's gradient is −λ times the gradient of the loss, for T 0-d and [N, 1]."""
+    drawn = torch.Generator().manual_seed(0)
+    student, teacher = 3 * torch.randn(2, 6, 10, generator=drawn)
+    targets = torch.randint(10, (6,), generator=drawn)
+    objective = OBJECTIVES.get(name)()
+    parameters = list(policy.parameters())
+    distiller = Distiller(policy, ConstantLambda(0.25), objective)
+    outcome = distiller(student, teacher, targets, position=0.0)
+    actual = torch.autograd.grad(outcome.loss, parameters)
+    terms = objective(student, teacher, targets, policy(student, teacher, 0.0))
+    loss = sum(weight * terms[term].mean() for term, weight in objective.weights(0.0).items())
+    for reversed_, plain in zip(actual, torch.autograd.grad(loss, parameters), strict=True):
+        torch.testing.assert_close(reversed_, -0.25 * plain)
+    assert any(gradient.any() for gradient in actual)
