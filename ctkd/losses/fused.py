@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctkd.losses.blocks import by_blocks
+from ctkd.losses.row_blocks import by_blocks
 
 Rows = TypeVar("Rows", bound=Callable[..., Any])  # (student, teacher, *others) -> losses of rows
 

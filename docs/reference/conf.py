@@ -96,15 +96,19 @@ def _comment(source: str, node: ast.stmt) -> str:
 
 
 class Modules(SphinxDirective):
-    """A section to each module of a package; of the package `ctkd`, of its plain modules."""
+    """A section for each module of a package and its sub-packages; of `ctkd` its plain modules."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         """See docutils."""
         package = importlib.import_module(self.arguments[0])
-        inside = pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
-        found = [package.__name__, *(entry.name for entry in inside if not entry.ispkg)]
+        prefix = f"{package.__name__}."
+        if package is ctkd:  # each of its sub-packages has a page
+            inside = [e for e in pkgutil.iter_modules(ctkd.__path__, prefix) if not e.ispkg]
+        else:
+            inside = list(pkgutil.walk_packages(package.__path__, prefix))
+        found = [package.__name__, *(entry.name for entry in inside)]
         lines: list[str] = []
         for name in found:
             lines += [name, "-" * len(name), "", f".. automodule:: {name}", ""]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ctkd.losses.blocks import CPU_BLOCK
 from ctkd.losses.dkd import dkd_rows, dkd_terms
 from ctkd.losses.kd import kd_rows
+from ctkd.losses.row_blocks import CPU_BLOCK
 
 SHAPES = ["scalar", "per row"]
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU to compute on")
