@@ -50,7 +50,7 @@ def help_text(description: str | None, texts: Mapping[str, str]) -> str:
 
 
 def path_argument(text: str) -> pathlib.Path:
-    """The type of a path among the arguments of argparse: `~` is expanded there too.
+    """The type of path arguments for argparse; a tilde for the home directory is expanded.
 
     A shell expands it in `--out ~/x`, not in `--out=~/x`.
     """

@@ -21,7 +21,7 @@ MARKS = {  # the longer ones first: the shorter ones begin like them
 
 
 def expand_user(path: str | os.PathLike[str], setting: str) -> str:
-    """The path with `~` or `~user` at its start replaced by that user's home directory.
+    """The path with a tilde at its start replaced by the home directory of its user.
 
     Args:
         path: or a URL, which stays as it is.

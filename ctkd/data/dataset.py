@@ -58,7 +58,7 @@ class ImageDataset(Dataset):
 def place_of(given: str | None, environment: str, owner: str) -> pathlib.Path | None:
     """The path of the images: `owner.data_dir`, or the value of an environment variable.
 
-    No shell has expanded a `~` in either. Raises ConfigError if nobody can.
+    No shell has expanded a tilde in either. Raises ConfigError if there is no such home directory.
     """
     if given:
         return user_path(given, f"{owner}.data_dir")
