@@ -167,14 +167,20 @@ class ViewedTask(Task):
     """A task whose samples have a finite number of views: teacher rows can be cached.
 
     Attributes:
-        samples: number of training samples.
-        views: number of views of each sample.
         num_classes: columns of a row of logits.
     """
 
-    samples: int
-    views: int
     num_classes: int
+
+    @property
+    @abc.abstractmethod
+    def samples(self) -> int:
+        """The number of training samples."""
+
+    @property
+    @abc.abstractmethod
+    def views(self) -> int:
+        """The number of views of each sample."""
 
     @abc.abstractmethod
     def batch_of(self, indices: Tensor, views: Tensor) -> Batch:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ctkd.data.check_splits import check_splits
 from ctkd.data.dataset import digest
-from ctkd.data.in_memory import ResidentDataset, ResidentImages, Split, Splits
+from ctkd.data.in_memory import ResidentDataset, ResidentImages, Split
 from ctkd.engine.config.compatibility import check_network
 from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Batch, DeferredBatch, ViewedTask
@@ -38,20 +38,15 @@ class ClassificationTask(ImageTask, ViewedTask):
     dataset: ResidentDataset
     train: ResidentImages
 
-    def __init__(
-        self,
-        dataset: ResidentDataset,
-        splits: Splits,
-        batch_size: int,
-        seed: int,
-        device: torch.device,
-        world: World,
-        steps_per_epoch: int | None = None,
-    ) -> None:
-        """Puts the splits on the device."""
-        self.dataset, self.device = dataset, device  # `opened` needs them
-        super().__init__(dataset, splits, batch_size, seed, device, world, steps_per_epoch)
-        self.samples, self.views = len(splits.train), dataset.views.count
+    @property
+    def samples(self) -> int:
+        """See `ViewedTask`."""
+        return len(self.train)
+
+    @property
+    def views(self) -> int:
+        """See `ViewedTask`."""
+        return self.dataset.views.count
 
     def opened(self, split: Split) -> ResidentImages:
         """See `ImageTask`."""
