@@ -60,7 +60,7 @@ def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
     from ctkd.engine.job import Job, evaluate, execute
     from ctkd.engine.output.console import Console  # torch takes seconds to import, --help none
 
-    early.heed()
+    early.raise_if_signalled()
     job = Job(files, FLAGS.gin_param, FLAGS.workdir, FLAGS.fresh)
     if FLAGS.dry_run:
         show(describe(job, Console()))

@@ -96,11 +96,11 @@ def take_validation(train: T, count: int) -> tuple[T, T | None]:
 
 def digest(*parts: Tensor | np.ndarray[Any, Any] | bytes) -> str:
     """16 hexadecimal digits that depend on every byte of the parts, their shapes and order."""
-    told = hashlib.sha256()
+    hashed = hashlib.sha256()
     for part in parts:
         if isinstance(part, bytes):
             part = np.frombuffer(part, np.uint8)
         array = part.cpu().numpy() if isinstance(part, Tensor) else part
-        told.update(f"{tuple(array.shape)}\n".encode())
-        told.update(np.ascontiguousarray(array).data)
-    return told.hexdigest()[:16]
+        hashed.update(f"{tuple(array.shape)}\n".encode())
+        hashed.update(np.ascontiguousarray(array).data)
+    return hashed.hexdigest()[:16]

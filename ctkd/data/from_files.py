@@ -97,7 +97,7 @@ class Sample(NamedTuple):
     Attributes:
         pixels: [3, S, S], bytes.
         target: its class; -1 where no image could be read.
-        bad: what is wrong with each file that was tried in vain.
+        bad: one sentence for each file that could not be read.
     """
 
     pixels: Tensor

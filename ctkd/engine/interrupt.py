@@ -47,14 +47,14 @@ class _Handling(abc.ABC):
 class EarlyInterrupts(_Handling):
     """Inside, a signal raises KeyboardInterrupt, and is remembered.
 
-    A library that is being imported may swallow the exception; `heed` then raises it again.
+    A library that is being imported may swallow the exception; `raise_if_signalled` then raises it again.
     """
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True
         raise KeyboardInterrupt
 
-    def heed(self) -> None:
+    def raise_if_signalled(self) -> None:
         """Raises KeyboardInterrupt if a signal came."""
         if self._signalled:
             raise KeyboardInterrupt

@@ -158,7 +158,7 @@ class Task(abc.ABC):
         """A hash of the samples, of training and of evaluation, independent of their folder.
 
         Of files that are read while the run trains, the names and annotations are hashed. None
-        where the data set cannot be told from others.
+        where a data set has no fingerprint.
         """
         return None
 

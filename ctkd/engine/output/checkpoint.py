@@ -55,7 +55,7 @@ class Checkpoints:
     """The newest few checkpoints of a run; the checksum of a file's bytes is in its name."""
 
     def __init__(self, folder: pathlib.Path, keep: int, say: Callable[[str], None]) -> None:
-        """`say` is told of files that are passed over."""
+        """`say` prints one sentence for each file that is skipped."""
         self.folder, self.keep, self._say = folder, keep, say
         self._unusable: set[pathlib.Path] = set()
 
@@ -93,10 +93,10 @@ class Checkpoints:
                 return _read(path, identity)
             except WorkdirError as error:
                 self._unusable.add(path)
-                self._say(f"{error}: passed over")
+                self._say(f"{error}: skipped")
         if files:
             raise WorkdirError(
-                f"no usable checkpoint in {self.folder}: mend it, or begin again with --fresh"
+                f"no usable checkpoint in {self.folder}: restore a good one, or begin again with --fresh"
             )
         return None
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 WAIT_SHOWN = 0.05  # share of the training time; less is no news
 REFRESH = 0.5  # seconds between two looks at the device's accumulators
-PERCENT = re.compile(r"(.*[_/])?(top\d+|a[pr]\d*|claimed)([_/].*)?")  # metrics told in percent
+PERCENT = re.compile(r"(.*[_/])?(top\d+|a[pr]\d*|claimed)([_/].*)?")  # metrics in percent
 
 
 def as_text(name: str, value: float) -> str:

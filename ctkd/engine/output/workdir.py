@@ -275,4 +275,4 @@ class Workdir:
 
 
 def _silent(message: str) -> None:
-    """Says nothing: the wait has been told of."""
+    """Prints nothing: one message about the wait is enough."""

@@ -3,8 +3,8 @@
 A store is a folder with two files: `rows`, sparse, where the row of place k lies at k · row bytes,
 and `sums`, its checksums, 8 bytes each, 0 for a row that is not there. A row is written before its
 checksum, and both by calls that report a full disk (a write through a memory map would kill the
-process). Whoever reads compares: a row that was torn by a kill, damaged, or is being written at the
-moment counts as absent. Writers need no lock, since whoever writes a row writes the same bits.
+process). A reader compares checksums: a row that was torn by a kill, is damaged, or is just being
+written counts as absent. Writers need no lock, since all writers of a row write the same bits.
 """
 
 import errno
@@ -21,7 +21,7 @@ from ctkd.errors import WorkdirError
 from ctkd.files import NOT_PERMITTED
 
 Array = NDArray[Any]
-RESERVE = 2**30  # bytes that stay free on the disk, for the checkpoints of whoever shares it
+RESERVE = 2**30  # bytes that stay free on the disk, for the checkpoints of others on it
 CHECK_EVERY = 64  # writes between two looks at the space that is left
 SUM_BYTES = 8
 TABLE_BLOCK = 2**16  # rows read at once where all are

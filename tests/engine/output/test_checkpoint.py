@@ -83,7 +83,7 @@ def test_a_damaged_one_is_named_and_passed_over_for_the_one_before(checkpoints, 
     bad = newest(checkpoints)
     damage(bad)
     assert checkpoints.latest(MINE)["step"] == 1
-    assert said == [f"{bad} is truncated or damaged (its checksum differs): passed over"]
+    assert said == [f"{bad} is truncated or damaged (its checksum differs): skipped"]
 
 
 def write_as_checkpoint(folder, step, data):
@@ -123,7 +123,7 @@ def test_one_of_another_kind_is_named_and_passed_over(checkpoints, said, content
     assert checkpoints.latest(MINE)["step"] == 1
     (message,) = said
     assert message.startswith(f"{bad} ")
-    assert message.endswith(": passed over")
+    assert message.endswith(": skipped")
     assert any(part in message for part in reason.split("|"))
 
 
