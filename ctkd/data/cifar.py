@@ -24,10 +24,10 @@ import torch
 
 from ctkd.checks import expect
 from ctkd.data.augment import CropFlip
-from ctkd.data.check_splits import check_labels
 from ctkd.data.dataset import check_colours, place_of, take_validation
 from ctkd.data.folders import read_folders
 from ctkd.data.in_memory import ResidentDataset, Split, Splits
+from ctkd.data.integrity import check_split
 from ctkd.errors import DataError
 from ctkd.locks import locked
 from ctkd.registry import DATASETS
@@ -113,22 +113,15 @@ class CIFAR(ResidentDataset):
         return Split(torch.from_numpy(images), torch.tensor(targets, dtype=torch.int64))
 
     def _check(self, split: Split, name: str, path: pathlib.Path) -> None:
-        channels, height, width = self.shape
-        expected = (PARTS[name], height, width, channels)
-        if split.images.dtype != torch.uint8 or tuple(split.images.shape) != expected:
-            came = f"{split.images.dtype} {list(split.images.shape)}"
-            raise DataError(f"{path}: {name} images are {came}: expected uint8 {list(expected)}")
-        if split.targets.dtype != torch.int64 or split.targets.shape != split.images.shape[:1]:
-            came = f"{split.targets.dtype} {list(split.targets.shape)}"
+        owner = f"{path}, {name} split"
+        check_split(owner, split, self.shape, self.num_classes)
+        if len(split) != PARTS[name]:
             raise DataError(
-                f"{path}: {name} labels are {came}: expected {expected[0]} whole numbers, one for "
-                "each image"
+                f"{owner}: {len(split):,} images: expected the {PARTS[name]:,} of {self.name}"
             )
-        check_labels(split.targets, self.num_classes, f"{path}: the {name} part")
-        counts = split.targets.bincount(minlength=self.num_classes)
-        if not counts.all():
-            absent = (counts == 0).nonzero().flatten().tolist()
-            raise DataError(f"{path}: the {name} images lack the classes {absent[:10]}")
+        absent = set(range(self.num_classes)) - set(split.targets.tolist())
+        if absent:
+            raise DataError(f"{owner}: no image has one of the labels {sorted(absent)[:10]}")
 
     def _advice(self, problem: str) -> str:
         return (

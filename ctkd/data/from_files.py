@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ctkd.data.dataset import ImageDataset
 from ctkd.data.decoding import BadImageError, CentreCrop, RandomCrop, decode
+from ctkd.errors import DataError
 
 PIECE = 2**18  # numbers normalised at a time on a CPU: 1 MiB of float32
 
@@ -32,10 +33,20 @@ class ImageFiles:
 
     @classmethod
     def of(cls, root: str, names: Sequence[str], targets: Sequence[int]) -> "ImageFiles":
-        """Packs the names, which are relative to `root`."""
+        """Packs the names, which are relative to `root`.
+
+        Raises:
+            DataError: a target is not a whole number.
+        """
         encoded = [os.fsencode(name) for name in names]
         ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
-        return cls(root, b"".join(encoded), ends, np.asarray(targets, dtype=np.int64))
+        labels = np.asarray(targets)
+        if len(labels) and labels.dtype.kind not in "iu":
+            raise DataError(
+                f"the labels of the images in {root} are {labels.dtype} {list(labels.shape)}: "
+                "expected one whole number for each image"
+            )
+        return cls(root, b"".join(encoded), ends, labels.astype(np.int64))
 
     def __len__(self) -> int:
         return len(self.targets)

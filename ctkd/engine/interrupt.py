@@ -47,7 +47,8 @@ class _Handling(abc.ABC):
 class EarlyInterrupts(_Handling):
     """Inside, a signal raises KeyboardInterrupt, and is remembered.
 
-    A library that is being imported may swallow the exception; `raise_if_signalled` then raises it again.
+    A library that is being imported may swallow the exception; `raise_if_signalled` then raises it
+    again.
     """
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -96,7 +96,8 @@ class Checkpoints:
                 self._say(f"{error}: skipped")
         if files:
             raise WorkdirError(
-                f"no usable checkpoint in {self.folder}: restore a good one, or begin again with --fresh"
+                f"no usable checkpoint in {self.folder}: restore a good one, or begin again with "
+                "--fresh"
             )
         return None
 

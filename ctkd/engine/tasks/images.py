@@ -43,7 +43,7 @@ class ImageTask(Task):
         world: World,
         steps_per_epoch: int | None = None,
     ) -> None:
-        """Takes splits that `check_splits` has checked.
+        """Takes splits that `ctkd.data.integrity` has checked.
 
         Args:
             batch_size: of a whole step, all ranks.

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ctkd.data.check_splits import check_splits
 from ctkd.data.dataset import digest
 from ctkd.data.from_files import (
     FileSplits,
@@ -18,6 +17,7 @@ from ctkd.data.from_files import (
     StreamedDataset,
     collate,
 )
+from ctkd.data.integrity import check_files
 from ctkd.data.workers import Item, stream
 from ctkd.engine.config.compatibility import check_network
 from ctkd.engine.distributed.world import World
@@ -40,7 +40,7 @@ def make_task(run: "Run", device: torch.device, world: World) -> "StreamedTask":
     """See `TaskSpec`."""
     assert isinstance(run.dataset, StreamedDataset)
     splits = run.dataset.load()
-    check_splits(splits, run.dataset)
+    check_files(run.dataset, splits)
     task = StreamedTask(
         run.dataset,
         splits,

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ctkd.data.check_splits import check_splits
 from ctkd.data.dataset import digest
 from ctkd.data.in_memory import ResidentDataset, ResidentImages, Split
+from ctkd.data.integrity import check_splits
 from ctkd.engine.config.compatibility import check_network
 from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Batch, DeferredBatch, ViewedTask
@@ -25,7 +25,7 @@ def make_task(run: "Run", device: torch.device, world: World) -> "Classification
     """See `TaskSpec`."""
     assert isinstance(run.dataset, ResidentDataset)
     splits = run.dataset.load()
-    check_splits(splits, run.dataset)
+    check_splits(run.dataset, splits)
     wanted = (run.recipe.batch_size, run.seed, device, world, run.recipe.steps_per_epoch)
     task = ClassificationTask(run.dataset, splits, *wanted)
     check_last_batch(task.smallest_batch, run, world)

@@ -1,6 +1,5 @@
 """Data of one's own: what is wrong with it is found before training, with index and value."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -10,7 +9,7 @@ from ctkd.data.in_memory import ResidentDataset, Split, Splits
 from ctkd.registry import DATASETS
 
 
-@DATASETS.register("arrays_of_test_check_splits")
+@DATASETS.register("arrays_of_test_own_arrays")
 class Arrays(ResidentDataset):
     """The digits, changed by the function of the name `change`."""
 
@@ -63,8 +62,8 @@ def run(command):
     def call(change, *more):
         return command(
             "--gin_file=gin/digits/vanilla.gin",
-            "--gin_param=Recipe.dataset = @arrays_of_test_check_splits",
-            f"--gin_param=arrays_of_test_check_splits.change = '{change}'",
+            "--gin_param=Recipe.dataset = @arrays_of_test_own_arrays",
+            f"--gin_param=arrays_of_test_own_arrays.change = '{change}'",
             "--gin_param=epochs = 1",
             "--gin_param=Runtime.tensorboard = False",
             "--workdir=run",
@@ -77,25 +76,25 @@ def run(command):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("minus_100", "the training part has the label -100 at index 5 (labels are from -100 to 9"),
-        ("minus_1", "the label -1 at index 5 (labels are from -1 to 9, 1 are out of range)"),
-        ("eleven", "the label 10 at index 5 (labels are from 0 to 10, 1 are out of range)"),
-        ("test_minus_1", "the test part has the label -1 at index 3"),
-        ("one_based", "they seem to be counted from 1; subtract 1 from each"),
-        ("floats", "images of torch.float32 from 0 to 1: expected uint8 from 0 to 255"),
-        ("mismatch", "has 321 images, and labels of shape [320]: expected one label for each"),
-        ("one_hot", "labels of shape [321, 10]"),
-        ("column", "labels of shape [321, 1]"),
-        ("float_labels", "labels of torch.float64: expected whole numbers"),
-        ("no_channel", "images of shape [321, 8, 8]: expected uint8"),
-        ("empty_train", "the training part has no images"),
-        ("empty_test", "the test part has no images"),
+        ("minus_100", "train split: image 5 has the label -100: expected 0 to 9"),
+        ("minus_1", "image 5 has the label -1: expected 0 to 9"),
+        ("eleven", "image 5 has the label 10: expected 0 to 9"),
+        ("test_minus_1", "test split: image 3 has the label -1: expected 0 to 9"),
+        ("one_based", "The labels seem to be counted from 1: subtract 1"),
+        ("floats", "float32 [321, 8, 8, 1] from 0 to 1 (image 0 has the pixel"),
+        ("mismatch", "321 images and 320 labels: expected one label for each image"),
+        ("one_hot", "For one-hot labels: targets.argmax(1)"),
+        ("column", "Remove the second axis: targets[:, 0].long()"),
+        ("float_labels", "the labels are float64 [321]: expected int64 [321]"),
+        ("no_channel", "The axis of the channels is missing: images[..., None]"),
+        ("empty_train", "train split: there are no images: expected at least one"),
+        ("empty_test", "test split: there are no images: expected at least one"),
     ],
 )
 def test_what_is_wrong_is_named_before_training(run, tmp_path, change, message):
     refused = run(change)
     assert refused.status == 2
-    assert refused.err.startswith("ctkd: arrays_of_test_check_splits: the ")
+    assert refused.err.startswith("ctkd: arrays_of_test_own_arrays, ")
     assert message in refused.err
     assert "Traceback" not in refused.err
     assert " object at 0x" not in refused.err
@@ -108,18 +107,3 @@ def test_data_that_are_right_are_counted(run):
     assert "images: 321 training, 360 test, in 10 classes" in done.out
     judged = run("nothing", "--mode=evaluate")
     assert "images: 321 training, 360 test, in 10 classes" in judged.out
-
-
-def test_labels_of_image_files_are_checked_too(tmp_path, own_images, command):
-    """A data set of files from outside may list any class."""
-    from ctkd.data.check_splits import check_splits
-    from ctkd.data.from_files import FileSplits, ImageFiles
-    from ctkd.data.imagenet import ImageNet
-    from ctkd.errors import DataError
-
-    good = ImageFiles.of(str(tmp_path), ["a.png", "b.png"], [0, 1])
-    bad = ImageFiles.of(str(tmp_path), ["a.png", "b.png"], np.array([0, 2]))
-    dataset = ImageNet(num_classes=2)
-    check_splits(FileSplits(good, good), dataset)
-    with pytest.raises(DataError, match="the test part has the label 2 at index 1"):
-        check_splits(FileSplits(good, bad), dataset)
