@@ -5,7 +5,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -14,9 +14,6 @@ from torch import Tensor
 from ctkd.checks import expect
 from ctkd.files import user_path
 from ctkd.seeds import generator
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class Dataset(abc.ABC):
@@ -78,7 +75,7 @@ class Takable(Protocol):
 
     def __len__(self) -> int: ...
 
-    def take(self, indices: Tensor) -> "Self":
+    def take(self: "T", indices: Tensor) -> "T":
         """The images of the indices, in that order."""
         ...
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional
 
-from ctkd.data.from_files import Normalisation
+from ctkd.data.from_files import Normalization
 from ctkd.data.imagenet import ImageNet
 
 
@@ -22,14 +22,14 @@ def test_bytes_are_normalised_as_torchvision_does(count: int, height: int, width
     dataset = ImageNet(size=width, resize=width)
     pixels = images(count, height, width)
     expected = functional.normalize(pixels.float() / 255, list(dataset.mean), list(dataset.std))
-    normal = Normalisation(dataset, torch.device("cpu"))(pixels)
+    normal = Normalization(dataset, torch.device("cpu"))(pixels)
     assert normal.dtype == torch.float32
     assert normal.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(normal, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_an_image_is_normalised_alike_in_whatever_batch() -> None:
-    normalise = Normalisation(ImageNet(), torch.device("cpu"))
+    normalise = Normalization(ImageNet(), torch.device("cpu"))
     pixels = images(7, 224, 224)
     whole = normalise(pixels)
     for cut in (1, 2, 3):

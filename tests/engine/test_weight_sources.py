@@ -55,10 +55,10 @@ def test_a_student_is_judged_out_of_an_archive_or_an_address(train, command, tmp
     with tarfile.open(tmp_path / "students.tar.gz", "w:gz") as packed:
         packed.add(student, "seed0/student.pt")
     judge = ("--mode=evaluate", "--gin_file=gin/digits/vanilla.gin")
-    expected = command(*judge, f"--checkpoint={student}").out.splitlines()[1:]
+    expected = command(*judge, f"--checkpoint={student}").out.splitlines()[2:]
     for source in ("students.tar.gz::student.pt", student.as_uri()):
         result = command(*judge, f"--checkpoint={source}")
-        assert (result.status, result.out.splitlines()) == (0, [f"{source}:", *expected])
+        assert (result.status, result.out.splitlines()[1:]) == (0, [f"{source}:", *expected])
     asked = command(*judge, "--checkpoint=students.tar.gz")
     assert asked.status == 2
     assert asked.err.splitlines()[1] == "  --checkpoint='students.tar.gz::seed0/student.pt'"
@@ -67,11 +67,11 @@ def test_a_student_is_judged_out_of_an_archive_or_an_address(train, command, tmp
 def test_the_configuration_beside_a_checkpoint_is_found_with_a_part(train, command):
     """A name after "::" may hold a slash."""
     run = train("vanilla", "epochs = 1")
-    plain = command("--mode=evaluate", "--checkpoint=run/student_last.pt").out.splitlines()[1:]
+    plain = command("--mode=evaluate", "--checkpoint=run/student_last.pt").out.splitlines()[2:]
     with tarfile.open(run.path / "students.tar", "w") as packed:
         packed.add(run.path / "student_last.pt", "a/b/c/d.pt")
     result = command("--mode=evaluate", "--checkpoint=run/students.tar::a/b/c/d.pt")
-    assert (result.status, result.out.splitlines()[1:]) == (0, plain)
+    assert (result.status, result.out.splitlines()[2:]) == (0, plain)
 
 
 def test_a_backbone_is_asked_about_by_its_own_setting(archive):

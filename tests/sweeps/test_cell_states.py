@@ -208,7 +208,9 @@ def test_a_torn_line_of_the_ledger_is_passed_over(folder):
 def test_what_is_lost_is_sent_again_as_often_as_allowed(folder, known, monkeypatch):
     numbers = iter(range(6, 100))
     monkeypatch.setattr(slurm, "available", lambda: True)
-    monkeypatch.setattr(sbatch, "write", lambda tasks, *_: sbatch.Batch(folder.jobs, "x.sh", tasks))
+    monkeypatch.setattr(
+        sbatch, "write", lambda tasks, *_: sbatch.Submission(folder.jobs, "x.sh", tasks)
+    )
     monkeypatch.setattr(sbatch, "submit", lambda batch: [f"{next(numbers)}" for _ in batch.tasks])
     folder.ledger.add("sent", "kd-seed0", "slurm", "5_0")
     for expected in (1, 1, 0, 0):  # Resources.retries is 2

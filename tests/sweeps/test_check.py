@@ -79,9 +79,9 @@ def test_a_missing_teacher_is_asked_for_only_where_it_is_needed(study):
 
 
 def test_a_mistake_in_what_trains_the_teacher_is_found_too(study, tmp_path):
-    (tmp_path / "teacher.gin").write_text("include 'gin/digits/teacher.gin'\nepohcs = 3\n")
+    (tmp_path / "teacher.gin").write_text("include 'gin/digits/teacher.gin'\nSGD.lrr = 3\n")
     made = study(base=[KD], params=[f"Teacher.run = '{tmp_path / 'teacher.gin'}'"])
-    with pytest.raises(ConfigError, match=r"its teacher, .*did you mean epochs"):
+    with pytest.raises(ConfigError, match=r"its teacher, .*did you mean lr"):
         check(made)
 
 

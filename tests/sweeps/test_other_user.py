@@ -27,7 +27,7 @@ def theirs(tmp_path, sweep_file, read_only):
 def test_its_status_is_shown(theirs, launch):
     result = launch("--status", f"--sweep_dir={theirs}")
     assert (result.status, result.err) == (0, "")
-    assert "its queue has gone" in result.out
+    assert "its queue has ended" in result.out
 
 
 def test_it_is_not_cancelled(theirs, launch):

@@ -143,7 +143,7 @@ def test_the_metrics_of_a_network_known_by_hand(image_folders):
     metrics = task.evaluate(model)
     assert model.training
     assert metrics["test_top5"] == metrics["validation_top5"] == 100
-    files, read = task._judged["test"], []
+    files, read = task.evaluated["test"], []
     for index in range(len(files)):
         pixels = CentreCrop(16, 18)(decode(files.path(index))).double() / 255
         mean, std = (torch.tensor(v) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -187,7 +187,7 @@ def test_too_many_bad_files_stop_the_run_and_are_named(own_images, workers):
 def test_a_test_set_that_cannot_be_read_at_all(own_images):
     root = own_images(classes=2, val=1)
     damage(root, "val/n00000000/val_0.JPEG", "val/n00000001/val_0.JPEG")
-    with pytest.raises(DataError, match="none of the 2 images"):
+    with pytest.raises(DataError, match="none of the 2 test images"):
         make(root, classes=2).evaluate(Table())
 
 

@@ -135,7 +135,7 @@ class Scorer(nn.Module):
 
 def test_top1_and_top5_are_percent_and_the_loss_a_mean():
     metrics = make().evaluate(Scorer())
-    images = make()._judged["test"].batch(torch.arange(TEST))
+    images = make().evaluated["test"].batch(torch.arange(TEST))
     logits, targets = Scorer()(images), torch.arange(TEST) % CLASSES
     order = logits.argsort(dim=1, descending=True)
     position = order.eq(targets[:, None]).int().argmax(1)
