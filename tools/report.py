@@ -1,8 +1,8 @@
-"""Makes the report of a sweep again, finished or not: report.html, report.csv and runs.csv.
+"""Writes the report of a sweep, finished or not: report.html, report.csv and runs.csv.
 
     python tools/report.py SWEEP_DIR
 
-Exit status: 0, or 2 with a message on standard error where the directory is no sweep's.
+Exit status: 0, or 2 with a message on standard error if the directory does not belong to a sweep.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# The package beside this file, whatever is installed.
+# Import the package of this clone, not an installed one.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ctkd.errors import UserError
@@ -31,8 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Makes the report of a sweep again.")
-    parser.add_argument("sweep_dir", type=Path, metavar="SWEEP_DIR", help="runs/sweeps/NAME, say")
+    parser = argparse.ArgumentParser(description="Writes the report of a sweep.")
+    parser.add_argument(
+        "sweep_dir", type=Path, metavar="SWEEP_DIR", help="for example runs/sweeps/NAME"
+    )
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The report of a sweep, finished or not: a page, its table as CSV, and every run's numbers."""
+"""The report of a sweep, finished or not: a page, its table as CSV, and all summaries as CSV."""
 
 import time
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from ctkd.sweeps.slurm import ClusterError
 
 
 def write_report(folder: SweepFolder, found: Sequence[Status] | None = None) -> list[Path]:
-    """Writes report.html, report.csv and runs.csv into the sweep's directory; their paths.
+    """Writes report.html, report.csv and runs.csv to the sweep's directory; returns their paths.
+
+    If SLURM does not answer, or is not on this machine, the state of unfinished runs is "unknown".
 
     Args:
-        found: how the cells fare; None to look.
-
-    Where SLURM does not answer (or is not here any more), what is not finished is unknown.
+        found: the states of the runs; None to determine them.
 
     Raises:
-        DataError: the directory is no sweep's.
-        WorkdirError: it cannot be written to.
+        DataError: the directory does not belong to a sweep.
+        WorkdirError: the files cannot be written.
     """
     sweep = folder.read()
     if found is None:
