@@ -59,6 +59,11 @@ for (const body of bodies) {
   row.onclick = () => { detail.hidden = !detail.hidden; body.classList.toggle("open", !detail.hidden); };
   row.onkeydown = (event) => { if (event.key === "Enter") row.click(); };
 }
+for (const point of all("#charts svg [data-cell]")) {
+  const title = document.createElementNS("http://www.w3.org/2000/svg", "title");
+  title.textContent = bodies[point.dataset.cell].dataset.hint;
+  point.append(title);
+}
 for (const link of all("a.save")) link.onclick = () => {
   const text = new XMLSerializer().serializeToString(link.parentElement.querySelector("svg"));
   link.href = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(text);

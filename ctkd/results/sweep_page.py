@@ -4,6 +4,7 @@ import json
 import os
 import re
 import time
+import urllib.parse
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -12,10 +13,16 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
+from ctkd.results.compare.published import EPOCHS
 from ctkd.results.compare.statistics import MeanStd
 from ctkd.results.compare.sweep_table import SweepCell, SweepRun, notes, sweep_fields
 from ctkd.results.compare.tables import Cell, Column
-from ctkd.results.figures.draw_sweep import draw_axis, draw_temperatures, temperatures
+from ctkd.results.figures.draw_sweep import (
+    SPREAD,
+    draw_axis,
+    draw_temperatures,
+    temperatures,
+)
 from ctkd.results.figures.save import svg_text
 from ctkd.results.read.runs import RunRecord
 
@@ -38,7 +45,8 @@ def sweep_page(
     """
     runs = [run for cell in cells for run in cell.runs]
     states = Counter(run.state for run in runs)
-    limits = [value for cell in cells for value in temperatures(cell)]
+    values = [value for cell in cells for value in temperatures(cell)]
+    limits = [min(values), max(values)] if values else []
     charts = (draw_axis(axis, cells) for axis in axes)
     landscapes = (draw_temperatures(cell, limits) for cell in cells)
     here = files("ctkd.results")
@@ -110,12 +118,13 @@ def _table(axes: Sequence[str], cells: Sequence[SweepCell], folder: Path) -> str
         values = {axis: [text] for axis, text in cell.labels.items()}
         values["state"] = sorted({run.state for run in cell.runs})
         found = " ".join([*cell.labels.values(), cell.name, cell.state]).lower()
+        hint = f"{cell.name}: {SPREAD.write(cell.accuracy('last'))} %, n = {len(cell.finished)}"
         row = "".join(
             _cell(cell, column, value(cell), kinds[column.title]) for column, value in fields
         )
         runs = "".join(_run(run, cell.records.get(run.seed), folder) for run in cell.runs)
         bodies.append(
-            f'<tbody data-cell="{index}" data-words="{escape(found)}" '
+            f'<tbody data-cell="{index}" data-words="{escape(found)}" data-hint="{escape(hint)}" '
             f'data-values="{escape(json.dumps(values))}"><tr class="cell" tabindex="0">{row}</tr>'
             f'<tr class="detail" hidden><td colspan="{len(fields)}">{runs}</td></tr></tbody>\n'
         )
@@ -124,29 +133,26 @@ def _table(axes: Sequence[str], cells: Sequence[SweepCell], folder: Path) -> str
 
 def _kind(column: Column, named: bool) -> str:
     """The classes of a column: numbers are on the right, some columns are on wide screens only."""
-    kinds = ["number"] if column.kind != "text" else []
-    if named and column.title == "cell":
-        kinds.append("narrow")
-    elif column.title not in (*ON_A_PHONE, "cell"):
-        kinds.append("wide")
-    return " ".join(kinds)
+    kind = "number " if column.kind != "text" else ""
+    if column.title == "cell":
+        return "narrow" if named else ""
+    return kind if column.title in ON_A_PHONE else f"{kind}wide"
 
 
 def _cell(cell: SweepCell, column: Column, value: Cell, kind: str) -> str:
     """One cell of the table, with the key to sort it by."""
     text, hint = column.write(value), ""
-    if column.title == "state":
-        kind += " state"
     if column.title in ("state", "cell"):
-        worst = [state for state in STATES if any(run.state == state for run in cell.runs)]
-        kind += f" {[*worst, cell.state][0]}" if worst or column.title == "state" else ""
+        states = {run.state for run in cell.runs}
+        worst = next((state for state in STATES if state in states), "finished")
+        kind += " state" if column.title == "state" else ""
+        kind += f" {worst}" if column.title == "state" or worst != "finished" else ""
     if column.title == "difference":
         text = "baseline" if cell.baseline == cell.name else text
         hint = f"compared with {cell.baseline}" if value is not None else ""
-        interval = cell.against and cell.against.interval
-        kind += " sure" if interval and interval[0] * interval[1] > 0 else ""
+        kind += " sure" if cell.against and cell.against.excludes_zero else ""
     if column.title == "published" and cell.published:
-        hint = f"{cell.published.source}, {cell.published.reports or 'unknown'} epoch"
+        hint = f"{cell.published.source}, {EPOCHS[cell.published.reports]}"
     if column.kind != "text":
         text = text.replace("-", "−")
     key = value.mean if isinstance(value, MeanStd) else value
@@ -161,7 +167,7 @@ def _run(run: SweepRun, record: RunRecord | None, folder: Path) -> str:
     """A run of a cell: state, links, error and command."""
     paths = {kind: run.path / name for kind, name in FILES.items()} | {"log": run.log}
     links = "".join(
-        f'<a href="{escape(Path(os.path.relpath(path, folder)).as_posix())}">{kind}</a>'
+        f'<a href="{urllib.parse.quote(os.path.relpath(path, folder), "/=")}">{kind}</a>'
         for kind, path in paths.items()
         if path is not None and path.exists()
     )

@@ -3,35 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import get_args
 
 from ctkd.checks import suggest
 from ctkd.errors import ConfigError, DataError
 from ctkd.results.compare.groups import Group, group_runs
-from ctkd.results.compare.rows import Accuracy, Row, compared
+from ctkd.results.compare.rows import Row, compared
 from ctkd.results.read.runs import RunRecord
-
-
-@dataclass(frozen=True)
-class Standing(Row):
-    """One method with one pair of networks; all of its runs are finished."""
-
-    @property
-    def pair(self) -> str:
-        """The pair of networks."""
-        return self.labels["pair"]
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """The seeds of the runs, ascending."""
-        return tuple(self.records)
+from ctkd.results.read.schema import KINDS, Accuracy
 
 
 @dataclass(frozen=True)
 class Standings:
-    """All standings, ordered by pair; within a pair the baseline comes first.
+    """All methods, ordered by pair; within a pair the baseline comes first.
 
     Attributes:
+        standings: the rows, with finished runs only.
         shown: the accuracy that differences and tests are about.
         baseline: the name of the method that others are compared with; None for no differences.
         selection: the gain from choosing the epoch on the test set: best − last, mean over runs.
@@ -39,7 +25,7 @@ class Standings:
         unfinished: runs that were left out.
     """
 
-    standings: tuple[Standing, ...]
+    standings: tuple[Row, ...]
     shown: Accuracy
     baseline: str | None
     selection: float
@@ -60,16 +46,20 @@ def compare(
             and seed, no run belongs to the baseline, or a run lacks the accuracy `shown`.
         DataError: a summary lacks the last or the best accuracy.
     """
-    if shown not in get_args(Accuracy):
-        raise ConfigError(f"shown = {shown!r}: expected one of {', '.join(get_args(Accuracy))}")
+    if shown not in KINDS:
+        raise ConfigError(f"shown = {shown!r}: expected one of {', '.join(KINDS)}")
     finished = [record for record in records if record.finished]
     unfinished = tuple(record for record in records if not record.finished)
     if not finished:
         paths = ", ".join(str(record.path) for record in unfinished) or "no run given"
         raise ConfigError(f"no finished run to compare ({paths})")
     gains = [_required(run, "best") - _required(run, "last") for run in finished]
-    if shown == "chosen":
-        _check_chosen(finished)
+    for run in finished:
+        if run.result(f"{shown}_{run.measure}") is None:
+            raise ConfigError(
+                f"{run.path} has no validation split, so it has no chosen epoch; show the last "
+                "(or the best) accuracy instead"
+            )
     groups = group_runs(finished)
     if baseline is not None:
         _check_baseline(groups, baseline)
@@ -77,11 +67,11 @@ def compare(
     return Standings(standings, shown, baseline, fmean(gains), len(gains), unfinished)
 
 
-def _rows(group: Group, shown: Accuracy, baseline: str | None) -> list[Standing]:
+def _rows(group: Group, shown: Accuracy, baseline: str | None) -> list[Row]:
     """The methods of a group by name, after the baseline, each with its difference to it."""
     first = baseline and _baseline_of(group, baseline)
     rows = {
-        method: Standing(method, {"pair": group.pair, "method": method}, dict(sorted(runs.items())))
+        method: Row(method, {"pair": group.pair, "method": method}, dict(sorted(runs.items())))
         for method, runs in group.methods.items()
     }
     ordered = sorted(rows, key=lambda method: (method != first, method))
@@ -96,16 +86,6 @@ def _required(run: RunRecord, kind: Accuracy) -> float:
     if value is None:
         raise DataError(f"{run.path / 'summary.json'}: expected a number under {key!r}")
     return value
-
-
-def _check_chosen(runs: Sequence[RunRecord]) -> None:
-    """Raises ConfigError for a run without a validation split."""
-    for run in runs:
-        if run.result(f"chosen_{run.measure}") is None:
-            raise ConfigError(
-                f"{run.path} has no validation split, so it has no chosen epoch; show the last "
-                "(or the best) accuracy instead"
-            )
 
 
 def _check_baseline(groups: Sequence[Group], baseline: str) -> None:

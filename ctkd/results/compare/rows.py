@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar
 
 from ctkd.results.compare.published import Published, lookup
 from ctkd.results.compare.statistics import Comparison, MeanStd, mean_std, paired_difference
 from ctkd.results.compare.tables import Cell, Column, Table
 from ctkd.results.read.runs import RunRecord
+from ctkd.results.read.schema import KINDS, Accuracy
 
-Accuracy = Literal["last", "best", "chosen"]
 R = TypeVar("R", bound="Row")
 Fields = list[tuple[Column, Callable[[R], Cell]]]  # a column, and its cell of a row
 
@@ -37,6 +37,16 @@ class Row:
     records: Mapping[int, RunRecord]
     baseline: str | None = None
     against: Comparison | None = None
+
+    @property
+    def pair(self) -> str:
+        """The pair of networks, in a comparison of methods."""
+        return self.labels["pair"]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the runs, ascending."""
+        return tuple(self.records)
 
     @property
     def finished(self) -> dict[int, RunRecord]:
@@ -100,9 +110,8 @@ def accuracy_fields(rows: Sequence[R]) -> "Fields[R]":
     def field(kind: Accuracy) -> tuple[Column, Callable[[R], Cell]]:
         return Column(kind, "spread"), lambda row: row.accuracy(kind)
 
-    kinds: list[Accuracy] = list(get_args(Accuracy))
-    if not any(row.accuracy("chosen") for row in rows):
-        kinds.remove("chosen")
+    split = any(row.accuracy("chosen") for row in rows)
+    kinds = [kind for kind in KINDS if kind != "chosen" or split]
     return [(Column("n", "count"), lambda row: len(row.finished)), *map(field, kinds)]
 
 

@@ -2,18 +2,19 @@
 
 from collections.abc import Iterator
 
-from ctkd.results.compare.methods import Standing, Standings
+from ctkd.results.compare.methods import Standings
 from ctkd.results.compare.published import published_notes
 from ctkd.results.compare.rows import (
     DIFFERENCE,
-    Accuracy,
     Fields,
+    Row,
     accuracy_fields,
     difference_fields,
     make_table,
     published_fields,
 )
 from ctkd.results.compare.tables import Column, Table
+from ctkd.results.read.schema import Accuracy
 
 NAMED = 3  # unfinished runs that a note names
 LISTED = 6  # numbers of seeds needed that a note lists
@@ -27,7 +28,7 @@ SHOWN: dict[Accuracy, str] = {
 def standings_table(result: Standings, pair: str | None = None) -> Table:
     """The rows of one pair without a column for it, or all rows; the notes are about all rows."""
     rows = [row for row in result.standings if pair in (None, row.pair)]
-    fields: Fields[Standing] = [] if pair else [(Column("pair"), lambda row: row.pair)]
+    fields: Fields[Row] = [] if pair else [(Column("pair"), lambda row: row.pair)]
     fields += [(Column("method"), lambda row: row.method), *accuracy_fields(result.standings)]
     if result.baseline is not None:
         fields += difference_fields(f"Δ {result.baseline}")

@@ -37,12 +37,12 @@ class Comparison:
     Attributes:
         seeds: the seeds that both methods have, ascending; `n` is their number.
         differences: a − b for each of these seeds.
-        difference: mean of a − b over these seeds.
+        welch_difference: mean of a − mean of b, each over all of its seeds.
+        welch_interval: its 95 % interval without pairing, by Welch's t.
+        difference: mean of a − b over the shared seeds.
         interval: its 95 % t interval. None for n < 2, and where all differences are equal: a
             variance of zero means that there are too few values, not that they are certain.
         p_value: of the two-sided paired t-test; None in the same cases.
-        welch_difference: mean of a − mean of b, each over all of its seeds.
-        welch_interval: its 95 % interval without pairing, by Welch's t.
         paired_variance: variance of a − b over the shared seeds.
         unpaired_variance: var(a) + var(b) over the shared seeds: the variance of a − b if the
             seeds had nothing in common. Pairing helps where `paired_variance` is smaller.
@@ -53,19 +53,24 @@ class Comparison:
 
     seeds: tuple[int, ...]
     differences: tuple[float, ...]
-    difference: float | None
-    interval: Interval | None
-    p_value: float | None
     welch_difference: float | None
     welch_interval: Interval | None
-    paired_variance: float | None
-    unpaired_variance: float | None
-    seeds_needed: int | None
+    difference: float | None = None
+    interval: Interval | None = None
+    p_value: float | None = None
+    paired_variance: float | None = None
+    unpaired_variance: float | None = None
+    seeds_needed: int | None = None
 
     @property
     def n(self) -> int:
         """The number of shared seeds."""
         return len(self.seeds)
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether there is an interval and zero is outside."""
+        return self.interval is not None and not self.interval[0] <= 0.0 <= self.interval[1]
 
 
 def mean_std(values: Sequence[float]) -> MeanStd:
@@ -78,31 +83,19 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Compari
     seeds = tuple(sorted(a.keys() & b.keys()))
     ours, theirs = [a[seed] for seed in seeds], [b[seed] for seed in seeds]
     differences = tuple(x - y for x, y in zip(ours, theirs, strict=True))
-    difference = fmean(differences) if seeds else None
-    interval = p_value = paired_variance = unpaired_variance = needed = None
-    if difference is not None and len(seeds) >= 2:
-        paired_variance = variance(differences)
-        unpaired_variance = variance(ours) + variance(theirs)
-        spread = math.sqrt(paired_variance)
+    found: dict[str, Any] = {"difference": fmean(differences) if seeds else None}
+    if len(seeds) >= 2:
+        spread = stdev(differences)
+        found["paired_variance"] = variance(differences)
+        found["unpaired_variance"] = variance(ours) + variance(theirs)
         if spread > ROUNDING * max(map(abs, ours + theirs)):
             from scipy.stats import ttest_rel
 
             test = ttest_rel(ours, theirs)
-            interval, p_value = _interval(test), float(test.pvalue)
-            needed = seeds_needed(difference, spread) if len(seeds) >= 3 else None
-    welch_difference, welch_interval = _welch(list(a.values()), list(b.values()))
-    return Comparison(
-        seeds=seeds,
-        differences=differences,
-        difference=difference,
-        interval=interval,
-        p_value=p_value,
-        welch_difference=welch_difference,
-        welch_interval=welch_interval,
-        paired_variance=paired_variance,
-        unpaired_variance=unpaired_variance,
-        seeds_needed=needed,
-    )
+            found |= {"interval": _interval(test), "p_value": float(test.pvalue)}
+            if len(seeds) >= 3:
+                found["seeds_needed"] = seeds_needed(found["difference"], spread)
+    return Comparison(seeds, differences, *_welch(list(a.values()), list(b.values())), **found)
 
 
 def seeds_needed(difference: float, spread: float) -> int | None:

@@ -179,21 +179,10 @@ def _markdown(text: str) -> str:
 
 
 _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "[": "{[}",  # at the start of a row LaTeX reads it as an argument of the \\\\ before it
-    "]": "{]}",
-    "<": "$<$",
-    ">": "$>$",
-    "±": r"$\pm$",
-    "→": r"$\rightarrow$",
-    "×": r"$\times$",
-    "−": "$-$",
-    "–": "--",
-    "λ": r"$\lambda$",
-    "α": r"$\alpha$",
-    "Δ": r"$\Delta$",
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"[": "{[}", "]": "{]}"},  # at the start of a row "[" is an argument of the \\\\ before it
+    **{"<": "$<$", ">": "$>$", "±": r"$\pm$", "→": r"$\rightarrow$", "×": r"$\times$"},
+    **{"−": "$-$", "–": "--", "λ": r"$\lambda$", "α": r"$\alpha$", "Δ": r"$\Delta$"},
 }
 
 

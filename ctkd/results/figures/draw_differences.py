@@ -1,6 +1,6 @@
 """The figure of a comparison: every method's difference to the baseline, with its interval."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ctkd.errors import ConfigError
 from ctkd.results.compare.methods import Standings
@@ -17,12 +17,6 @@ SEED = 0.16  # distance of the dots above the interval, in rows
 FEW = 2  # seeds: their interval has 13 standard errors to each side, too wide to set the scale
 
 
-class _Row(NamedTuple):
-    method: str
-    difference: float
-    against: Comparison
-
-
 def draw_differences(result: Standings) -> "Figure":
     """A panel for each pair of networks, a row for each method, the highest difference on top.
 
@@ -35,12 +29,11 @@ def draw_differences(result: Standings) -> "Figure":
     """
     if result.baseline is None:
         raise ConfigError("no differences to draw: no baseline was given")
-    pairs: dict[str, list[_Row]] = {}
-    for standing in result.standings:
-        against = standing.against
-        if against is not None and against.difference is not None:
-            row = _Row(standing.method, against.difference, against)
-            pairs.setdefault(standing.pair, []).append(row)
+    pairs: dict[str, list[tuple[float, str, Comparison]]] = {}
+    for row in result.standings:
+        if row.against is not None and row.against.difference is not None:
+            drawn = row.against.difference, row.method, row.against
+            pairs.setdefault(row.pair, []).append(drawn)
     if not pairs:
         raise ConfigError(
             f"no differences to draw: no method shares a seed with the baseline {result.baseline}"
@@ -48,10 +41,10 @@ def draw_differences(result: Standings) -> "Figure":
     sizes = [len(rows) for rows in pairs.values()]
     figure = style.new_figure(height=ROW * sum(sizes) + 0.75 * len(sizes) + 0.2)
     panels = figure.subplots(len(sizes), 1, sharex=True, squeeze=False, height_ratios=sizes)[:, 0]
-    limits = _limits([row.against for rows in pairs.values() for row in rows])
+    limits = _limits([against for rows in pairs.values() for *_, against in rows])
     panels[0].set_xlim(limits)
     for axes, (pair, rows) in zip(panels, pairs.items(), strict=True):
-        _draw_pair(axes, sorted(rows, key=lambda row: row.difference), limits)
+        _draw_pair(axes, sorted(rows, key=lambda row: row[:2]), limits)
         style.dress(axes, "", "")
         axes.grid(False, axis="y")
         axes.set_title(pair, fontsize=style.NORMAL, loc="left")
@@ -77,10 +70,10 @@ def _limits(compared: list[Comparison]) -> Interval:
     return low - margin, high + margin
 
 
-def _draw_pair(axes: "Axes", rows: list[_Row], limits: Interval) -> None:
+def _draw_pair(axes: "Axes", rows: list[tuple[float, str, Comparison]], limits: Interval) -> None:
     axes.axvline(0.0, color=style.BLACK, linewidth=style.THIN)
-    for y, (_, difference, against) in enumerate(rows):
-        settled = against.interval is not None and not _holds_zero(against.interval)
+    for y, (difference, _, against) in enumerate(rows):
+        settled = against.excludes_zero
         look: dict[str, Any] = {"color": style.VERMILLION if settled else style.BLUE}
         if against.interval is not None:
             low, high = against.interval
@@ -92,12 +85,8 @@ def _draw_pair(axes: "Axes", rows: list[_Row], limits: Interval) -> None:
         axes.plot(difference, y, marker="D" if settled else "o", markersize=4.5, **look)
         seeds: dict[str, Any] = {"marker": ".", "markersize": 3.5, "linestyle": "none"}
         axes.plot(against.differences, [y + SEED] * against.n, color=style.GRAY, **seeds)
-    axes.set_yticks(range(len(rows)), [f"{row.method} ({row.against.n})" for row in rows])
+    axes.set_yticks(range(len(rows)), [f"{method} ({against.n})" for _, method, against in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
-
-
-def _holds_zero(interval: Interval) -> bool:
-    return interval[0] <= 0.0 <= interval[1]
 
 
 def _handles() -> list[Any]:

@@ -39,79 +39,68 @@ def draw_axis(axis: str, cells: Sequence[Row]) -> "Figure | None":
     shown = [(index, cell) for index, cell in enumerate(cells) if cell.accuracy("last")]
     if len(values) < 2 or not any(axis in cell.labels for _, cell in shown):
         return None
-    series: dict[str, list[tuple[int, Row]]] = {}
-    for index, cell in shown:
-        if axis in cell.labels:
-            others = ", ".join(
-                f"{name.rpartition('.')[2]}={text}"
-                for name, text in cell.labels.items()
-                if name != axis
-            )
-            series.setdefault(others, []).append((index, cell))
     figure = style.new_figure(height=2.5, width=4.2)
     axes = figure.subplots()
-    ticks, numeric = _ticks(values)
-    positions = {}
-    for value, tick in ticks.items():  # cells with the same text are drawn next to each other
-        same = [index for index, cell in shown if cell.labels.get(axis) == value]
-        for rank, index in enumerate(same):
-            positions[index] = tick + (0 if numeric else SHIFT * (rank - (len(same) - 1) / 2))
-    for number, (others, members) in enumerate(series.items()):
-        points = [(positions[index], index, cell) for index, cell in members]
-        _draw_series(axes, sorted(points, key=lambda point: point[0]), number, others, numeric)
+    numeric, ticks = _ticks(axes, values)
+    series: dict[str, list[tuple[float, int, Row]]] = {}
+    for value, tick in ticks.items():
+        same = [(index, cell) for index, cell in shown if cell.labels.get(axis) == value]
+        for rank, (index, cell) in enumerate(same):
+            rest = [f"{k.rpartition('.')[2]}={v}" for k, v in cell.labels.items() if k != axis]
+            shift = 0.0 if numeric else SHIFT * (rank - (len(same) - 1) / 2)
+            series.setdefault(", ".join(rest), []).append((tick + shift, index, cell))
+    for number, (name, points) in enumerate(series.items()):
+        _draw_series(axes, points, number, name, numeric)
     levels = [cell for _, cell in shown if axis not in cell.labels]
     for number, cell in enumerate(levels, len(series)):
         look = {"color": COLORS[number % len(COLORS)], "linestyle": style.DASHED, "linewidth": 1.0}
         style.level(axes, _mean(cell), cell.name if number < NAMED else "", **look)
     style.dress(axes, axis, "Test accuracy, last epoch (%)")
-    _value_axis(axes, ticks, numeric)
     style.legend(axes, rows=2)
     return figure
 
 
-def _ticks(values: Sequence[str]) -> tuple[dict[str, float], bool]:
-    """The position of each value on an axis, and whether it is the value as a number."""
+def _ticks(axes: "Axes", values: Sequence[str]) -> tuple[bool, dict[str, float]]:
+    """Whether all values are numbers, and the position of each value on the axis, ascending.
+
+    Numbers are their positions, on a logarithmic axis if they are positive and differ by much.
+    """
     try:
-        return {value: float(value) for value in values}, True
+        numeric, ticks = True, {value: float(value) for value in sorted(values, key=float)}
     except ValueError:
-        return {value: float(index) for index, value in enumerate(values)}, False
+        numeric, ticks = False, {value: float(index) for index, value in enumerate(values)}
+    low, *_, high = ticks.values()
+    if not numeric:
+        axes.set_xlim(low - 0.5, high + 0.5)
+    elif 0 < low <= high / WIDE:
+        axes.set_xscale("log")
+        axes.minorticks_off()
+    turned: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"}
+    look = turned if sum(map(len, ticks)) > LONG else {}
+    axes.set_xticks(list(ticks.values()), list(ticks), **look)
+    return numeric, ticks
 
 
 def _draw_series(
     axes: "Axes", points: list[tuple[float, int, Row]], number: int, name: str, line: bool
 ) -> None:
-    """One series: a point with its error bar for each cell, and a line along an axis of numbers."""
+    """A point with its error bar for each cell, and a line through the points."""
     color = COLORS[number % len(COLORS)]
     if line:
         axes.plot([x for x, *_ in points], [_mean(c) for *_, c in points], color=color, alpha=0.6)
-    for index, (x, cell_index, cell) in enumerate(points):
+    look: dict[str, Any] = {"fmt": "o", "markersize": 4.0, "linewidth": style.LINE, "color": color}
+    for x, index, cell in points:
         spread = cell.accuracy("last")
-        label = name if index == 0 and number < NAMED else None
-        bar = axes.errorbar(
-            x, _mean(cell), (spread and spread.std) or 0.0, fmt="o", markersize=4.0, color=color,
-            linewidth=style.LINE, label=label or None,
-        )  # fmt: skip
+        bar = axes.errorbar(x, _mean(cell), (spread and spread.std) or 0.0, **look)
         for artist in bar.get_children():
-            artist.set_gid(f"data-cell={cell_index}")
+            artist.set_gid(f"data-cell={index}")
+    if name and number < NAMED:
+        bar.set_label(name)
 
 
 def _mean(cell: Row) -> float:
     spread = cell.accuracy("last")
     return spread.mean if spread else float("nan")
-
-
-def _value_axis(axes: "Axes", ticks: dict[str, float], numeric: bool) -> None:
-    """Ticks at the values of the axis; logarithmic if positive numbers differ by much."""
-    low, high = min(ticks.values()), max(ticks.values())
-    if numeric and low > 0 and high >= WIDE * low:
-        axes.set_xscale("log")
-        axes.minorticks_off()
-    turned: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(
-        list(ticks.values()), list(ticks), **(turned if sum(map(len, ticks)) > LONG else {})
-    )
-    if not numeric:
-        axes.set_xlim(low - 0.5, high + 0.5)
 
 
 def draw_temperatures(cell: Row, limits: Iterable[float] = ()) -> "Figure | None":
@@ -157,22 +146,13 @@ def _draw_seeds(axes: "Axes", records: Sequence[RunRecord]) -> None:
 
 
 def temperatures(cell: Row) -> list[float]:
-    """The extremes of the temperatures, of T* and of the bounds of a cell."""
-    values = [
-        *(bound for record in cell.records.values() for bound in bounds_of(record.landscape)),
-        *(
-            float(value)
-            for record in cell.records.values()
-            for key in ("temperature", "t_star")
-            for value in pick(record.landscape, key)[1]
-        ),
-    ]
-    return [min(values), max(values)] if values else []
+    """All temperatures of a cell: T, T* and the bounds."""
+    found = [bounds_of(record.landscape) for record in cell.records.values()]
+    for record in cell.records.values():
+        found += [tuple(pick(record.landscape, key)[1]) for key in ("temperature", "t_star")]
+    return [float(value) for values in found for value in values]
 
 
 def _thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """At most `EVALUATIONS` rows at equal distances, with the first and the last."""
-    if len(rows) <= EVALUATIONS:
-        return rows
-    step = (len(rows) - 1) / (EVALUATIONS - 1)
-    return [rows[round(index * step)] for index in range(EVALUATIONS)]
+    """About `EVALUATIONS` rows at equal distances, with the first and the last."""
+    return [*rows[: -1 : max(1, len(rows) // EVALUATIONS)], rows[-1]]

@@ -5,7 +5,7 @@ The engine writes these files and `ctkd.results.read` reads them; both import th
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 SETTINGS_FILE = "settings.json"  # makes a folder a work directory
 METRICS_FILE, LANDSCAPE_FILE = "metrics.jsonl", "landscape.jsonl"
@@ -17,7 +17,8 @@ TRACE_COLUMNS = ("step", "epoch", "temperature", "low", "high", "lambda")
 ROW_TEXTS = ("group", "target")
 ROW_NUMBERS = ("temperature", "student_ce", "teacher_confidence", "teacher_target")
 ROW_COLUMNS = ROW_TEXTS + ROW_NUMBERS
-KINDS = ("last", "best", "chosen")  # epochs whose result a summary holds
+Accuracy = Literal["last", "best", "chosen"]  # the epochs whose result a summary holds
+KINDS: tuple[Accuracy, ...] = get_args(Accuracy)
 
 R = TypeVar("R", bound="_FlatRecord")
 

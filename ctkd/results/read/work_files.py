@@ -91,21 +91,10 @@ def read_trace(path: Path) -> dict[str, "Floats"]:
     """
     import numpy as np
 
-    complete = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-    if not complete:
-        return {}
-    header, *lines = complete
-    names = _names(path, header.decode(errors="replace").strip(), TRACE_COLUMNS)
-    steps: dict[float, list[float]] = {}
-    for number, line in enumerate(lines, 2):
-        try:
-            values = [float(field) if field.strip() else math.nan for field in line.split(b",")]
-            row = dict(zip(names, values, strict=True))
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: expected {len(names)} numbers") from error
-        steps[row["step"]] = [row[name] for name in TRACE_COLUMNS]
-    table = np.array([steps[step] for step in sorted(steps)]).reshape(-1, len(TRACE_COLUMNS))
-    return {name: table[:, index] for index, name in enumerate(TRACE_COLUMNS)}
+    lines = _text(path).split("\n")[:-1]
+    rows = {row["step"]: row for row in _read_table(path, lines, TRACE_COLUMNS)}
+    steps = [rows[step] for step in sorted(rows)]
+    return {name: np.array([row[name] for row in steps]) for name in TRACE_COLUMNS if lines}
 
 
 def columns_text(rows: Iterable[Sequence[str | float]]) -> str:
@@ -118,30 +107,31 @@ def columns_text(rows: Iterable[Sequence[str | float]]) -> str:
 
 
 def read_columns(path: Path) -> dict[str, Any]:
-    """The columns of rows.csv, "group" and "target" as texts; no columns if there is no file."""
+    """The columns of rows.csv, "group" and "target" as texts; no columns if there is no row."""
     import numpy as np
 
-    if not path.is_file():
-        return {}
-    text = path.read_bytes().decode(errors="replace")  # bytes that are no text are no number
-    header, *lines = text.splitlines() or [""]
-    names = _names(path, header, ROW_COLUMNS)
-    columns: dict[str, list[Any]] = {name: [] for name in names}
-    for number, line in enumerate(lines, 2):
-        try:
-            for name, value in zip(names, line.split(","), strict=True):
-                columns[name].append(value if name in ROW_TEXTS else float(value))
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: expected {header}") from error
-    return {name: np.array(values) for name, values in columns.items()} if lines else {}
+    rows = _read_table(path, _text(path).splitlines(), ROW_COLUMNS)
+    return {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else ())}
 
 
-def _names(path: Path, header: str, expected: Sequence[str]) -> list[str]:
-    """The names of the columns in a header, which must hold those expected."""
-    names = header.split(",")
-    if not set(expected).issubset(names):
+def _text(path: Path) -> str:
+    """The text of a file, "" if there is no file; bytes that are no text become "�"."""
+    return path.read_bytes().decode(errors="replace") if path.is_file() else ""
+
+
+def _read_table(path: Path, lines: Sequence[str], expected: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows below a header with the columns expected; an empty field is nan."""
+    names = lines[0].strip().split(",") if lines else []
+    if lines and not set(expected).issubset(names):
         raise DataError(f"{path}, line 1: expected the columns {','.join(expected)}")
-    return names
+    rows = []
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            pairs = zip(names, line.split(","), strict=True)
+            rows.append({k: v if k in ROW_TEXTS else float(v.strip() or "nan") for k, v in pairs})
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: expected {','.join(names)}") from error
+    return rows
 
 
 def is_number(value: object) -> bool:

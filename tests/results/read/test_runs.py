@@ -114,12 +114,12 @@ def test_a_repeated_epoch_counts_once(workdir):
         (
             "temperature.csv",
             "step,epoch,temperature,low,high,lambda\n0,0,5,5,5,0\n1,0.1,hot,5,5,0\n",
-            r"temperature\.csv, line 3: expected 6 numbers",
+            r"temperature\.csv, line 3: expected step,epoch",
         ),
         (
             "temperature.csv",
             "step,epoch,temperature,low,high,lambda\n0,0\n",
-            r"temperature\.csv, line 2: expected 6 numbers",
+            r"temperature\.csv, line 2: expected step,epoch",
         ),
     ],
 )
