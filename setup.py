@@ -44,7 +44,7 @@ setup(
     ],
     python_requires=">=3.10",
     packages=find_packages(include=["ctkd", "ctkd.*"]),
-    package_data={"ctkd.results": ["*.html", "*.css", "*.js"]},
+    package_data={"ctkd.results": ["*.html", "*.css", "*.js"], "ctkd.results.compare": ["*.csv"]},
     cmdclass={"build_py": BuildWithGinFiles},
     install_requires=[
         "torch>=2.5",
@@ -56,7 +56,7 @@ setup(
         "tensorboard",
         "pycocotools",
         "scikit-learn",
-        "scipy",
+        "scipy>=1.11",
         "numpy",
         "matplotlib>=3.8",
         "pillow",

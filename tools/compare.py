@@ -4,9 +4,9 @@
                             [--format terminal|markdown|csv|latex] [--output FILE]
                             [--figure FILE.png]
 
-A WORKDIR may also be a folder that holds work directories at any depth; in their place, the
-runs.csv of a sweep's report, or of several. Exit status: 0, or 2 with a message on standard error
-where the runs cannot be compared.
+A WORKDIR may also be a folder with work directories at any depth. Instead of work directories, the
+runs.csv of one or several sweeps can be given. Exit status: 0, or 2 with a message on standard
+error if the runs cannot be compared.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-# The package beside this file, whatever is installed.
+# Import the package of this clone, not an installed one.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ctkd.command_line import path_argument
@@ -70,8 +70,9 @@ def _records(given: Sequence[str]) -> list[RunRecord]:
     if len(tables) < len(given):
         folder = next(path for path in given if path not in tables)
         raise ConfigError(
-            f"{tables[0]} and {folder}: a table has not the settings that runs are checked by; "
-            "compare work directories, or tables (tools/report.py makes that of a sweep)"
+            f"{tables[0]} is a table, {folder} is not: a table lacks the settings that must be "
+            "equal; compare work directories, or tables (tools/report.py writes the runs.csv of a "
+            "sweep)"
         )
     return [record for table in dict.fromkeys(tables) for record in read_summaries(table)]
 
@@ -85,38 +86,38 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         type=path_argument,
         metavar="WORKDIR",
-        help="or a folder of them, or a runs.csv",
+        help="work directories, or folders of them; or runs.csv",
     )
     parser.add_argument(
-        "--baseline", help="the method to take differences to (default: kd, if any)"
+        "--baseline", help="the method to compare with (default: kd, if there is one)"
     )
     parser.add_argument(
         "--show",
         choices=("last", "best", "chosen"),
         default="last",
-        help="the accuracy that differences are taken of (default: last)",
+        help="the accuracy to compare (default: last)",
     )
     parser.add_argument(
         "--format",
         choices=("terminal", *FORMATS),
-        help="default: as the output's suffix says (.md .csv .tex .txt), else terminal",
+        help="default: by the suffix of --output (.md .csv .tex .txt), else terminal",
     )
     parser.add_argument(
-        "--output", type=path_argument, metavar="FILE", help="write there, not on the screen"
+        "--output", type=path_argument, metavar="FILE", help="write to this file, not the screen"
     )
     parser.add_argument(
         "--figure",
         type=path_argument,
         metavar="FILE.png",
-        help="draw the differences with their intervals there, and as .pdf beside it",
+        help="draw the differences with their intervals, as .png and as .pdf",
     )
     return parser
 
 
-def _format(told: str | None, output: Path | None) -> str:
-    """The format asked for, or the one that the output's suffix stands for."""
-    if told is not None or output is None:
-        return told or "terminal"
+def _format(given: str | None, output: Path | None) -> str:
+    """The format given, or the format of the output's suffix."""
+    if given is not None or output is None:
+        return given or "terminal"
     if output.suffix not in SUFFIXES:
         raise ConfigError(
             f"--output {output}: expected a suffix out of {', '.join(SUFFIXES)}, or a --format"
@@ -124,15 +125,15 @@ def _format(told: str | None, output: Path | None) -> str:
     return SUFFIXES[output.suffix]
 
 
-def _baseline(told: str | None, records: Sequence[RunRecord]) -> str | None:
-    """The baseline asked for; unasked, kd where it was run, as in most papers."""
-    if told is not None:
-        return told
+def _baseline(given: str | None, records: Sequence[RunRecord]) -> str | None:
+    """The baseline given; by default kd if it was run, as in most papers."""
+    if given is not None:
+        return given
     return "kd" if any(run.finished and run.name == "kd" for run in records) else None
 
 
 def _draw(result: Standings, target: Path) -> None:
-    """Writes the figure as PNG and PDF, whichever of both was named."""
+    """Writes the figure as PNG and as PDF."""
     if target.suffix not in (".png", ".pdf"):
         raise ConfigError(f"--figure {target}: expected a name that ends in .png or .pdf")
     for path in save_figure(draw_differences(result), target.parent, target.stem):
@@ -140,14 +141,14 @@ def _draw(result: Standings, target: Path) -> None:
 
 
 def _save(result: Standings, kind: str, output: Path) -> None:
-    """Writes the file as a whole or not at all."""
+    """Writes the whole file, or leaves the old one."""
     with replacing(output) as part, part.open("w", encoding="utf-8") as stream:
         _write(result, kind, stream)
     print(f"written: {output}")
 
 
 def _write(result: Standings, kind: str, stream: TextIO) -> None:
-    """The table with its notes; beside CSV, which has no place for them, on standard error."""
+    """Writes the table with its notes; the notes of CSV go to standard error."""
     table = standings_table(result)
     if kind == "terminal":
         _print_tables(result, stream)

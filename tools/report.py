@@ -1,4 +1,4 @@
-"""Writes the report of a sweep again, finished or not: report.html, report.csv and runs.csv.
+"""Writes the report of a sweep, finished or not: report.html, report.csv and runs.csv.
 
     python tools/report.py SWEEP_DIR [--out FOLDER]
 
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# The package beside this file, whatever is installed.
+# Import the package of this clone, not an installed one.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ctkd.command_line import path_argument
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Writes the report of a sweep again.")
+    parser = argparse.ArgumentParser(description="Writes the report of a sweep.")
     add = parser.add_argument
     add("sweep_dir", type=path_argument, metavar="SWEEP_DIR", help="such as runs/sweeps/NAME")
     add("--out", type=path_argument, metavar="FOLDER", help="by default SWEEP_DIR itself")

@@ -114,7 +114,7 @@ class Trace:
         self.values[step] = torch.stack([temperature.mean(), low, high, lambda_])
 
     def rows(self, steps: int, steps_per_epoch: int) -> list[tuple[float, ...]]:
-        """(step, epoch, temperature, low, high, lambda) of the first `steps` steps."""
+        """The first `steps` steps; columns: `TRACE_COLUMNS` of `ctkd.results.read.schema`."""
         values = self.values[:steps].tolist()
         return [
             (step + 1, (step + 1) / steps_per_epoch, *row)

@@ -1,4 +1,4 @@
-"""Reading runs from their work directories: tables, paired statistics and figures."""
+"""Results of runs, read from their work directories: tables, paired statistics and figures."""
 
 from typing import TYPE_CHECKING
 

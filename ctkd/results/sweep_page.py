@@ -1,142 +1,200 @@
-"""A sweep as one HTML page that needs nothing else: table, charts, temperatures, links."""
+"""A sweep as one HTML page without other files: table, figures, links to the runs."""
 
-import base64
 import json
 import os
+import re
 import time
-from collections.abc import Mapping, Sequence
+import urllib.parse
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from string import Template
+from typing import TYPE_CHECKING
 
+from ctkd.results.compare.published import EPOCHS
 from ctkd.results.compare.statistics import MeanStd
-from ctkd.results.compare.sweep_table import SweepCell, SweepRun, notes
-from ctkd.results.figures.draw_landscape import bounds_of, normalised_losses
-from ctkd.results.read.runs import RunRecord, pick
+from ctkd.results.compare.sweep_table import SweepCell, SweepRun, notes, sweep_fields
+from ctkd.results.compare.tables import Cell, Column
+from ctkd.results.figures.draw_sweep import (
+    SPREAD,
+    draw_axis,
+    draw_temperatures,
+    temperatures,
+)
+from ctkd.results.figures.save import svg_text
+from ctkd.results.read.runs import RunRecord
 
-SCRIPTS = ("sweep_charts.js", "sweep_page.js")
-POINTS = 120  # of a curve: more are not seen at a card's size
-COLUMNS = 90  # of a landscape
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STATES = ("failed", "killed", "stopped", "unknown", "running", "queued", "cancelled")  # by urgency
+NOT_SHOWN = ("baseline", "seeds needed", "reports")  # columns of report.csv alone
+ON_A_PHONE = ("last", "difference", "95 % interval", "p", "temperature", "published")
+FILES = {"configuration": "config.gin", "curves": "curves.png", "landscape": "landscape.png",
+         "metrics": "metrics.jsonl"}  # fmt: skip
 
 
 def sweep_page(
     name: str, axes: Sequence[str], cells: Sequence[SweepCell], folder: Path, made: float
 ) -> str:
-    """The page's text; links are relative to `folder`, in which the page is meant to lie.
+    """The text of the page. Links are relative to `folder`, the folder of the page.
 
-    `made` is the time that the page tells it was made at, in seconds since 1970.
+    `made` is the time that the page shows as its date, in seconds since 1970.
     """
-    data = {
-        "name": name,
-        "made": time.strftime("%Y-%m-%d %H:%M", time.localtime(made)),
-        "axes": list(axes),
-        "notes": notes(cells),
-        "cells": [_cell(cell, folder) for cell in cells],
-    }
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    runs = [run for cell in cells for run in cell.runs]
+    states = Counter(run.state for run in runs)
+    values = [value for cell in cells for value in temperatures(cell)]
+    limits = [min(values), max(values)] if values else []
+    charts = (draw_axis(axis, cells) for axis in axes)
+    landscapes = (draw_temperatures(cell, limits) for cell in cells)
     here = files("ctkd.results")
-    page = (here / "sweep_page.html").read_text(encoding="utf-8")
-    scripts = [(here / name).read_text(encoding="utf-8") for name in SCRIPTS]
     parts = {
-        "/*STYLE*/": (here / "sweep_page.css").read_text(encoding="utf-8"),
-        "/*SCRIPT*/": "\n".join(scripts),
-        # "</script>" in an error message must not end the element that holds the data.
-        "/*DATA*/": text.replace("<", "\\u003c"),
-        "<!--NAME-->": _escaped(name),
+        "style": (here / "sweep_page.css").read_text(encoding="utf-8"),
+        "script": (here / "sweep_page.js").read_text(encoding="utf-8"),
+        "name": escape(name),
+        "made": f"{len(cells)} cells, {len(runs)} runs; "
+        f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(made))}",
+        "counts": "".join(
+            f'<span class="chip {escape(state)}">{count} {escape(state)}</span>'
+            for state, count in states.items()
+        ),
+        "selects": _selects(axes, cells, list(states)),
+        "table": _table(axes, cells, folder),
+        "notes": "".join(f"<li>{escape(note)}</li>" for note in notes(cells)),
+        "charts": _section("Accuracy along each axis", "charts", zip(axes, charts, strict=True)),
+        "cards": _section(
+            "Temperatures",
+            "cards",
+            zip((cell.name for cell in cells), landscapes, strict=True),
+            "Left: T of every seed, and T* = argmax L(T) of the first seed. Right: L(T) / max L of "
+            "the first seed, brightest where the loss is largest. All figures share one axis of T.",
+        ),
     }
-    for mark, part in parts.items():
-        page = page.replace(mark, part, 1)
-    return page
+    return Template((here / "sweep_page.html").read_text(encoding="utf-8")).substitute(parts)
 
 
-def _cell(cell: SweepCell, folder: Path) -> dict[str, Any]:
-    against, published = cell.against, cell.published
-    told = next((r for _, r in sorted(cell.records.items()) if r.landscape), None)
-    return {
-        "name": cell.name,
-        "labels": dict(cell.labels),
-        "state": cell.state,
-        "n": len(cell.values("last")),
-        "last": _spread(cell.summary("last")),
-        "chosen": _spread(cell.summary("chosen")),
-        "best": _spread(cell.summary("best")),
-        "T": _spread(cell.temperature),
-        "baseline": cell.baseline,
-        "difference": against.difference if against else None,
-        "interval": list(against.interval) if against and against.interval else None,
-        "p": against.p_value if against else None,
-        "shared": against.n if against else None,
-        "published": [published.value, published.source, published.reports] if published else None,
-        "landscape": _landscape(told) if told else None,
-        "runs": [_run(run, cell.records.get(run.seed), folder) for run in cell.runs],
-    }
+def _selects(axes: Sequence[str], cells: Sequence[SweepCell], states: Sequence[str]) -> str:
+    """A filter for each axis, and one for the states; none for a single value."""
+    choices = {axis: [cell.labels[axis] for cell in cells if axis in cell.labels] for axis in axes}
+    titles = _short(axes) | {"state": "state"}
+    texts = []
+    for name, values in [*choices.items(), ("state", states)]:
+        options = [("", "all"), *((value, value) for value in dict.fromkeys(values))]
+        if len(options) > 2:
+            lines = "".join(
+                f'<option value="{escape(value)}">{escape(titles[name])}: {escape(text)}</option>'
+                for value, text in options
+            )
+            texts.append(
+                f'<select aria-label="{escape(name)}" data-name="{escape(name)}">{lines}</select>'
+            )
+    return "".join(texts)
 
 
-def _spread(value: MeanStd | None) -> list[float | None] | None:
-    return None if value is None else [value.mean, value.std]
+def _short(axes: Sequence[str]) -> dict[str, str]:
+    """The last part of an axis's name ("end" of "CosineLambda.end"), if no other axis has it."""
+    ends = {axis: axis.rpartition(".")[2] for axis in axes}
+    return {axis: axis if list(ends.values()).count(e) > 1 else e for axis, e in ends.items()}
 
 
-def _run(run: SweepRun, record: RunRecord | None, folder: Path) -> dict[str, Any]:
-    links = {
-        "configuration": run.path / "config.gin",
-        "log": run.log,
-        "curves": run.path / "curves.png",
-        "landscape": run.path / "landscape.png",
-        "metrics": run.path / "metrics.jsonl",
-    }
-    told: dict[str, Any] = {
-        "seed": run.seed,
-        "state": run.state,
-        "epochs": run.epochs,
-        "epoch": record.metrics[-1]["epoch"] if record and record.metrics else 0,
-        "error": run.error,
-        "command": run.command,
-        "links": {
-            kind: os.path.relpath(path, folder)
-            for kind, path in links.items()
-            if path is not None and path.exists()
-        },
-    }
-    if record is not None:
-        told["accuracy"] = _curve(record.metrics, record.primary)
-        told["temperature"] = _curve(record.landscape, "temperature")
-        told["star"] = _curve(record.landscape, "t_star")
-        told["last"] = record.told(f"last_{record.measure}")
-    return told
+def _table(axes: Sequence[str], cells: Sequence[SweepCell], folder: Path) -> str:
+    """The head, and a body for each cell: its row, and a hidden row with its runs."""
+    fields = [field for field in sweep_fields(cells, axes) if field[0].title not in NOT_SHOWN]
+    fields = [field for field in fields if not field[0].data_only]
+    if axes:  # a phone shows the cell's name instead of a column for each axis
+        fields.insert(0, (Column("cell"), lambda cell: cell.name))
+    short = _short(axes)
+    kinds = {column.title: _kind(column, bool(axes)) for column, _ in fields}
+    heads = "".join(
+        f'<th class="{kinds[column.title]}" scope="col" data-title="{escape(column.title)}" '
+        f'title="{escape(column.title)}"><button type="button">'
+        f"{escape(short.get(column.title, column.title))}</button></th>"
+        for column, _ in fields
+    )
+    bodies = []
+    for index, cell in enumerate(cells):
+        values = {axis: [text] for axis, text in cell.labels.items()}
+        values["state"] = sorted({run.state for run in cell.runs})
+        found = " ".join([*cell.labels.values(), cell.name, cell.state]).lower()
+        hint = f"{cell.name}: {SPREAD.write(cell.accuracy('last'))} %, n = {len(cell.finished)}"
+        row = "".join(
+            _cell(cell, column, value(cell), kinds[column.title]) for column, value in fields
+        )
+        runs = "".join(_run(run, cell.records.get(run.seed), folder) for run in cell.runs)
+        bodies.append(
+            f'<tbody data-cell="{index}" data-words="{escape(found)}" data-hint="{escape(hint)}" '
+            f'data-values="{escape(json.dumps(values))}"><tr class="cell" tabindex="0">{row}</tr>'
+            f'<tr class="detail" hidden><td colspan="{len(fields)}">{runs}</td></tr></tbody>\n'
+        )
+    return f"<thead><tr>{heads}</tr></thead>\n{''.join(bodies)}"
 
 
-def _curve(rows: list[dict[str, Any]], key: str) -> list[list[float]]:
-    """Points (epoch, value), thinned out, the last one kept."""
-    epochs, values = pick(rows, key)
-    return [[float(epochs[i]), round(float(values[i]), 4)] for i in _thinned(len(epochs), POINTS)]
+def _kind(column: Column, named: bool) -> str:
+    """The classes of a column: numbers are on the right, some columns are on wide screens only."""
+    kind = "number " if column.kind != "text" else ""
+    if column.title == "cell":
+        return "narrow" if named else ""
+    return kind if column.title in ON_A_PHONE else f"{kind}wide"
 
 
-def _thinned(count: int, most: int) -> list[int]:
-    """At most `most` places of `count`, evenly, the first and last among them."""
-    if count <= most:
-        return list(range(count))
-    return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
+def _cell(cell: SweepCell, column: Column, value: Cell, kind: str) -> str:
+    """One cell of the table, with the key to sort it by."""
+    text, hint = column.write(value), ""
+    if column.title in ("state", "cell"):
+        states = {run.state for run in cell.runs}
+        worst = next((state for state in STATES if state in states), "finished")
+        kind += " state" if column.title == "state" else ""
+        kind += f" {worst}" if column.title == "state" or worst != "finished" else ""
+    if column.title == "difference":
+        text = "baseline" if cell.baseline == cell.name else text
+        hint = f"compared with {cell.baseline}" if value is not None else ""
+        kind += " sure" if cell.against and cell.against.excludes_zero else ""
+    if column.title == "published" and cell.published:
+        hint = f"{cell.published.source}, {EPOCHS[cell.published.reports]}"
+    if column.kind != "text":
+        text = text.replace("-", "−")
+    key = value.mean if isinstance(value, MeanStd) else value
+    key = key[0] if isinstance(key, tuple) else key
+    return (
+        f'<td class="{kind}" title="{escape(hint)}" '
+        f'data-key="{escape("" if key is None else str(key))}">{escape(text)}</td>'
+    )
 
 
-def _landscape(record: RunRecord) -> dict[str, Any]:
-    """L(T) / max L of a run: a byte for each epoch and temperature, from `floor` to 1."""
-    import numpy as np
+def _run(run: SweepRun, record: RunRecord | None, folder: Path) -> str:
+    """A run of a cell: state, links, error and command."""
+    paths = {kind: run.path / name for kind, name in FILES.items()} | {"log": run.log}
+    links = "".join(
+        f'<a href="{urllib.parse.quote(os.path.relpath(path, folder), "/=")}">{kind}</a>'
+        for kind, path in paths.items()
+        if path is not None and path.exists()
+    )
+    epoch = record.metrics[-1].epoch if record and record.metrics else 0
+    last = record.result(f"last_{record.measure}") if record else None
+    reached = "" if last is None else f", {last:.2f} %"
+    return (
+        f'<div class="run"><p><b>seed {run.seed}</b> <span class="{run.state}">{run.state}</span> '
+        f"– epoch {epoch} of {run.epochs}{reached}</p><p>{links}</p>"
+        + (f'<p class="error">{escape(run.error)}</p>' if run.error else "")
+        + (f"<code>{escape(run.command)}</code>" if run.command else "")
+        + "</div>"
+    )
 
-    rows = [record.landscape[i] for i in _thinned(len(record.landscape), COLUMNS)]
-    epochs, grid, table = normalised_losses(rows)
-    finite = np.isfinite(table)
-    floor = float(table[finite].min()) if finite.any() else 0.0
-    scaled = np.where(finite, (table - floor) / max(1e-9, 1.0 - floor), 0.0)
-    return {
-        "seed": record.seed,
-        "epochs": [float(epoch) for epoch in epochs],
-        "temperatures": [float(value) for value in grid],
-        "floor": round(floor, 4),
-        "bounds": list(bounds_of(rows)),
-        "bytes": base64.b64encode(np.round(255 * scaled).astype(np.uint8).tobytes()).decode(),
-    }
 
-
-def _escaped(text: str) -> str:
-    table: Mapping[str, str] = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
-    return "".join(table.get(character, character) for character in text)
+def _section(
+    title: str, name: str, figures: Iterable[tuple[str, "Figure | None"]], text: str = ""
+) -> str:
+    """A section with the figures and a link to save each; empty without figures."""
+    parts = []
+    for index, (caption, figure) in enumerate(figures):
+        if figure is not None:
+            file = re.sub(r"[^\w.=+-]+", "_", caption)
+            parts.append(
+                f'<figure data-cell="{index}">{svg_text(figure, f"{name}{index}")}'
+                f'<a class="save" download="{file}.svg" href="#">Save as SVG</a></figure>\n'
+            )
+    intro = f'<p class="quiet">{text}</p>' if text else ""
+    body = f'<div id="{name}" class="{name}">{"".join(parts)}</div>'
+    return f"<section><h2>{title}</h2>{intro}{body}</section>" if parts else ""

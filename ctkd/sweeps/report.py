@@ -1,4 +1,4 @@
-"""The report of a sweep, finished or not: a page, its table as CSV, and every run's numbers."""
+"""The report of a sweep, finished or not: a page, its table as CSV, and all summaries as CSV."""
 
 import time
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ from ctkd.sweeps.slurm import ClusterError
 def write_report(
     folder: SweepFolder, found: Sequence[Status] | None = None, out: Path | None = None
 ) -> list[Path]:
-    """Writes report.html, report.csv and runs.csv; their paths.
+    """Writes report.html, report.csv and runs.csv; returns their paths.
+
+    If SLURM does not answer, or is not on this machine, the state of unfinished runs is "unknown".
 
     Args:
-        found: the statuses of the cells; None to look.
-        out: the folder for the files; None for the sweep's directory.
-
-    If SLURM does not answer, or is not here any more, the state of unfinished cells is unknown.
+        found: the states of the runs; None to determine them.
+        out: the folder for the files; None for the directory of the sweep.
 
     Raises:
-        DataError: the directory is no sweep's.
-        WorkdirError: it cannot be written to.
+        DataError: the directory does not belong to a sweep.
+        WorkdirError: the files cannot be written.
     """
     sweep = folder.read()
     if found is None:

@@ -165,7 +165,7 @@ def settings_of(given):
 
 def summary_of(given):
     best = given["last"] + given["gap"]
-    told = {
+    summary = {
         "finished": True,
         "name": given["name"],
         "dataset": "cifar100",
@@ -184,8 +184,8 @@ def summary_of(given):
         "steps": given["epochs"] * 200,
     }
     if given["validation"]:
-        told |= {"chosen_top1": best - 0.1, "chosen_epoch": given["epochs"] - 2}
-    return told
+        summary |= {"chosen_top1": best - 0.1, "chosen_epoch": given["epochs"] - 2}
+    return summary
 
 
 def write_lines(path, lines):

@@ -36,28 +36,28 @@ def runs(tmp_path):
 def refused(capsys, *arguments):
     """The message of a comparison that must end with 2 and print nothing else."""
     status = compare.main([str(argument) for argument in arguments])
-    told = capsys.readouterr()
-    assert (status, told.out) == (2, "")
-    assert told.err.startswith("compare: ")
-    assert "Traceback" not in told.err
-    return told.err
+    text = capsys.readouterr()
+    assert (status, text.out) == (2, "")
+    assert text.err.startswith("compare: ")
+    assert "Traceback" not in text.err
+    return text.err
 
 
 def test_the_terminal_shows_table_and_notes(runs, capsys):
     assert compare.main([str(runs)]) == 0
-    told = capsys.readouterr().out
-    lines = told.splitlines()
+    text = capsys.readouterr().out
+    lines = text.splitlines()
     assert lines[0].strip() == "resnet56 → resnet20"
     ctkd = next(text.split() for text in lines if text.strip().startswith("ctkd"))
     assert ctkd[:8] == ["ctkd", "3", "73.00", "±", "2.00", "73.30", "±", "2.00"]
     assert "+2.00" in ctkd  # against kd, which is the default
-    assert "Shown: last" in told
-    assert "0.30 points" in told
-    assert "Seeds needed" in told
-    assert "teacher (" not in told
+    assert "Shown: last" in text
+    assert "0.30 points" in text
+    assert "Seeds needed" in text
+    assert "teacher (" not in text
 
 
-def test_the_differences_are_drawn_beside_the_table(runs, tmp_path, capsys):
+def test_the_differences_are_drawn_in_a_figure(runs, tmp_path, capsys):
     figure = tmp_path / "new" / "differences.png"
     assert compare.main([str(runs), f"--figure={figure}"]) == 0
     assert figure.read_bytes().startswith(b"\x89PNG")
@@ -68,16 +68,16 @@ def test_the_differences_are_drawn_beside_the_table(runs, tmp_path, capsys):
 
 def test_markdown_latex_and_csv_on_standard_output(runs, capsys):
     assert compare.main([str(runs), "--format", "markdown", "--show", "best"]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("| pair ")
-    assert "- Shown: best, the best test epoch's accuracy" in told
+    text = capsys.readouterr().out
+    assert text.startswith("| pair ")
+    assert "- Shown: best, the best test epoch's accuracy" in text
     assert compare.main([str(runs), "--format", "latex"]) == 0
     assert r"\begin{tabular}" in capsys.readouterr().out
     assert compare.main([str(runs), "--format", "csv", "--baseline", "ctkd"]) == 0
-    told = capsys.readouterr()
-    rows = {row["method"]: row for row in csv.DictReader(io.StringIO(told.out))}
+    text = capsys.readouterr()
+    rows = {row["method"]: row for row in csv.DictReader(io.StringIO(text.out))}
     assert float(rows["kd"]["Δ ctkd"]) == -2.0
-    assert "Shown: last" in told.err  # CSV has no place for notes
+    assert "Shown: last" in text.err  # CSV has no place for notes
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_markdown_latex_and_csv_on_standard_output(runs, capsys):
         ("table.txt", "resnet56 → resnet20"),
     ],
 )
-def test_the_outputs_suffix_tells_its_format(runs, tmp_path, capsys, name, begin):
+def test_the_suffix_of_the_output_is_its_format(runs, tmp_path, capsys, name, begin):
     output = tmp_path / name
     assert compare.main([str(runs), "--output", str(output)]) == 0
     assert output.read_text(encoding="utf-8").startswith(begin)
@@ -97,7 +97,7 @@ def test_the_outputs_suffix_tells_its_format(runs, tmp_path, capsys, name, begin
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_without_kd_there_is_no_baseline_unless_asked_for(runs, capsys):
+def test_without_kd_there_is_no_default_baseline(runs, capsys):
     assert compare.main([str(path) for path in runs.glob("ctkd-*")]) == 0
     assert "Δ" not in capsys.readouterr().out
 
@@ -107,15 +107,15 @@ def test_users_mistakes(runs, tmp_path, capsys):
     assert "missing: no such folder" in refused(capsys, runs, tmp_path / "missing")
     (tmp_path / "empty").mkdir()
     assert "no work directory in it" in refused(capsys, tmp_path / "empty")
-    assert "kept no images out for validation" in refused(capsys, runs, "--show", "chosen")
-    told = refused(capsys, runs, "--output", tmp_path / "table.docx")
-    assert "expected a suffix out of .md, .csv, .tex, .txt" in told
+    assert "has no validation split" in refused(capsys, runs, "--show", "chosen")
+    text = refused(capsys, runs, "--output", tmp_path / "table.docx")
+    assert "expected a suffix out of .md, .csv, .tex, .txt" in text
     assert "No such file" in refused(capsys, runs, "--output", tmp_path / "nowhere" / "t.md")
     build(tmp_path / "runs" / "again", name="kd", seed=0, policy="constant")
-    told = refused(capsys, runs)
-    assert "two runs of kd" in told
-    assert str(runs / "again") in told
-    assert str(runs / "kd-0") in told
+    text = refused(capsys, runs)
+    assert "two runs of kd" in text
+    assert str(runs / "again") in text
+    assert str(runs / "kd-0") in text
 
 
 def test_different_recipes(runs, capsys):
@@ -139,7 +139,7 @@ def test_unknown_and_bad_flags(arguments, capsys):
 
 
 def test_as_a_command_from_anywhere(runs, tmp_path):
-    """Run as a user runs it, in a folder from which ctkd is importable only by the tool's help."""
+    """Run as a user runs it, in a folder from which ctkd is importable only because of the tool."""
     command = [sys.executable, str(ROOT / "tools" / "compare.py"), str(runs)]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(

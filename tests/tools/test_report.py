@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import pytest
 
@@ -138,10 +140,10 @@ def test_each_runs_summary_is_a_row_and_a_run_without_one_too(made):
     assert {row["last_top1"] for row in rows if row["state"] != "finished"} == {""}
 
 
-def test_the_page_needs_no_network_and_survives_what_runs_say(made):
+def test_the_page_needs_no_network_and_escapes_what_runs_wrote(made):
     page = (made / "report.html").read_text()
     urls = set(re.findall(r"https?://[^\"' )]+", page))
-    assert urls == {"http://www.w3.org/2000/svg"}
+    assert urls == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}  # namespaces
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=\"(?!data:)", page)
     assert "</script><b>" not in page
 
@@ -202,8 +204,8 @@ def browse(tmp_path):
 
 def rows_of(document):
     """The texts of the table's rows, cell by cell."""
-    body = document.partition("<tbody>")[2].partition("</tbody>")[0]
-    rows = re.findall(r'<tr class="cell.*?</tr>', body, re.DOTALL)
+    bodies = re.findall(r"<tbody (?:(?!hidden).)*?>.*?</tbody>", document, re.DOTALL)
+    rows = [re.search(r'<tr class="cell.*?</tr>', body, re.DOTALL)[0] for body in bodies]
     return [
         [html.unescape(re.sub(r"<.*?>", "", cell)) for cell in re.findall(r"<td.*?</td>", row)]
         for row in rows
@@ -218,7 +220,8 @@ def test_the_browser_shows_table_charts_and_temperatures(made, browse):
     assert "baseline" in rows[0]
     assert any(cell.startswith("+1.0") for cell in rows[2])
     assert document.count("<figure") == 2 + 4  # two parameters, four cells
-    assert document.count("<canvas") == 4
+    assert document.count('download="') == 2 + 4  # each with a link to save it
+    assert document.count("data:image/png") == 4  # the landscapes
     assert "8 finished" not in document
     assert "10 finished" in document
     assert "1 failed" in document
@@ -231,9 +234,14 @@ def test_it_sorts_and_filters(made, browse):
             row[0] for row in rows_of(browse(f"file://{made}/report.html#{hash}", "--dump-dom"))
         ]
 
-    assert shown("sort=-last+%25") == ["ctkd end=1", "ctkd end=0.5", "kd", "ctkd end=10"]
-    assert shown("sort=last+%25")[0] == "ctkd end=10"
-    assert shown("sort=-end") == ["ctkd end=10", "ctkd end=1", "ctkd end=0.5", "kd"]  # as numbers
+    assert shown("sort=-last") == ["ctkd end=1", "ctkd end=0.5", "kd", "ctkd end=10"]
+    assert shown("sort=last")[0] == "ctkd end=10"
+    assert shown("sort=-CosineLambda.end") == [
+        "ctkd end=10",
+        "ctkd end=1",
+        "ctkd end=0.5",
+        "kd",
+    ]  # as numbers
     assert shown("search=0.5") == ["ctkd end=0.5"]
     assert shown("method=kd") == ["kd"]
     assert shown("state=failed") == ["ctkd end=10"]
@@ -243,15 +251,20 @@ def test_it_sorts_and_filters(made, browse):
 def test_a_row_opens_to_errors_logs_and_configuration(made, browse, tmp_path):
     page = made / "report.html"
     opened = made / "opened.html"
-    click = "<script>document.querySelectorAll('tr.cell')[3].click()</script></body>"
+    click = "<script>document.querySelectorAll('tr.cell')[3].click();"
+    click += "document.querySelector('a.save').click()</script></body>"
     opened.write_text(page.read_text().replace("</body>", click))
     document = browse(f"file://{opened}", "--dump-dom")
-    links = re.findall(r'<a href="([^"]+)"', document)
+    detail = re.findall(r'<tr class="detail">.*?</tr>', document, re.DOTALL)
+    assert len(detail) == 1
+    links = re.findall(r'<a href="([^"]+)"', detail[0])
     assert "runs/ctkd_end=10-seed0/config.gin" in links
     assert any(re.fullmatch(r"jobs/\d+_0_log.err", link) for link in links)
     assert all((made / link).is_file() for link in links)
     assert "loss was NaN &lt;/script&gt;&lt;b&gt;&amp; more&lt;/b&gt;" in document
-    assert "python -m ctkd.main --workdir=" in document
+    assert "python -m ctkd.main --workdir=" in detail[0]
+    saved = re.search(r'download="method.svg" href="data:image/svg[^,]+,([^"]+)"', document)[1]
+    assert ElementTree.fromstring(unquote(saved)).tag.endswith("svg")
 
 
 @pytest.mark.slow

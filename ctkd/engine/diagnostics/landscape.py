@@ -26,9 +26,6 @@ from ctkd.seeds import seed_of
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 GOLDEN = (math.sqrt(5) - 1) / 2
 REFINEMENTS = 30  # golden sections: the bracket of two grid steps shrinks by 1e6
-# Of the teacher's probabilities at T = 1, the largest and that of the target.
-ROW_TEACHER = ("teacher_confidence", "teacher_target")
-ROW_COLUMNS = ("group", "target", "temperature", "student_ce", *ROW_TEACHER)
 PROBE_STEP = 1e-3  # length of a trial step of the policy's parameters
 ROUNDING = 1e-6  # a policy's T is float32, so smaller relative changes of the loss say nothing
 GRADIENT_TOLERANCE = 0.05  # finite differences of a float64 loss agree far better than this
@@ -85,7 +82,10 @@ class Probe:
         }
 
     def _by_row(self, rows: Rows, temperatures: Tensor) -> list[tuple[str | float, ...]]:
-        """A row each: `ROW_COLUMNS`."""
+        """The rows of `rows.csv`, with the columns `ROW_COLUMNS` of `ctkd.results.read.schema`.
+
+        Confidence and target are the teacher's probabilities at T = 1: the largest, the target's.
+        """
         assert rows.teacher is not None
         confidences = rows.teacher.double().softmax(dim=1)
         numbers = (

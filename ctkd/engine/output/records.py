@@ -1,4 +1,4 @@
-"""What a run leaves in its work directory: records, weights, summary, figures, TensorBoard."""
+"""The writer of a work directory: records, weights, summary, figures, TensorBoard."""
 
 import json
 import math
@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ctkd.engine.diagnostics.landscape import ROW_COLUMNS
 from ctkd.engine.metrics import Meter, Trace
 from ctkd.engine.output.checkpoint import write_tensors, write_text
 from ctkd.engine.output.tensorboard import Board, disk_errors
 from ctkd.engine.output.workdir import Workdir
 from ctkd.engine.progress import Progress
 from ctkd.engine.task import Task
+from ctkd.results.read.schema import (
+    LANDSCAPE_FILE,
+    METRICS_FILE,
+    ROWS_FILE,
+    SUMMARY_FILE,
+    TRACE_FILE,
+    EpochRecord,
+    RunSummary,
+)
+from ctkd.results.read.work_files import columns_text, trace_text
 
 if TYPE_CHECKING:
     from ctkd.engine.output.console import Console
@@ -29,19 +38,26 @@ def epoch_record(
 ) -> Record:
     """An epoch's training in numbers; means over its steps, `lr` and `lambda` of the last one."""
     measured = meter.read()
-    record = {"epoch": epoch, "step": progress.steps, "lr": rate, "lambda": lambda_}
-    record["temperature"] = measured.pop("temperature", None)
-    for name, value in measured.items():
-        kept = name.startswith(("temperature", "gradient", "policy_gradient", "share_"))
-        record[name if kept else f"train_{name}"] = value
+    temperature = measured.pop("temperature", None)
+    kept = ("temperature", "gradient", "policy_gradient", "share_")
     seconds = progress.train_seconds
-    record["images_per_s"] = progress.timed_images / seconds if seconds else None
-    record["data_wait"] = progress.wait_seconds / seconds if seconds else None
-    return record
+    return EpochRecord(
+        epoch=epoch,
+        step=progress.steps,
+        lr=rate,
+        lambda_=lambda_,
+        temperature=temperature,
+        more={
+            name if name.startswith(kept) else f"train_{name}": value
+            for name, value in measured.items()
+        },
+        images_per_s=progress.timed_images / seconds if seconds else None,
+        data_wait=progress.wait_seconds / seconds if seconds else None,
+    ).to_json()
 
 
 def reading_record(task: Task, warn: Callable[[str], None]) -> Record:
-    """How many files of a task that reads some were bad, each named to the user; a collective."""
+    """The number of files that the task could not read, with a warning for each; a collective."""
     problems = task.bad_samples()
     if problems is None:
         return {}
@@ -51,7 +67,7 @@ def reading_record(task: Task, warn: Callable[[str], None]) -> Record:
 
 
 def landscape_record(measured: dict[str, Any]) -> Record:
-    """What the epoch's record says of the landscape."""
+    """The part of an epoch's record that comes from the landscape."""
     record = {name: measured[name] for name in ("t_star", "regret")}
     record["probe_temperature"] = measured["temperature"]
     if measured["quantiles"]:
@@ -71,7 +87,7 @@ def write_weights(workdir: Workdir, name: str, student: nn.Module) -> None:
 def keep_best(
     record: Record, primary: str, student: nn.Module, progress: Progress, workdir: Workdir
 ) -> None:
-    """Remembers the best epoch, by the test images (most papers' custom) and by validation's.
+    """Keeps the best epoch by the test metric (as most papers do) and by the validation metric.
 
     An undefined metric (NaN) is never the best one.
     """
@@ -100,81 +116,75 @@ def _valid(record: Record) -> Record:
 
 
 def write_records(workdir: Workdir, progress: Progress, trace: Trace, task: Task) -> None:
-    """Rewrites the record files from what the checkpoint holds, so that they always agree."""
+    """Rewrites the record files from the state that the checkpoint holds, so that both agree."""
     if not workdir.writes:
         return
-    workdir.write_rows("metrics.jsonl", [_valid(record) for record in progress.history])
+    workdir.write_rows(METRICS_FILE, [_valid(record) for record in progress.history])
     for name, text in task.files.items():
         write_text(workdir.path / name, text)
     if not progress.landscape:
         return
-    workdir.write_rows("landscape.jsonl", progress.landscape)
-    lines = ["step,epoch,temperature,low,high,lambda"]
-    for step, *values in trace.rows(progress.steps, task.steps_per_epoch):
-        lines.append(",".join([str(step), *(f"{value:.8g}" for value in values)]))
-    write_text(workdir.path / "temperature.csv", "\n".join(lines) + "\n")
+    workdir.write_rows(LANDSCAPE_FILE, progress.landscape)
+    steps = trace.rows(progress.steps, task.steps_per_epoch)
+    write_text(workdir.path / TRACE_FILE, trace_text(steps))
     if progress.rows:
-        lines = [",".join(ROW_COLUMNS)]
-        for group, target, *values in progress.rows:
-            words = [str(word).replace(",", ";") for word in (group, target)]
-            lines.append(",".join([*words, *(f"{value:.6g}" for value in values)]))
-        write_text(workdir.path / "rows.csv", "\n".join(lines) + "\n")
+        write_text(workdir.path / ROWS_FILE, columns_text(progress.rows))
 
 
-def summarize(prepared: "Prepared", progress: Progress) -> Summary:
-    """The summary of a finished run, flat."""
+def summarize(prepared: "Prepared", progress: Progress) -> RunSummary:
+    """The summary of a finished run."""
     run, task, teacher = prepared.run, prepared.task, prepared.teacher
-    name = task.primary.removeprefix("test_")
     last, best = progress.history[-1], progress.best
     speeds = [record["images_per_s"] for record in progress.history if record["images_per_s"]]
-    chosen = run.settings["recipe"]
-    summary: Summary = {
-        "finished": True,
-        "name": run.name,
-        "dataset": chosen["Recipe.dataset"].removeprefix("@"),
-        "student": chosen["Recipe.student"].removeprefix("@"),
-        "teacher": chosen["Teacher.network"].removeprefix("@") if run.teacher_network else None,
-        "seed": run.seed,
-        "epochs": run.recipe.epochs,
-        "steps": progress.steps,
-        "primary": task.primary,
-        **progress.teacher,
-        "teacher_claimed": run.teacher.claimed if run.teacher_network else None,
-        "teacher_fingerprint": teacher.fingerprint if teacher else None,
-        f"last_{name}": last[task.primary],
-        f"best_{name}": best.get("best", math.nan),  # undefined at every epoch
-        "best_epoch": int(best["best_epoch"]) if "best" in best else None,
-    }
-    if "chosen" in best:
-        summary |= {f"chosen_{name}": best["chosen"], "chosen_epoch": int(best["chosen_epoch"])}
-    for key in ("temperature", "t_star", "regret"):
-        summary[key] = last.get("probe_temperature" if key == "temperature" else key)
-    summary["images_per_s"] = sorted(speeds)[len(speeds) // 2] if speeds else None
-    summary["seconds"] = progress.seconds
-    return summary
+    recipe = run.settings["recipe"]
+    return RunSummary(
+        finished=True,
+        name=run.name,
+        dataset=recipe["Recipe.dataset"].removeprefix("@"),
+        student=recipe["Recipe.student"].removeprefix("@"),
+        teacher=recipe["Teacher.network"].removeprefix("@") if run.teacher_network else None,
+        seed=run.seed,
+        epochs=run.recipe.epochs,
+        steps=progress.steps,
+        primary=task.primary,
+        more=progress.teacher,
+        teacher_claimed=run.teacher.claimed if run.teacher_network else None,
+        teacher_fingerprint=teacher.fingerprint if teacher else None,
+        last=last[task.primary],
+        best=best.get("best", math.nan),  # undefined at every epoch
+        best_epoch=int(best["best_epoch"]) if "best" in best else None,
+        chosen=best.get("chosen"),
+        chosen_epoch=int(best["chosen_epoch"]) if "chosen" in best else None,
+        temperature=last.get("probe_temperature"),
+        t_star=last.get("t_star"),
+        regret=last.get("regret"),
+        images_per_s=sorted(speeds)[len(speeds) // 2] if speeds else None,
+        seconds=progress.seconds,
+    )
 
 
 def finish(
     prepared: "Prepared", progress: Progress, workdir: Workdir, console: "Console"
 ) -> Summary:
-    """Draws the figures, writes the summary last of all, and shows it.
+    """Draws the figures, writes the summary as the last file, and prints it.
 
     Raises:
-        WorkdirError: the disk is full; what was trained is saved.
+        WorkdirError: the disk is full; checkpoint and weights are saved.
     """
     from ctkd.results.figures.save import save_figures
     from ctkd.results.read.runs import read_run
 
     run, teacher = prepared.run, prepared.teacher
     summary = summarize(prepared, progress)
+    written = summary.to_json()
     if not workdir.writes:
-        return summary
+        return written
     if teacher is not None and teacher.cache is not None:
         console.say(teacher.cache.counts())
     with disk_errors(workdir):
         save_figures(replace(read_run(workdir.path), summary=summary), workdir.path)
     with Board(run, workdir) as board:
         board.add_figures(workdir, run.recipe.epochs)
-    write_text(workdir.path / "summary.json", json.dumps(_valid(summary), indent=1) + "\n")
-    console.summary(summary, workdir)
-    return summary
+    write_text(workdir.path / SUMMARY_FILE, json.dumps(_valid(written), indent=1) + "\n")
+    console.summary(written, workdir)
+    return written

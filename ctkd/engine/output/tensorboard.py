@@ -21,13 +21,13 @@ def disk_errors(workdir: Workdir) -> Iterator[None]:
         yield
     except OSError as error:
         raise WorkdirError(
-            f"cannot write the figures to {workdir.path}: {error.strerror}; the same command goes "
-            "on from the last checkpoint"
+            f"cannot write the figures to {workdir.path}: {error.strerror}; the same command "
+            "continues from the last checkpoint"
         ) from error
 
 
 class Board:
-    """The writer of TensorBoard's events; without effect where the settings switch it off."""
+    """The writer of TensorBoard's events; without effect if the settings disable TensorBoard."""
 
     def __init__(self, run: Run, workdir: Workdir) -> None:
         """Nothing is opened before the first record, since importing TensorBoard takes a second."""
@@ -45,14 +45,14 @@ class Board:
             with disk_errors(self._workdir):
                 self._writer.close()
         except WorkdirError:
-            if kind is None:  # else another error is on its way to the user
+            if kind is None:  # else the error that ended the block is the one to show
                 raise
 
     def _open(self, epoch: int) -> "SummaryWriter | None":
         if self._wanted and self._writer is None:
             from torch.utils.tensorboard.writer import SummaryWriter
 
-            # What a killed process wrote after its last checkpoint is hidden.
+            # Hides the events that a killed process wrote after its last checkpoint.
             self._writer = SummaryWriter(str(self._workdir.path / "tensorboard"), purge_step=epoch)
         return self._writer
 
@@ -71,7 +71,7 @@ class Board:
         from ctkd.results.read.runs import read_run
 
         with disk_errors(self._workdir):
-            writer = self._open(epoch + 1)  # this epoch's numbers are there already
+            writer = self._open(epoch + 1)  # the numbers of this epoch are written already
             if writer is not None:
                 record = read_run(workdir.path)
                 writer.add_figure("curves", draw_curves(record), epoch)

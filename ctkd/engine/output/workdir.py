@@ -21,6 +21,7 @@ from ctkd.engine.output.checkpoint import write_text
 from ctkd.errors import WorkdirError
 from ctkd.files import LEFTOVER, NOT_PERMITTED, owner_of
 from ctkd.locks import try_lock
+from ctkd.results.read.schema import SETTINGS_FILE, RunSettings
 
 R = TypeVar("R")
 
@@ -187,12 +188,10 @@ class Workdir:
     def _write_settings(self) -> None:
         """Writes `settings.json`: the four sets of settings, and the name of the run."""
         recipe = {**self._settings["recipe"], **self.sources}
-        named = {
-            "name": self._settings["runtime"]["Runtime.name"],
-            **self._settings,
-            "recipe": recipe,
-        }
-        write_text(self.path / "settings.json", json.dumps(named, indent=1, sort_keys=True) + "\n")
+        name = self._settings["runtime"]["Runtime.name"]
+        written = RunSettings(name, **{**self._settings, "recipe": recipe}).to_json()
+        text = json.dumps(written, indent=1, sort_keys=True)
+        write_text(self.path / SETTINGS_FILE, text + "\n")
 
     def read_settings(self) -> Settings | None:
         """The settings of the run that the folder belongs to, or None.

@@ -1,19 +1,24 @@
 """Means over seeds, and the paired difference of two methods that were run with the same seeds.
 
-Runs that share a seed share initial weights, order and augmentation, so the difference of two
-methods is taken seed by seed: what the seed does to both of them cancels.
+Runs that share a seed share initial weights, order and augmentation. The difference of two methods
+is therefore taken seed by seed, and what the seed does to both of them cancels. The tests are
+scipy's.
 """
 
 import math
+import warnings
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev, variance
+from typing import Any
 
 Interval = tuple[float, float]
 
 LEVEL = 0.05  # two-sided
 POWER = 0.8
-MAX_SEEDS = 10_000  # beyond it, no number of seeds is of any practical use
+MAX_SEEDS = 10_000  # a larger number of seeds is of no practical use
+ROUNDING = 1e-12  # a standard deviation below this share of the values is rounding
 
 
 @dataclass(frozen=True)
@@ -27,40 +32,45 @@ class MeanStd:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How much higher `a` is than `b`; None wherever the values do not permit a statement.
+    """The difference a − b of two methods; None where there are too few values for a number.
 
     Attributes:
-        seeds: those that both have, ascending; `n` is their number.
-        differences: a − b of each of them.
-        difference: mean of a − b over these seeds.
-        interval: its 95 % t interval. None for n < 2, and where all differences are equal: a
-            variance of zero says that there are too few values, not that they are certain.
-        p_value: of the two-sided paired t-test; None in the same cases.
-        welch_difference: mean of a − mean of b, each over all of its seeds, shared or not.
+        seeds: the seeds that both methods have, ascending; `n` is their number.
+        differences: a − b for each of these seeds.
+        welch_difference: mean of a − mean of b, each over all of its seeds.
         welch_interval: its 95 % interval without pairing, by Welch's t.
+        difference: mean of a − b over the shared seeds.
+        interval: its 95 % t interval. None for n < 2, and where all differences are equal: a
+            variance of zero means that there are too few values, not that they are certain.
+        p_value: of the two-sided paired t-test; None in the same cases.
         paired_variance: variance of a − b over the shared seeds.
-        unpaired_variance: var(a) + var(b) over the shared seeds: what the former would be
-            if the seeds had nothing in common. Pairing helps as far as the former is smaller.
+        unpaired_variance: var(a) + var(b) over the shared seeds: the variance of a − b if the
+            seeds had nothing in common. Pairing helps where `paired_variance` is smaller.
         seeds_needed: seeds with which the paired t-test would find this difference (level 0.05,
-            power 0.8), if it and its variance were the true ones; None beyond 10,000, and below
-            three seeds, whose variance says next to nothing.
+            power 0.8), if it and its variance were the true ones. None above 10,000, and for fewer
+            than three shared seeds, whose variance is too uncertain.
     """
 
     seeds: tuple[int, ...]
     differences: tuple[float, ...]
-    difference: float | None
-    interval: Interval | None
-    p_value: float | None
     welch_difference: float | None
     welch_interval: Interval | None
-    paired_variance: float | None
-    unpaired_variance: float | None
-    seeds_needed: int | None
+    difference: float | None = None
+    interval: Interval | None = None
+    p_value: float | None = None
+    paired_variance: float | None = None
+    unpaired_variance: float | None = None
+    seeds_needed: int | None = None
 
     @property
     def n(self) -> int:
         """The number of shared seeds."""
         return len(self.seeds)
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether there is an interval and zero is outside."""
+        return self.interval is not None and not self.interval[0] <= 0.0 <= self.interval[1]
 
 
 def mean_std(values: Sequence[float]) -> MeanStd:
@@ -69,83 +79,49 @@ def mean_std(values: Sequence[float]) -> MeanStd:
 
 
 def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Comparison:
-    """Compares two methods by their values per seed: the paired t-test, and Welch's interval.
-
-    With the differences d over n shared seeds, of mean m and standard deviation s:
-    t = m / (s/√n) with n − 1 degrees of freedom.
-    """
+    """Compares two methods by their values per seed: the paired t-test, and Welch's interval."""
     seeds = tuple(sorted(a.keys() & b.keys()))
-    differences = [a[seed] - b[seed] for seed in seeds]
-    difference = fmean(differences) if seeds else None
-    interval = p_value = paired_variance = unpaired_variance = needed = None
-    if difference is not None and len(seeds) >= 2:
-        paired_variance = variance(differences)
-        unpaired_variance = variance([a[s] for s in seeds]) + variance([b[s] for s in seeds])
-        spread = _real_spread(differences, largest=max(abs(a[s]) + abs(b[s]) for s in seeds))
-        if spread is not None:
-            interval, p_value = _t_interval(difference, spread / len(seeds) ** 0.5, len(seeds) - 1)
-            needed = seeds_needed(difference, spread) if len(seeds) >= 3 else None
-    welch_difference, welch_interval = _welch(list(a.values()), list(b.values()))
-    return Comparison(
-        seeds=seeds,
-        differences=tuple(differences),
-        difference=difference,
-        interval=interval,
-        p_value=p_value,
-        welch_difference=welch_difference,
-        welch_interval=welch_interval,
-        paired_variance=paired_variance,
-        unpaired_variance=unpaired_variance,
-        seeds_needed=needed,
-    )
+    ours, theirs = [a[seed] for seed in seeds], [b[seed] for seed in seeds]
+    differences = tuple(x - y for x, y in zip(ours, theirs, strict=True))
+    found: dict[str, Any] = {"difference": fmean(differences) if seeds else None}
+    if len(seeds) >= 2:
+        spread = stdev(differences)
+        found["paired_variance"] = variance(differences)
+        found["unpaired_variance"] = variance(ours) + variance(theirs)
+        if spread > ROUNDING * max(map(abs, ours + theirs)):
+            from scipy.stats import ttest_rel
+
+            test = ttest_rel(ours, theirs)
+            found |= {"interval": _interval(test), "p_value": float(test.pvalue)}
+            if len(seeds) >= 3:
+                found["seeds_needed"] = seeds_needed(found["difference"], spread)
+    return Comparison(seeds, differences, *_welch(list(a.values()), list(b.values())), **found)
 
 
 def seeds_needed(difference: float, spread: float) -> int | None:
     """The least n whose paired t-test finds `difference` with power 0.8 at the level 0.05.
 
-    `spread` is the standard deviation of the paired differences. With a true difference, t follows
-    a noncentral t distribution of n − 1 degrees of freedom and noncentrality √n·difference/spread;
-    the power is what it puts beyond the two critical values. None if 10,000 seeds do not suffice.
+    `spread` is the standard deviation of the paired differences. None if 10,000 seeds are too few.
     """
     effect = abs(difference) / spread
-    if power(effect, MAX_SEEDS) < POWER:
-        return None
-    too_few, enough = 1, 2
-    while power(effect, enough) < POWER:
-        too_few, enough = enough, min(2 * enough, MAX_SEEDS)
-    while enough - too_few > 1:
-        middle = (too_few + enough) // 2
-        too_few, enough = (too_few, middle) if power(effect, middle) >= POWER else (middle, enough)
-    return enough
+    numbers = range(2, MAX_SEEDS + 1)
+    index = bisect_left(numbers, POWER, key=lambda n: power(effect, n))
+    return numbers[index] if index < len(numbers) else None
 
 
 def power(effect: float, n: int) -> float:
     """Power of the two-sided paired t-test at the level 0.05.
 
-    `effect` is the mean of the differences in units of their standard deviation.
+    `effect` is the mean of the differences in units of their standard deviation. With a true
+    difference, t follows a noncentral t distribution of n − 1 degrees of freedom and noncentrality
+    √n·effect; the power is its mass beyond the two critical values.
     """
     from scipy.stats import nct, t
 
-    critical = t.ppf(1 - LEVEL / 2, n - 1)
-    noncentrality = effect * math.sqrt(n)
-    # The lower tail holds next to nothing, and scipy may give nan where it underflows.
-    beyond = float(nct.sf(critical, n - 1, noncentrality))
-    opposite = float(nct.cdf(-critical, n - 1, noncentrality))
-    return beyond + (opposite if math.isfinite(opposite) else 0.0)
-
-
-def _real_spread(differences: Sequence[float], largest: float) -> float | None:
-    """Their standard deviation, or None if it is only rounding of values of size `largest`."""
-    spread = stdev(differences)
-    return spread if spread > 1e-12 * largest else None
-
-
-def _t_interval(center: float, error: float, freedom: float) -> tuple[Interval, float]:
-    """The interval of `center` with standard error `error`, and the p of its being zero."""
-    from scipy.stats import t
-
-    reach = float(t.ppf(1 - LEVEL / 2, freedom)) * error
-    return (center - reach, center + reach), float(2 * t.sf(abs(center) / error, freedom))
+    critical, noncentrality = t.ppf(1 - LEVEL / 2, n - 1), effect * math.sqrt(n)
+    upper = float(nct.sf(critical, n - 1, noncentrality))
+    lower = float(nct.cdf(-critical, n - 1, noncentrality))  # nan where it underflows
+    return upper + (lower if math.isfinite(lower) else 0.0)
 
 
 def _welch(a: Sequence[float], b: Sequence[float]) -> tuple[float | None, Interval | None]:
@@ -153,11 +129,16 @@ def _welch(a: Sequence[float], b: Sequence[float]) -> tuple[float | None, Interv
     if not a or not b:
         return None, None
     difference = fmean(a) - fmean(b)
-    if len(a) < 2 or len(b) < 2:
+    if min(len(a), len(b)) < 2 or max(stdev(a), stdev(b)) <= ROUNDING * max(map(abs, [*a, *b])):
         return difference, None
-    squares = variance(a) / len(a), variance(b) / len(b)
-    error = math.sqrt(sum(squares))
-    if error <= 1e-12 * (abs(fmean(a)) + abs(fmean(b))):
-        return difference, None
-    freedom = sum(squares) ** 2 / (squares[0] ** 2 / (len(a) - 1) + squares[1] ** 2 / (len(b) - 1))
-    return difference, _t_interval(difference, error, freedom)[0]
+    from scipy.stats import ttest_ind
+
+    with warnings.catch_warnings():  # of equal values in one of the two, which are no problem
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return difference, _interval(ttest_ind(a, b, equal_var=False))
+
+
+def _interval(test: Any) -> Interval:
+    """The confidence interval of scipy's test."""
+    low, high = test.confidence_interval(1 - LEVEL)
+    return float(low), float(high)

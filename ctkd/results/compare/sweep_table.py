@@ -1,19 +1,28 @@
-"""A sweep's runs as one table: cells with mean ± std over seeds, against their baselines."""
+"""The runs of a sweep as one table: cells with mean ± std over seeds, against their baselines."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ctkd.errors import DataError
-from ctkd.results.compare.published import Published, lookup, published_notes
-from ctkd.results.compare.statistics import Comparison, MeanStd, mean_std, paired_difference
+from ctkd.results.compare.published import published_notes
+from ctkd.results.compare.rows import (
+    DIFFERENCE,
+    Fields,
+    Row,
+    accuracy_fields,
+    compared,
+    difference_fields,
+    make_table,
+    published_fields,
+)
 from ctkd.results.compare.tables import Cell, Column, Table
-from ctkd.results.read.runs import SETTINGS_FILE, RunRecord, read_run
+from ctkd.results.read.runs import RunRecord, read_run
+from ctkd.results.read.schema import SETTINGS_FILE
 
-SAID = ("finished", "seed")  # of a summary, what the row tells already
-Kind = Literal["last", "chosen", "best"]  # epoch: the last, by validation images, by test images
+NOT_REPEATED = ("finished", "seed")  # keys of a summary that runs.csv has in columns of its own
 
 
 @dataclass(frozen=True)
@@ -24,8 +33,8 @@ class SweepRun:
         cell: the run's name without its seed.
         labels: its value on each axis that it has.
         state: finished, running, queued, failed, …
-        path: its work directory, which need not be there yet.
-        command: the command line that does the same.
+        path: its work directory, which may not exist yet.
+        command: the command line that repeats the run.
     """
 
     cell: str
@@ -40,58 +49,32 @@ class SweepRun:
 
 
 @dataclass(frozen=True)
-class SweepCell:
-    """The runs of one cell, by seed, and what came out of those that are finished.
+class SweepCell(Row):
+    """One cell of a sweep: all runs that differ in the seed alone.
 
     Attributes:
-        records: of those that have written anything, by seed.
-        damaged: what is wrong with the files of those that are left out of it.
-        against: the difference of the last accuracy to `baseline`'s, paired over seeds.
-        baseline: the name of the cell it is compared with; its own where it is one.
+        runs: all runs of the cell, with and without files; `records` has those with files.
+        damaged: the errors of the runs whose files cannot be read.
+        recipe_differs: the settings of the recipe in which the cell differs from its baseline.
     """
 
-    name: str
-    labels: Mapping[str, str]
-    runs: Sequence[SweepRun]
-    records: Mapping[int, RunRecord]
+    runs: Sequence[SweepRun] = ()
     damaged: Sequence[str] = ()
-    baseline: str | None = None
-    against: Comparison | None = None
     recipe_differs: Sequence[str] = ()
 
-    def values(self, kind: Kind) -> dict[int, float]:
-        """The finished runs' accuracy in percent, by seed."""
-        told = {s: r.told(f"{kind}_{r.measure}") for s, r in self.records.items() if r.finished}
-        return {seed: value for seed, value in told.items() if value is not None}
-
-    def summary(self, kind: Kind) -> MeanStd | None:
-        """Mean ± std of the finished runs' accuracy; None while none is finished."""
-        values = list(self.values(kind).values())
-        return mean_std(values) if values else None
-
     @property
-    def temperature(self) -> MeanStd | None:
-        """The finished runs' temperature at the end."""
-        told = [r.told("temperature") for r in self.records.values() if r.finished]
-        values = [value for value in told if value is not None]
-        return mean_std(values) if values else None
-
-    @property
-    def published(self) -> Published | None:
-        """The number to set beside it, for a run that bears a method's name."""
-        record = next(iter(self.records.values()), None)
-        if record is None:
-            return None
-        return lookup(record.teacher, record.student, record.name, record.dataset)
+    def method(self) -> str:
+        """The name of the configuration."""
+        return next((record.name for record in self.records.values()), self.name)
 
     @property
     def mixed(self) -> tuple[str, ...]:
-        """The settings of the recipe, teacher and data among them, in which its runs differ."""
-        return _differing([record.settings["recipe"] for record in self.records.values()])
+        """The settings of the recipe, with teacher and data, in which the runs differ."""
+        return _differing([record.settings.recipe for record in self.records.values()])
 
     @property
     def state(self) -> str:
-        """The runs' state, or how many are in which."""
+        """The state of all runs, or the number of runs in each state."""
         counted = Counter(run.state for run in self.runs)
         if len(counted) == 1:
             return next(iter(counted))
@@ -99,28 +82,28 @@ class SweepCell:
 
 
 def sweep_cells(runs: Sequence[SweepRun], baseline: Mapping[str, str]) -> list[SweepCell]:
-    """Groups the runs by cell, in their order, and compares each with its baseline.
+    """Groups the runs by cell, in their order, and compares each cell with its baseline.
 
-    `baseline` names some axes' values. A cell's baseline is the one that has these values and
-    else the cell's own; where there is none such, the only cell that has these values, if there is
-    only one.
+    `baseline` maps some axes to values. The baseline of a cell has these values, and the cell's
+    own values on all other axes. If there is no such cell, it is the only cell with the values of
+    `baseline`, if there is only one.
     """
     groups: dict[str, list[SweepRun]] = {}
     for run in runs:
         groups.setdefault(run.cell, []).append(run)
-    cells = {
-        name: SweepCell(name, group[0].labels, group, *_records(group))
-        for name, group in groups.items()
-    }
-    return [
-        _compared(cell, _baseline_of(cell, cells.values(), baseline)) for cell in cells.values()
-    ]
+    cells = {}
+    for name, group in groups.items():
+        records, damaged = _records(group)
+        cells[name] = SweepCell(
+            name, group[0].labels, records, runs=tuple(group), damaged=tuple(damaged)
+        )
+    return [_against(cell, _baseline_of(cell, cells.values(), baseline)) for cell in cells.values()]
 
 
 def _records(runs: Iterable[SweepRun]) -> tuple[dict[int, RunRecord], list[str]]:
-    """What the runs have written, by seed, and what is wrong with those that cannot be read."""
+    """The runs that have written files, by seed, and the errors of those that cannot be read."""
     found, damaged = {}, list[str]()
-    for run in runs:
+    for run in sorted(runs, key=lambda run: run.seed):
         if (run.path / SETTINGS_FILE).is_file():
             try:
                 found[run.seed] = read_run(run.path)
@@ -132,12 +115,13 @@ def _records(runs: Iterable[SweepRun]) -> tuple[dict[int, RunRecord], list[str]]
 def _baseline_of(
     cell: SweepCell, cells: Iterable[SweepCell], baseline: Mapping[str, str]
 ) -> SweepCell | None:
+    """The cell that a cell is compared with, or None."""
     if not baseline:
         return None
     able = [c for c in cells if all(c.labels.get(k) == v for k, v in baseline.items())]
     wanted = {**cell.labels, **baseline}
     exact = [c for c in able if dict(c.labels) == wanted]
-    # Axes that only one of the two has cannot be equal; those that both have must be.
+    # An axis that only one of the two cells has cannot be equal; a shared axis must be equal.
     near = [c for c in able if all(wanted.get(k, v) == v for k, v in c.labels.items())]
     for candidates in (exact, near, able):
         if len(candidates) == 1:
@@ -145,104 +129,89 @@ def _baseline_of(
     return None
 
 
-def _compared(cell: SweepCell, baseline: SweepCell | None) -> SweepCell:
-    if baseline is None:
-        return cell
-    against = None
-    ours, theirs = cell.values("last"), baseline.values("last")
-    if baseline.name != cell.name and ours and theirs:
-        against = paired_difference(ours, theirs)
-    differs = _recipe_differences(cell, baseline)
-    return replace(cell, baseline=baseline.name, against=against, recipe_differs=differs)
-
-
-def _recipe_differences(cell: SweepCell, baseline: SweepCell) -> tuple[str, ...]:
-    """The settings of the recipe in which two cells differ, where both have run."""
-    if not cell.records or not baseline.records:
-        return ()
-    return _differing([next(iter(c.records.values())).settings["recipe"] for c in (cell, baseline)])
+def _against(cell: SweepCell, baseline: SweepCell | None) -> SweepCell:
+    """The cell with its difference to the baseline, in accuracy and in recipe."""
+    both = [cell, baseline] if baseline else []
+    recipes = [r.settings.recipe for c in both for r in list(c.records.values())[:1]]
+    differs = _differing(recipes) if len(recipes) == 2 else ()
+    return replace(compared(cell, baseline), recipe_differs=differs)
 
 
 def _differing(recipes: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The settings that all have, and not all alike; a run without a teacher has fewer."""
+    """The settings that all recipes have, with different values; without a teacher some lack."""
     keys = set[str]().union(*recipes).intersection(*recipes)
     return tuple(sorted(k for k in keys if any(r[k] != recipes[0][k] for r in recipes)))
 
 
+def sweep_fields(cells: Sequence[SweepCell], axes: Sequence[str]) -> Fields[SweepCell]:
+    """The columns of a sweep: its axes (or the cell's name), state, accuracies, difference, T."""
+
+    def label(axis: str) -> tuple[Column, Any]:
+        return Column(axis), lambda cell: cell.labels.get(axis)
+
+    fields: Fields[SweepCell] = [*map(label, axes)] or [(Column("cell"), lambda cell: cell.name)]
+    fields += [(Column("state"), lambda cell: cell.state), *accuracy_fields(cells)]
+    if any(cell.baseline for cell in cells):
+        fields += [(Column("baseline"), _baseline_name)]
+        fields += difference_fields("difference")
+    fields += [(Column("temperature", "spread"), lambda cell: cell.temperature)]
+    if published := published_fields(cells):
+        epochs = Column("published epochs", "count", data_only=True)
+        fields += published
+        fields += [(epochs, lambda cell: cell.published.epochs if cell.published else None)]
+    return fields
+
+
+def _baseline_name(cell: SweepCell) -> str | None:
+    return cell.baseline if cell.baseline != cell.name else None
+
+
 def sweep_table(cells: Sequence[SweepCell], axes: Sequence[str]) -> Table:
-    """A row for each cell: its value on each axis, accuracies, the difference, T at the end."""
-    shown = [Column(axis) for axis in axes] or [Column("cell")]
-    columns = [*shown, Column("state"), Column("n", "count")]
-    kinds: list[Kind] = ["last", "chosen", "best"]
-    if not any(cell.summary("chosen") for cell in cells):
-        kinds.remove("chosen")  # no images were set aside to choose by
-    columns += [Column(kind, "spread") for kind in kinds]
-    columns += [Column("baseline"), Column("difference", "change")]
-    columns += [Column("95 % interval", "interval"), Column("p", "p")]
-    columns += [Column("shared seeds", "count", data_only=True), Column("temperature", "spread")]
-    columns += [Column("published", "number"), Column("reports", data_only=True)]
-    columns += [Column("published epochs", "count", data_only=True)]
-    columns += [Column("source", data_only=True)]
-    rows: list[list[Cell]] = []
-    for cell in cells:
-        against = cell.against
-        row: list[Cell] = [cell.labels.get(axis) for axis in axes] or [cell.name]
-        row += [cell.state, len(cell.values("last")), *(cell.summary(kind) for kind in kinds)]
-        row.append(cell.baseline if cell.baseline != cell.name else None)
-        row += (
-            [against.difference, against.interval, against.p_value, against.n]
-            if against
-            else [None] * 4
-        )
-        told = cell.published
-        row.append(cell.temperature)
-        row += [told.value, told.reports, told.epochs, told.source] if told else [None] * 4
-        rows.append(row)
-    return Table(columns, rows, notes(cells))
+    """A row for each cell."""
+    return make_table(cells, sweep_fields(cells, axes), notes(cells))
 
 
 def runs_table(cells: Sequence[SweepCell], axes: Sequence[str]) -> Table:
-    """A row for each run, with what its summary tells."""
-    told = [record.summary or {} for cell in cells for record in cell.records.values()]
-    keys = [key for key in dict.fromkeys(k for summary in told for k in summary) if key not in SAID]
-    columns = [Column(title) for title in ("cell", *axes, "seed", "state", *keys)]
+    """A row for each run, with the values of its summary."""
+    summaries = {
+        (cell.name, seed): record.summary.to_json()
+        for cell in cells
+        for seed, record in cell.records.items()
+        if record.summary
+    }
+    keys = dict.fromkeys(key for summary in summaries.values() for key in summary)
+    shown = [key for key in keys if key not in NOT_REPEATED]
+    columns = [Column(title) for title in ("cell", *axes, "seed", "state", *shown)]
     rows: list[list[Cell]] = []
     for cell in cells:
         for run in cell.runs:
-            record = cell.records.get(run.seed)
-            summary = (record.summary if record else None) or {}
+            summary = summaries.get((cell.name, run.seed), {})
             labels = [run.labels.get(axis) for axis in axes]
-            rows.append([cell.name, *labels, run.seed, run.state, *(summary.get(k) for k in keys)])
+            rows.append([cell.name, *labels, run.seed, run.state, *map(summary.get, shown)])
     return Table(columns, rows)
 
 
 def notes(cells: Sequence[SweepCell]) -> list[str]:
-    """What a reader must know of the numbers."""
-    told = [
+    """What a reader needs to know about the numbers."""
+    found = [
         "Accuracy: test, percent, of the last epoch; mean ± standard deviation over seeds. The "
-        "best epoch's is chosen on the test set."
+        "best epoch is chosen on the test set."
     ]
-    if any(cell.summary("chosen") for cell in cells):
-        told[0] += " The chosen epoch is the best one on images set aside for that."
+    if any(cell.accuracy("chosen") for cell in cells):
+        found[0] += " The chosen epoch is the best one on the validation split."
     if any(cell.against for cell in cells):
-        told.append(
-            "Differences are of the last accuracy, paired over the seeds that both have, with the "
-            "95 % t interval and the p of the paired t-test; no correction for many comparisons."
-        )
-    differing = sorted({setting for cell in cells for setting in cell.recipe_differs})
-    if differing:
-        told.append(
+        found.append(f"Difference: of the last accuracy to the baseline, {DIFFERENCE}")
+    if differing := sorted({setting for cell in cells for setting in cell.recipe_differs}):
+        found.append(
             f"Cells differ from their baseline in the recipe too ({', '.join(differing)}): their "
-            "differences are not the method's alone."
+            "differences are not due to the method alone."
         )
-    mixed = sorted({setting for cell in cells for setting in cell.mixed})
-    if mixed:
-        told.append(
-            f"Runs of one cell differ in the recipe ({', '.join(mixed)}): their mean is of unlike "
-            "things."
+    if mixed := sorted({setting for cell in cells for setting in cell.mixed}):
+        found.append(
+            f"Runs of one cell differ in the recipe ({', '.join(mixed)}): the mean of such a cell "
+            "mixes different settings."
         )
-    damaged = [problem for cell in cells for problem in cell.damaged]
-    if damaged:
-        told.append(f"Left out, since their files cannot be read: {'; '.join(damaged)}.")
-    beside = [(cell.name, cell.published, cell.runs[0].epochs) for cell in cells]
-    return told + list(published_notes(beside))
+    if damaged := [problem for cell in cells for problem in cell.damaged]:
+        found.append(f"Left out, since their files cannot be read: {'; '.join(damaged)}.")
+    rows = ((cell.name, cell.published, cell.runs[0].epochs) for cell in cells)
+    return found + list(published_notes(rows))

@@ -1,7 +1,7 @@
-"""One table, written as Markdown, CSV or LaTeX, or drawn on a terminal.
+"""A table, written as Markdown, CSV or LaTeX, or printed on a terminal.
 
-Cells stay values until they are written: a person reads "71.21 ± 0.08" and an interval beside its
-difference, a program reads each number in a column of its own.
+Cells are values until they are written: a person reads "71.21 ± 0.08", and a program reads mean
+and standard deviation in two columns of CSV.
 """
 
 import csv
@@ -21,14 +21,14 @@ Cell = str | int | float | MeanStd | Interval | None
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading, and how its cells are written.
+    """The heading of a column, and the format of its cells.
 
     Attributes:
         title: the heading.
         kind: "text"; "count"; "number" (with `digits`); "change" (a number with its sign);
             "p" (a probability); "spread" (a MeanStd); "interval" (low and high).
         digits: decimals of numbers.
-        data_only: stands in CSV alone: numbers for further work, too many for a reader.
+        data_only: written to CSV only: numbers for further work, too many for a reader.
     """
 
     title: str
@@ -52,12 +52,12 @@ class Column:
         return f"{cell:{'+' if self.kind == 'change' else ''}.{self.digits}f}"
 
     def fields(self) -> list[str]:
-        """The headings of its columns in CSV."""
+        """The headings in CSV."""
         parts = {"spread": ("mean", "std"), "interval": ("low", "high")}.get(self.kind)
         return [f"{self.title} {part}" for part in parts] if parts else [self.title]
 
     def values(self, cell: Cell) -> list[str]:
-        """The cell's values in CSV, unrounded; empty where there is none."""
+        """The values of a cell in CSV, unrounded; empty where there is none."""
         if isinstance(cell, MeanStd):
             cell = (cell.mean, cell.std)  # type: ignore[assignment]
         parts = cell if isinstance(cell, tuple) else (cell,) * len(self.fields())
@@ -66,7 +66,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under their columns, and notes that stand below."""
+    """Rows of cells under their columns, and notes below the table."""
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
@@ -85,7 +85,7 @@ class Table:
 
 
 def to_markdown(table: Table) -> str:
-    """A pipe table, aligned for those who read it raw, with the notes as a list."""
+    """A pipe table with aligned columns, and the notes as a list."""
     columns, rows = table.texts()
     escaped = [[_markdown(text) for text in row] for row in rows]
     heads = [_markdown(column.title) for column in columns]
@@ -134,7 +134,7 @@ def to_latex(table: Table) -> str:
 
 
 def to_rich(table: Table, title: str | None = None, narrow: bool = False) -> "RichTable":
-    """A table for rich's console; text is taken as it is, brackets and all.
+    """A table for rich's console; brackets in a text are not markup.
 
     `narrow` breaks headings, spreads and intervals into two lines.
     """
@@ -143,7 +143,7 @@ def to_rich(table: Table, title: str | None = None, narrow: bool = False) -> "Ri
     from rich.text import Text
 
     columns, rows = table.texts()
-    gap = (0, 0 if narrow else 1, 0, 0)  # beside the one space of the box
+    gap = (0, 0 if narrow else 1, 0, 0)  # in addition to the one space of the box
     drawn = RichTable(title=title, title_style="bold", box=box.SIMPLE_HEAD, padding=gap)
     drawn.title_justify, drawn.pad_edge = "left", False
     for column in columns:
@@ -159,7 +159,7 @@ def to_rich(table: Table, title: str | None = None, narrow: bool = False) -> "Ri
 
 
 def print_table(table: Table, stream: TextIO, title: str | None = None) -> None:
-    """Prints it in a terminal's width if it can, but never cuts a number off."""
+    """Prints the table, narrower if the terminal is narrow, but never cuts a number."""
     from rich.console import Console
 
     drawn = to_rich(table, title)
@@ -172,33 +172,22 @@ def print_table(table: Table, stream: TextIO, title: str | None = None) -> None:
 
 
 def _markdown(text: str) -> str:
-    """Text that Markdown shows as it is, escaped only where a character would mean something."""
+    """Text with an escape before each character that Markdown would interpret."""
     text = re.sub(r"([\\`*|])", r"\\\1", text.replace("\n", " "))
     text = re.sub(r"(<(?=[A-Za-z/!])|\](?=[(\[]))", r"\\\1", text)
     return re.sub(r"(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])", r"\\_", text)
 
 
 _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "[": "{[}",  # at the start of a row it would be an argument of the \\\\ before it
-    "]": "{]}",
-    "<": "$<$",
-    ">": "$>$",
-    "±": r"$\pm$",
-    "→": r"$\rightarrow$",
-    "×": r"$\times$",
-    "−": "$-$",
-    "–": "--",
-    "λ": r"$\lambda$",
-    "α": r"$\alpha$",
-    "Δ": r"$\Delta$",
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"[": "{[}", "]": "{]}"},  # at the start of a row "[" is an argument of the \\\\ before it
+    **{"<": "$<$", ">": "$>$", "±": r"$\pm$", "→": r"$\rightarrow$", "×": r"$\times$"},
+    **{"−": "$-$", "–": "--", "λ": r"$\lambda$", "α": r"$\alpha$", "Δ": r"$\Delta$"},
 }
 
 
 def _latex(text: str) -> str:
-    """Text that LaTeX prints as it is; a leading sign becomes one of mathematics."""
+    """Text with LaTeX's special characters escaped; a leading sign becomes a math sign."""
     escaped = "".join(_LATEX.get(character, character) for character in text)
     return re.sub(r"(?<![\w.)])([+-])(?=\d)", r"${\1}$", escaped)
 

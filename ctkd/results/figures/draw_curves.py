@@ -21,14 +21,14 @@ MEASURES = {"test_top1": "Accuracy (top-1, %)", "ap": "AP (%)"}
 
 
 def draw_curves(record: RunRecord) -> "Figure":
-    """Panels over the epochs; temperature only where the run has one (2 × 2, else 1 × 3 panels)."""
+    """Panels over the epochs: 2 × 2 for a run with a temperature, else 1 × 3."""
     tempered = len(record.series("temperature")[0]) > 0
     figure = style.new_figure(height=4.8 if tempered else 2.7)
     panels = figure.subplots(2, 2).flat if tempered else figure.subplots(1, 3).flat
     drawings = [_draw_accuracy, _draw_losses, _draw_schedules]
     if tempered:
         drawings.append(_draw_temperature)
-    epochs = [row["epoch"] for row in record.metrics] or [1]
+    epochs = [row.epoch for row in record.metrics] or [1]
     for draw, axes in zip(drawings, panels, strict=True):
         draw(axes, record, 2 if tempered else 3)
         style.epoch_axis(axes, min(epochs), max(epochs))
@@ -37,18 +37,18 @@ def draw_curves(record: RunRecord) -> "Figure":
 
 
 def _draw_accuracy(axes: "Axes", record: RunRecord, rows: int) -> None:
-    """Test (and validation) accuracy, its best epoch, and the teacher's as a level."""
+    """Test (and validation) accuracy, its best epoch, and the teacher's accuracy as a level."""
     epochs, values = record.series(record.primary)
     style.line(axes, epochs, values, "test", color=style.BLUE, marker="o")
     checked = record.primary.replace("test_", "validation_")
     if checked != record.primary:
         look = {"color": style.ORANGE, "linestyle": style.DASHED, "marker": "s"}
         style.line(axes, *record.series(checked), "validation", **look)
-    teacher = record.told(f"teacher_{record.measure}")
+    teacher = record.result(f"teacher_{record.measure}")
     if teacher is not None:
         style.level(axes, teacher, f"teacher {teacher:.2f}", linestyle=(0, (6, 2)))
     if len(values):
-        best = int(values.argmax())  # the first of equals, as the run keeps it
+        best = int(values.argmax())  # the first of equal values, as in the summary
         star: dict[str, Any] = {
             "marker": "*",
             "markersize": 8,
@@ -64,8 +64,9 @@ def _draw_accuracy(axes: "Axes", record: RunRecord, rows: int) -> None:
 
 def _draw_losses(axes: "Axes", record: RunRecord, rows: int) -> None:
     """The training loss, its terms before weighting, and the test loss."""
-    keys = dict.fromkeys(key for row in record.metrics for key in row if key.startswith("train_"))
-    groups = [key[len("share") :] for row in record.metrics for key in row if key[:6] == "share_"]
+    measured = dict.fromkeys(key for row in record.metrics for key in row.more)
+    keys = [key for key in measured if key.startswith("train_")]
+    groups = [key.removeprefix("share") for key in measured if key.startswith("share_")]
     terms = [key for key in keys if key != "train_loss" and not key.endswith(tuple(groups))]
     dots: dict[str, Any] = {"marker": "o", "markersize": 2.6}
     style.line(axes, *record.series("train_loss"), "training", color=style.BLACK, **dots)
@@ -74,9 +75,9 @@ def _draw_losses(axes: "Axes", record: RunRecord, rows: int) -> None:
         name = key.removeprefix("train_")
         label = name.upper() if len(name) <= 4 else name.replace("_", " ")
         style.line(axes, *record.series(key), label, color=color, linestyle=linestyle, **dots)
-    style.line(axes, *record.series("test_loss"), "test (CE)", color=style.GREY, marker="s")
+    style.line(axes, *record.series("test_loss"), "test (CE)", color=style.GRAY, marker="s")
     values = [value for key in [*keys, "test_loss"] for value in record.series(key)[1]]
-    # Terms differ by orders of magnitude (DKD's TCKD and NCKD): a linear axis would flatten one.
+    # Terms can differ by orders of magnitude (DKD's TCKD and NCKD): a linear axis flattens one.
     if values and min(values) > 0 and max(values) > 20 * min(values):
         axes.set_yscale("log")
         style.plain_log_ticks(axes.yaxis)
@@ -85,13 +86,13 @@ def _draw_losses(axes: "Axes", record: RunRecord, rows: int) -> None:
 
 
 def _draw_schedules(axes: "Axes", record: RunRecord, rows: int) -> None:
-    """The learning rate, and over it λ on an axis of its own where there is an adversary."""
+    """The learning rate, and λ on a second axis if there is an adversary."""
     epochs, rates = record.series("lr")
     look: dict[str, Any] = {"color": style.BLUE, "linestyle": style.DASHED, "marker": "s"}
     style.line(axes, epochs, rates, "learning rate", **look)
     if len(rates) and rates.min() > 0:
         axes.set_yscale("log")
-        if rates.max() < 8 * rates.min():  # or the axis would hold no power of ten to read
+        if rates.max() < 8 * rates.min():  # else the axis has no power of ten, so no tick label
             axes.set_ylim(rates.min() / 10, rates.max() * 2)
     style.dress(axes, "Epoch", "Learning rate")
     handles = list(axes.lines)
@@ -115,7 +116,7 @@ def _draw_temperature(axes: "Axes", record: RunRecord, rows: int) -> None:
     color: dict[str, Any] = {"color": style.VERMILLION, "linewidth": 0}
     if len(epochs) == len(also) and (high > low).any():
         style.band(axes, epochs, low, high, "range in the epoch", alpha=0.15, **color)
-    # Before training (epoch 0) there is a probe but no epoch whose mean it would belong to.
+    # The probe before training (epoch 0) belongs to no epoch's mean.
     quantiles = quantiles_of([row for row in record.landscape if row["epoch"] > 0])
     if quantiles is not None:
         for lower, upper, alpha, label in BANDS:

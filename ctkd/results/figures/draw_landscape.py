@@ -26,11 +26,11 @@ BANDS = ((0, 4, 0.28, "5–95 % of rows"), (1, 3, 0.4, "25–75 % of rows"))  # 
 
 
 def draw_landscape(record: RunRecord) -> "Figure":
-    """Epoch × temperature, the probe's loss L(T) / max L as colour, the policy's T and T* over it.
+    """Epoch × temperature, with L(T) / max L of the probe as color, the policy's T, and T*.
 
-    T* is where the adversary wants to go. For a policy with one T per row, bands hold the middle
-    50 % and 90 % of its temperatures on the probe. Where the first epochs were recorded step by
-    step, a panel on the left shows the temperature's plunge.
+    T* is the temperature with the largest loss, the adversary's aim. For a policy with one T per
+    row, bands show the middle 50 % and 90 % of its temperatures on the probe. If the first epochs
+    were recorded step by step, a panel on the left shows the plunge of the temperature.
 
     Raises:
         DataError: the run recorded no landscape (it has no teacher, or has not evaluated yet).
@@ -47,8 +47,8 @@ def draw_landscape(record: RunRecord) -> "Figure":
         axes = figure.subplots()
         style.dress(axes, "Epoch", "Temperature $T$")
     axes.grid(False)
-    _draw_policy(axes, record.landscape)
-    mesh = _draw_losses(axes, record.landscape)
+    draw_policy(axes, record.landscape)
+    mesh = draw_losses(axes, record.landscape)
     _mark_lambda(axes, record)
     _limit(axes, record)
     bar = figure.colorbar(mesh, ax=axes, pad=0.015, aspect=28)
@@ -61,11 +61,11 @@ def draw_landscape(record: RunRecord) -> "Figure":
     return figure
 
 
-def normalised_losses(rows: list[dict[str, Any]]) -> tuple["Floats", "Floats", "Floats"]:
+def normalized_losses(rows: list[dict[str, Any]]) -> tuple["Floats", "Floats", "Floats"]:
     """Epochs [E], temperatures [T], and the losses [E, T], each epoch divided by its maximum.
 
-    Rows on another grid than the first are interpolated in log T; where a loss is missing, or
-    where no loss of its epoch is positive, the value is nan.
+    A row on a different grid than the first is interpolated in log T. The value is nan where a loss
+    is missing, and where no loss of its epoch is positive.
     """
     import numpy as np
 
@@ -82,16 +82,16 @@ def normalised_losses(rows: list[dict[str, Any]]) -> tuple["Floats", "Floats", "
     return np.array([row["epoch"] for row in rows], dtype=np.float64), grid, table
 
 
-def _draw_losses(axes: "Axes", rows: list[dict[str, Any]]) -> Any:
-    """The coloured field, and the temperatures between which the regret is below 1 %.
+def draw_losses(axes: "Axes", rows: list[dict[str, Any]]) -> Any:
+    """The colored field, and the temperatures between which the regret is below 1 %.
 
-    Between the grid's temperatures the loss is interpolated, between epochs it is not: each
-    evaluated epoch reaches half-way to its neighbours, so that steps show where it was measured.
+    The loss is interpolated between temperatures, not between epochs: each evaluated epoch extends
+    half-way to its neighbors, so that the steps show the epochs that were measured.
     """
     import numpy as np
     from matplotlib.colors import PowerNorm
 
-    epochs, grid, table = normalised_losses(rows)
+    epochs, grid, table = normalized_losses(rows)
     coarse, fine = np.log(grid), np.linspace(np.log(grid[0]), np.log(grid[-1]), 321)
     field = np.array([np.interp(fine, coarse, losses) for losses in table])
     values = np.ma.masked_invalid(field.T)
@@ -108,10 +108,10 @@ def _draw_losses(axes: "Axes", rows: list[dict[str, Any]]) -> Any:
         np.exp(edges(fine)),
         values,
         cmap="cividis",
-        # Beyond T* lies a plateau that is not much lower: most colours go to values near 1.
+        # Above T* the loss is a plateau, little lower: most colors are for values near 1.
         norm=PowerNorm(CONTRAST, vmin=max(0.0, floor) if floor < 1 else 0.0, vmax=1.0),
         zorder=0,
-        rasterized=True,  # thousands of cells: as vectors they show seams, and weigh
+        rasterized=True,  # thousands of cells: as vectors they have seams and need much space
     )
 
 
@@ -127,19 +127,21 @@ def edges(centers: "Floats") -> "Floats":
 
 
 def borders_of(epochs: "Floats") -> "Floats":
-    """The borders of the epochs' cells; the outer cells go half an epoch beyond what was run."""
+    """The borders of the epochs' cells; the outer cells extend by half an epoch."""
     import numpy as np
 
     return np.clip(edges(epochs), epochs[0] - 0.5, epochs[-1] + 0.5)
 
 
-def _draw_policy(axes: "Axes", rows: list[dict[str, Any]]) -> None:
+def draw_policy(axes: "Axes", rows: list[dict[str, Any]]) -> None:
     """The policy's temperature at each evaluation with its spread and bounds, and T* over it."""
     temperatures = pick(rows, "temperature")
-    axes.plot(*temperatures, color="white", linewidth=3.2, alpha=0.7, zorder=3)  # off the colours
+    axes.plot(
+        *temperatures, color="white", linewidth=3.2, alpha=0.7, zorder=3
+    )  # contrast to the field
     thick: dict[str, Any] = {"color": style.VERMILLION, "linewidth": 2.0, "markersize": 4.5}
     style.line(axes, *temperatures, "policy's $T$", marker="o", clip_on=False, zorder=4, **thick)
-    # Thin and dashed above the policy's thick line: where the two agree, both are seen.
+    # Thin and dashed above the policy's thick line: both are visible where the two agree.
     style.line(axes, *pick(rows, "t_star"), STAR_LABEL, clip_on=False, zorder=5, **STAR_LOOK)
     quantiles = quantiles_of(rows)
     if quantiles is not None:
@@ -149,24 +151,24 @@ def _draw_policy(axes: "Axes", rows: list[dict[str, Any]]) -> None:
             look = {"facecolor": "white", "alpha": alpha, **edge}
             style.band(axes, epochs, values[low], values[high], label, **look)
     for index, bound in enumerate(bounds_of(rows)):
-        style.level(axes, bound, "", color="white", alpha=0.5)  # black dots do not show on blue
+        style.level(axes, bound, "", color="white", alpha=0.5)  # black dots are invisible on blue
         label = "" if index else "bounds of $T$"
         style.level(axes, bound, label, linestyle=style.DOTTED)
 
 
 def quantiles_of(rows: list[dict[str, Any]]) -> tuple["Floats", "Floats"] | None:
-    """Epochs [E] and quantiles [5, E] of a per-row policy's temperatures; None for another."""
+    """Epochs [E] and quantiles [5, E] of a per-row policy's temperatures; None for a global T."""
     import numpy as np
 
-    told = [row for row in rows if row.get("quantiles")]
-    if not told:
+    known = [row for row in rows if row.get("quantiles")]
+    if not known:
         return None
-    epochs = np.array([row["epoch"] for row in told], dtype=np.float64)
-    return epochs, np.array([row["quantiles"] for row in told], dtype=np.float64).T
+    epochs = np.array([row["epoch"] for row in known], dtype=np.float64)
+    return epochs, np.array([row["quantiles"] for row in known], dtype=np.float64).T
 
 
 def bounds_of(rows: list[dict[str, Any]]) -> tuple[float, ...]:
-    """The lower and upper bound of the policy's temperature, or nothing where it has none."""
+    """The lower and upper bound of the policy's temperature, or () without bounds."""
     return next((tuple(map(float, row["bounds"])) for row in rows if row.get("bounds")), ())
 
 
@@ -182,7 +184,7 @@ def _draw_plunge(axes: "Axes", record: RunRecord) -> None:
     steps, temperatures = trace["epoch"], trace["temperature"]
     style.line(axes, steps, temperatures, "$T$", color=style.VERMILLION, marker=marker)
     epochs, best = pick(record.landscape, "t_star")
-    shown = int((epochs < end).sum()) + 1  # the first evaluation beyond gives the line its end
+    shown = int((epochs < end).sum()) + 1  # the line ends at the first evaluation after `end`
     style.line(axes, epochs[:shown], best[:shown], "$T^{*}$", **STAR_LOOK)
     style.dress(axes, "Epoch, step by step", "Temperature $T$")
     style.epoch_axis(axes, 0.0, end)
@@ -190,7 +192,7 @@ def _draw_plunge(axes: "Axes", record: RunRecord) -> None:
 
 
 def _mark_lambda(axes: "Axes", record: RunRecord) -> None:
-    """A thin upright line where λ reaches its full strength, if it rises at all."""
+    """A thin vertical line at the epoch at which λ reaches its maximum, if λ changes."""
     epochs, strengths = record.series("lambda")
     if not len(strengths) or strengths.max() <= strengths.min():
         return
@@ -213,7 +215,7 @@ def _mark_lambda(axes: "Axes", record: RunRecord) -> None:
 
 
 def _limit(axes: "Axes", record: RunRecord) -> None:
-    """Axes that hold the whole field, the policy's temperatures, and its bounds."""
+    """Limits with the whole field, the policy's temperatures, and its bounds."""
     rows = record.landscape
     values = [*bounds_of(rows), *pick(rows, "temperature")[1], *pick(rows, "t_star")[1]]
     values += [row["temperatures"][side] for row in rows for side in (0, -1)]
@@ -221,7 +223,7 @@ def _limit(axes: "Axes", record: RunRecord) -> None:
     style.temperature_axis(axes, values)
     borders = borders_of(pick(rows, "epoch")[0])
     style.epoch_axis(axes, borders[0], borders[-1])
-    axes.set_xlim(borders[0], borders[-1])  # no margin: the field itself surrounds the lines
+    axes.set_xlim(borders[0], borders[-1])  # no margin: the field is wider than the lines
 
 
 def headline_of(record: RunRecord) -> str:

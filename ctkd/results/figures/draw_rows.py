@@ -1,4 +1,4 @@
-"""The figure of a policy with one temperature per row: T by group of row, and by difficulty."""
+"""The figure of a policy with one temperature per row: T by group of rows and by difficulty."""
 
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -17,23 +17,25 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 COLORS = (style.SKY, style.VERMILLION, style.GREEN, style.PURPLE)
-BINS = 8  # of equally many rows
-CLASSES = 6  # shown one by one, the most frequent ones
+BINS = 8  # with equal numbers of rows
+CLASSES = 6  # the most frequent classes, each with a box
 WHISKERS = (5, 95)  # percent
 MEASURES = {"student_ce": "Student's cross-entropy", "teacher_confidence": "Teacher's confidence"}
 
 
 def draw_rows(record: RunRecord) -> "Figure":
-    """Three panels on the rows of the last probe: T by group and class, by CE, by confidence.
+    """Three panels with the rows of the last probe: T by group and class, by CE, by confidence.
 
-    A row is a dot; the line is the median of T in bins of equally many rows, and ρ is Spearman's
-    rank correlation over all of them.
+    A dot is a row. The line is the median of T in bins with equal numbers of rows. ρ is Spearman's
+    rank correlation over all rows.
 
     Raises:
-        DataError: the run recorded no rows: its policy has one T for all.
+        DataError: the run recorded no rows, because its policy has one T for all rows.
     """
     if not record.rows:
-        raise DataError(f"{record.path}: no rows to draw; only a policy with one T per row has any")
+        raise DataError(
+            f"{record.path}: no rows to draw; only a policy with one T per row has them"
+        )
     figure = style.new_figure(height=2.9)
     by_group, *by_difficulty = figure.subplots(1, 3, sharey=True)
     _draw_groups(by_group, record.rows)
@@ -47,16 +49,12 @@ def draw_rows(record: RunRecord) -> "Figure":
 
 
 def rank_correlation(x: "Floats", y: "Floats") -> float:
-    """Spearman's ρ: the correlation of ranks, ties at their mean rank; nan if one is constant."""
-    import numpy as np
+    """Spearman's ρ; nan if `x` or `y` is constant."""
+    from scipy.stats import spearmanr
 
-    ranks = []
-    for values in (x, y):
-        _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-        if len(counts) < 2:
-            return float("nan")
-        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[places])
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+    if min(x) == max(x) or min(y) == max(y):
+        return float("nan")
+    return float(spearmanr(x, y).statistic)
 
 
 def _draw_groups(axes: "Axes", rows: dict[str, Any]) -> None:
@@ -65,11 +63,11 @@ def _draw_groups(axes: "Axes", rows: dict[str, Any]) -> None:
     drawn = [(group, rows["group"] == group, COLORS[k % 4]) for k, group in enumerate(groups)]
     own = {(group, target) for group, target in zip(rows["group"], rows["target"], strict=True)}
     targets = Counter(rows["target"].tolist())
-    for group in groups:  # a group of one class, the background, is not shown twice
+    for group in groups:  # a group of one class (the background) would be shown twice
         if sum(1 for g, _ in own if g == group) == 1:
             targets.pop(next(target for g, target in own if g == group))
     for target, _ in targets.most_common(CLASSES):
-        drawn.append((target, rows["target"] == target, style.GREY))
+        drawn.append((target, rows["target"] == target, style.GRAY))
     boxes = axes.boxplot(
         [rows["temperature"][chosen] for _, chosen, _ in drawn],
         whis=WHISKERS,
@@ -98,10 +96,10 @@ def _draw_difficulty(axes: "Axes", rows: dict[str, Any], name: str) -> None:
     middle = [(np.median(x[part]), np.median(t[part])) for part in parts]
     look: dict[str, Any] = {"color": style.BLACK, "marker": "o", "markersize": 3.0}
     axes.plot(*zip(*middle, strict=True), linewidth=style.LINE, label="median of a bin", **look)
-    told = rank_correlation(x, t)
-    if np.isfinite(told):
-        place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "bottom"}
-        place["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.8}
-        axes.text(0.97, 0.03, rf"$\rho$ = {told:+.2f}", fontsize=style.SMALL, **place)
+    rho = rank_correlation(x, t)
+    if np.isfinite(rho):
+        corner: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "bottom"}
+        corner["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.8}
+        axes.text(0.97, 0.03, rf"$\rho$ = {rho:+.2f}", fontsize=style.SMALL, **corner)
     if name == "student_ce" and x.min() > 0 and x.max() > 100 * x.min():
         axes.set_xscale("log")

@@ -1,9 +1,11 @@
-"""A run's figures on disk, as PNG and as PDF with text that stays text."""
+"""Figures as files: PNG, and PDF in which text can be selected; SVG for a page."""
 
+import io
 import os
+import re
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ctkd.files import replacing
 from ctkd.results.figures.draw_curves import draw_curves
@@ -14,17 +16,17 @@ from ctkd.results.read.runs import RunRecord
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_curves", "draw_landscape", "draw_rows", "save_figure", "save_figures"]
+__all__ = ["draw_curves", "draw_landscape", "draw_rows", "save_figure", "save_figures", "svg_text"]
 
 DPI = 200
-_TRUETYPE = threading.Lock()
+_SETTINGS = threading.Lock()
 
 
 def save_figures(record: RunRecord, folder: str | os.PathLike[str]) -> list[Path]:
-    """Writes curves.{png,pdf}, and landscape.{png,pdf} and rows.{png,pdf} of what was recorded.
+    """Writes landscape, rows and curves (.png and .pdf), each if the run recorded its data.
 
     A run that has not finished its first epoch has no curves yet. Each file is replaced as a
-    whole, so that a viewer never meets half of one.
+    whole, so that a viewer never opens a partial file.
     """
     written = []
     if record.landscape:
@@ -37,7 +39,7 @@ def save_figures(record: RunRecord, folder: str | os.PathLike[str]) -> list[Path
 
 
 def save_figure(figure: "Figure", folder: str | os.PathLike[str], stem: str) -> list[Path]:
-    """Writes `stem`.png and `stem`.pdf into `folder`, which is made if need be."""
+    """Writes `stem`.png and `stem`.pdf into `folder`, which is created if it is missing."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     written = []
     for kind in ("png", "pdf"):
@@ -48,16 +50,26 @@ def save_figure(figure: "Figure", folder: str | os.PathLike[str], stem: str) -> 
     return written
 
 
-def _render(figure: "Figure", path: Path, kind: str) -> None:
-    """Saves with fonts as TrueType (42): publishers refuse the Type 3 that is the default."""
+def svg_text(figure: "Figure", name: str) -> str:
+    """The figure as an <svg> element for a page.
+
+    `name` makes the identifiers of the element differ from those of other figures on the page.
+    Groups have no identifiers, except an artist whose gid is "data-KEY=VALUE": its group has this
+    attribute.
+    """
+    stream = io.StringIO()
+    _render(figure, stream, "svg", **{"svg.fonttype": "none", "svg.hashsalt": name})
+    text = re.sub(r"\s*<metadata>.*?</metadata>", "", stream.getvalue(), flags=re.DOTALL)
+    text = re.sub(r'<g id="(data-\w+)=(\w+)"', r'<g \1="\2"', text[text.index("<svg") :])
+    return re.sub(r'<g id="[^"]*"', "<g", text)
+
+
+def _render(figure: "Figure", target: Path | TextIO, kind: str, **settings: str) -> None:
+    """Saves with TrueType fonts (42): publishers refuse Type 3, which is the default."""
     import matplotlib
 
-    # The font type can only be told through a global setting; no other of the user's is touched.
-    with _TRUETYPE:
-        before = matplotlib.rcParams["pdf.fonttype"]
-        matplotlib.rcParams["pdf.fonttype"] = 42
-        try:
-            metadata = {"CreationDate": None} if kind == "pdf" else None  # same run, same bytes
-            figure.savefig(path, format=kind, dpi=DPI, metadata=metadata)
-        finally:
-            matplotlib.rcParams["pdf.fonttype"] = before
+    # Fonts have only global settings, which are restored afterwards.
+    fonts: dict[Any, Any] = {"pdf.fonttype": 42, **settings}
+    with _SETTINGS, matplotlib.rc_context(fonts):
+        metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
+        figure.savefig(target, format=kind, dpi=DPI, metadata=metadata)  # same run, same bytes

@@ -1,7 +1,7 @@
-"""How figures look: for a paper's full width, safe for the colour-blind, readable in grey.
+"""The style of all figures: a paper's full width, safe for color-blind readers, readable in gray.
 
-Everything is set on the figure's own artists: matplotlib's global state belongs to the user, and
-a run draws its figures beside whatever else its process does.
+The style is set on the artists of each figure, not in matplotlib's global state, which belongs to
+the user.
 """
 
 from collections.abc import Iterable
@@ -18,8 +18,8 @@ WIDTH = 7.0  # inches: two columns of most proceedings
 SMALL, NORMAL = 7.0, 8.0  # points
 THIN, LINE = 0.7, 1.4
 
-# Okabe and Ito's palette; a line's style, not only its colour, tells it from its neighbours.
-BLACK, GREY = "#000000", "#777777"
+# Okabe and Ito's palette; lines differ in style too, not only in color.
+BLACK, GRAY = "#000000", "#777777"
 ORANGE, SKY, GREEN, BLUE = "#E69F00", "#56B4E9", "#009E73", "#0072B2"
 VERMILLION, PURPLE = "#D55E00", "#CC79A7"
 DASHED: Any = (0, (4, 1.5))
@@ -34,12 +34,12 @@ CYCLE: tuple[tuple[str, Any], ...] = (
 )
 
 
-def new_figure(height: float) -> "Figure":
-    """An empty figure that no pyplot knows of; its backend is chosen when it is saved."""
+def new_figure(height: float, width: float = WIDTH) -> "Figure":
+    """An empty figure outside pyplot; its backend is chosen when it is saved."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(h_pad=0.03, hspace=0.04))
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.03, hspace=0.04))
 
 
 def dress(axes: "Axes", x: str, y: str) -> None:
@@ -60,7 +60,7 @@ def headline(figure: "Figure", text: str) -> None:
 
 
 def legend(axes: "Axes", rows: int = 2, handles: list[Any] | None = None) -> None:
-    """A legend above the panel, where it hides no data whatever the run did."""
+    """A legend above the panel, where it cannot hide data."""
     shown = axes.get_legend_handles_labels()[0] if handles is None else handles
     if shown:
         axes.legend(
@@ -79,7 +79,7 @@ def legend(axes: "Axes", rows: int = 2, handles: list[Any] | None = None) -> Non
 
 
 def line(axes: "Axes", x: Any, y: Any, label: str, **look: Any) -> None:
-    """One curve with about a dozen markers; nothing where there are no values."""
+    """One curve with about a dozen markers; nothing if there are no values."""
     if len(x):
         standard = {"linewidth": LINE, "markersize": 3.2, "markeredgewidth": 0.0}
         standard["markevery"] = max(1, round(len(x) / 14))
@@ -87,7 +87,7 @@ def line(axes: "Axes", x: Any, y: Any, label: str, **look: Any) -> None:
 
 
 def band(axes: "Axes", x: Any, low: Any, high: Any, label: str, **look: Any) -> None:
-    """The area between two curves; over a lone epoch it would have no width, so a bar is drawn."""
+    """The area between two curves; for a single epoch, which has no width, a narrow bar."""
     if len(x) == 1:
         x = [x[0] - 0.03, x[0] + 0.03]
         low, high = [low[0]] * 2, [high[0]] * 2
@@ -100,7 +100,7 @@ def level(axes: "Axes", value: float, label: str, **look: Any) -> None:
 
 
 def epoch_axis(axes: "Axes", first: float, last: float) -> None:
-    """Whole epochs from `first` to `last`; a lone epoch stands in the middle."""
+    """Whole epochs from `first` to `last`; a single epoch is in the middle."""
     from matplotlib.ticker import MaxNLocator
 
     margin = 0.02 * (last - first) if last > first else 1.0
@@ -110,10 +110,10 @@ def epoch_axis(axes: "Axes", first: float, last: float) -> None:
 
 
 def temperature_axis(axes: "Axes", values: Iterable[Any]) -> None:
-    """A logarithmic axis that holds `values`, with a margin in which a held bound is seen."""
+    """A logarithmic axis with all `values`, and a margin in which a value at a bound is visible."""
     positive = [value for value in values if is_number(value) and value > 0] or [1.0]
     low, high = min(positive), max(positive)
-    # An almost constant temperature would fill the panel with its last digits.
+    # The limits of an almost constant temperature would show only its last digits.
     low, high = min(low, high / 1.5), max(high, low * 1.5)
     margin = (high / low) ** 0.03
     axes.set_yscale("log")
@@ -122,7 +122,7 @@ def temperature_axis(axes: "Axes", values: Iterable[Any]) -> None:
 
 
 def plain_log_ticks(axis: "Axis") -> None:
-    """Ticks of a logarithmic axis at 1, 2, 5 (denser where it spans little), written plainly."""
+    """Ticks of a logarithmic axis at 1, 2, 5 (denser on a short axis), without exponents."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()

@@ -1,13 +1,24 @@
-"""A run as its work directory tells it, finished or still in progress."""
+"""A run as its work directory describes it, finished or in progress."""
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctkd.errors import DataError
+from ctkd.results.read.schema import (
+    LANDSCAPE_FILE,
+    METRICS_FILE,
+    ROWS_FILE,
+    SETTINGS_FILE,
+    SUMMARY_FILE,
+    TRACE_FILE,
+    EpochRecord,
+    RunSettings,
+    RunSummary,
+)
 from ctkd.results.read.work_files import (
     is_number,
     read_columns,
@@ -23,11 +34,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-SETTINGS_FILE = "settings.json"  # what makes a folder a work directory
-TEACHER = "Teacher.fingerprint"  # a configuration may name a teacher that its method leaves out
-FINGERPRINTS = (TEACHER, "Dataset.fingerprint")  # which not every run has noted
-PASSED_OVER = re.compile(r"teachers|.*\.old-\d+")
-SETS = ("method", "recipe", "seed", "runtime")
+TEACHER = "Teacher.fingerprint"  # absent where the method does not use the configured teacher
+FINGERPRINTS = (TEACHER, "Dataset.fingerprint")  # absent from some runs
+SKIPPED = re.compile(r"teachers|.*\.old-\d+")
 
 
 @dataclass(frozen=True)
@@ -37,126 +46,125 @@ class RunRecord:
     Attributes:
         path: the work directory.
         name: the method's label ("ctkd").
-        settings: the sets "method", "recipe", "seed" and "runtime", each "Component.parameter" ->
-            value, in which "@resnet20" is the choice of a component.
-        metrics: one row per finished epoch, ascending; accuracies in percent.
+        settings: the values that the run used.
+        metrics: one record per finished epoch, ascending.
         landscape: one row per evaluated epoch, from 0 (before training): the loss L(T) over a grid
-            of temperatures, its maximiser, the policy's own temperature. Empty without a teacher.
-        trace: the temperature at every step of the first epochs, an array each of step, epoch,
-            temperature, low, high and lambda, nan where a field is empty. {} if none was written.
-        summary: what the finished run says of itself; None before.
-        rows: of a policy with one T per row, the rows of the last probe: columns by name, texts
-            ("group", "target") or numbers. {} if none was written.
+            of temperatures, its maximizer, the policy's own temperature. Empty without a teacher.
+        trace: the temperature at every step of the first epochs: one array per column, nan where a
+            field is empty. {} without the file.
+        summary: the result; None before the run has finished.
+        rows: for a policy with one T per row, the rows of the last probe: one array per column.
+            {} without the file.
     """
 
     path: Path
     name: str
-    settings: dict[str, dict[str, Any]]
-    metrics: list[dict[str, Any]]
-    landscape: list[dict[str, Any]]
-    trace: dict[str, "Floats"]
-    summary: dict[str, Any] | None
+    settings: RunSettings
+    metrics: list[EpochRecord] = field(default_factory=list)
+    landscape: list[dict[str, Any]] = field(default_factory=list)
+    trace: dict[str, "Floats"] = field(default_factory=dict)
+    summary: RunSummary | None = None
     rows: dict[str, Any] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
         """Whether the run reached its last epoch."""
-        return self.summary is not None and bool(self.summary.get("finished"))
+        return self.summary is not None and self.summary.finished
 
     @property
     def seed(self) -> int | None:
-        """The run's seed, or None where the settings name none."""
-        value = self._told("seed", "seed", "Seed.seed")
+        """The run's seed, or None where neither summary nor settings hold one."""
+        used = self.summary.seed if self.summary else None
+        value = self.settings.seed.get("Seed.seed") if used is None else used
         return value if isinstance(value, int) else None
 
     @property
     def student(self) -> str:
         """The student's network."""
-        return _plain(self._told("student", "recipe", "Recipe.student")) or "?"
+        used = self.summary and self.summary.student
+        return _plain(used or self.settings.recipe.get("Recipe.student")) or "?"
 
     @property
     def teacher(self) -> str | None:
         """The teacher's network, or None for a run without a teacher."""
-        used = TEACHER in self.settings["recipe"] or self.summary is not None
-        return _plain(self._told("teacher", "recipe", "Teacher.network")) if used else None
+        if self.summary is not None:
+            return _plain(self.summary.teacher)
+        used = TEACHER in self.settings.recipe
+        return _plain(self.settings.recipe.get("Teacher.network")) if used else None
 
     @property
     def dataset(self) -> str:
         """The data set's name."""
-        return _plain(self._told("dataset", "recipe", "Recipe.dataset")) or "?"
+        used = self.summary and self.summary.dataset
+        return _plain(used or self.settings.recipe.get("Recipe.dataset")) or "?"
 
     @property
     def primary(self) -> str:
         """The metric that "best" means: test_top1 for classification, ap for detection."""
-        if self.summary is not None and self.summary.get("primary"):
-            return str(self.summary["primary"])
-        return "test_top1" if not any("ap" in row for row in self.metrics) else "ap"
+        if self.summary is not None:
+            return self.summary.primary
+        return "ap" if any("ap" in row.more for row in self.metrics) else "test_top1"
 
     @property
     def measure(self) -> str:
-        """The primary metric as summaries spell it: best_top1, last_top1, teacher_top1."""
+        """The primary metric as the keys of a summary have it: top1 in last_top1."""
         return self.primary.removeprefix("test_")
 
     def series(self, key: str) -> tuple["Floats", "Floats"]:
         """The epochs at which `key` has a finite value in the metrics, and those values."""
         return pick(self.metrics, key)
 
-    def told(self, key: str) -> float | None:
-        """A finite number of the summary, or None where there is no such number (yet)."""
-        value: Any = (self.summary or {}).get(key)
+    def result(self, key: str) -> float | None:
+        """A finite number of the summary, or None if there is no such number (yet)."""
+        value: Any = self.summary.to_json().get(key) if self.summary else None
         return float(value) if is_number(value) else None
 
-    def _told(self, summary_key: str, set_name: str, setting: str) -> Any:
-        """The summary's word, which knows what was really used, before that of the settings."""
-        if self.summary is not None and summary_key in self.summary:
-            return self.summary[summary_key]
-        return self.settings[set_name].get(setting)
 
-
-def pick(rows: Sequence[dict[str, Any]], key: str) -> tuple["Floats", "Floats"]:
-    """The epochs of those rows in which `key` is a finite number, and these numbers."""
+def pick(
+    rows: Sequence[EpochRecord] | Sequence[Mapping[str, Any]], key: str
+) -> tuple["Floats", "Floats"]:
+    """The epochs of the rows in which `key` is a finite number, and these numbers."""
     import numpy as np
 
-    found = [(row["epoch"], row[key]) for row in rows if is_number(row.get(key))]
+    found = [(row.get("epoch"), row.get(key)) for row in rows if is_number(row.get(key))]
     table = np.array(found, dtype=np.float64).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 
 
 def read_run(path: str | os.PathLike[str]) -> RunRecord:
-    """Reads a work directory; of a run in progress, what it has written so far.
+    """Reads a work directory; for a run in progress, what it has written so far.
 
     Raises:
-        DataError: the folder is no work directory, or one of its files is damaged.
+        DataError: the folder is not a work directory, or one of its files is damaged.
     """
     folder = Path(path)
-    settings_file = folder / SETTINGS_FILE
+    settings_file, summary_file = folder / SETTINGS_FILE, folder / SUMMARY_FILE
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected the work directory of a run")
     if not settings_file.is_file():
         raise DataError(f"{folder} is not a work directory: it holds no {SETTINGS_FILE}")
-    settings = read_object(settings_file)
-    for name in SETS:
-        if not isinstance(settings.setdefault(name, {}), dict):
-            raise DataError(f"{settings_file}: expected an object under {name!r}")
-    summary_file = folder / "summary.json"
+    try:
+        settings = RunSettings.from_json(read_object(settings_file))
+    except ValueError as error:
+        raise DataError(f"{settings_file}: expected {error}") from error
     return RunRecord(
         path=folder,
-        name=str(settings.get("name") or folder.name),
-        settings={name: settings[name] for name in SETS},
-        metrics=read_rows(folder / "metrics.jsonl"),
-        landscape=read_landscape(folder / "landscape.jsonl"),
-        trace=read_trace(folder / "temperature.csv"),
-        summary=read_object(summary_file) if summary_file.is_file() else None,
-        rows=read_columns(folder / "rows.csv"),
+        name=settings.name or folder.name,
+        settings=settings,
+        metrics=[EpochRecord.from_json(row) for row in read_rows(folder / METRICS_FILE)],
+        landscape=read_landscape(folder / LANDSCAPE_FILE),
+        trace=read_trace(folder / TRACE_FILE),
+        summary=RunSummary.from_json(read_object(summary_file)) if summary_file.is_file() else None,
+        rows=read_columns(folder / ROWS_FILE),
     )
 
 
 def find_runs(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The work directories among `paths` and in the folders below them, each once, sorted.
 
-    Folders named `teachers` are passed over: they hold the teachers that runs trained for
-    themselves; so are those named `….old-1`, which --fresh has moved aside. A work directory is
-    not searched further.
+    Folders named `teachers` are skipped: they hold the teachers that runs trained for themselves.
+    Folders named `….old-1`, which --fresh moved aside, are skipped too. A work directory is not
+    searched further.
 
     Raises:
         DataError: a path is no folder, or holds no work directory at any depth.
@@ -172,7 +180,7 @@ def find_runs(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
             if SETTINGS_FILE in files:
                 here.append(Path(folder))
                 subfolders.clear()
-            subfolders[:] = [name for name in subfolders if not PASSED_OVER.fullmatch(name)]
+            subfolders[:] = [name for name in subfolders if not SKIPPED.fullmatch(name)]
         if not here:
             raise DataError(
                 f"{path}: no work directory in it (none of its folders holds {SETTINGS_FILE})"

@@ -1,7 +1,7 @@
-"""Runs as runs.csv tells them, the table of every run's summary that a sweep's report writes.
+"""Runs as a row each of runs.csv, the table of summaries that the report of a sweep contains.
 
-With it a study's numbers can lie beside what is written about them, and be compared again where
-the work directories are not; those of several machines together.
+The table can be kept with what is written about a study, and be compared again where the work
+directories are not; tables of several machines can be compared together.
 """
 
 import csv
@@ -14,37 +14,37 @@ from typing import Any
 from ctkd.errors import DataError
 from ctkd.files import NotUTF8Error, read_text
 from ctkd.results.read.runs import RunRecord
+from ctkd.results.read.schema import RunSettings, RunSummary
 
-TOLD = ("cell", "seed", "state")  # every row of such a table has these
-OF_FINISHED = ("student", "dataset", "epochs")  # and a finished run's, these
-RECIPE = {  # what such a table tells of it; must be equal among runs that are compared
+REQUIRED = ("cell", "seed", "state")  # in every row
+OF_FINISHED = ("student", "dataset", "epochs")  # in the row of a finished run
+RECIPE = {  # the part of the recipe in such a table; runs are compared only where it is equal
     "Recipe.epochs": "epochs",
     "Recipe.dataset": "dataset",
     "steps": "steps",
     "Teacher.fingerprint": "teacher_fingerprint",
 }
 NOTE = (
-    "These runs are known by a table alone: that their recipes are equal was checked by "
-    f"{', '.join(RECIPE.values())}, and by nothing else."
+    f"These runs come from a table, which has only {', '.join(RECIPE.values())} of their recipes: "
+    "no other setting was compared."
 )
 
 
 def read_summaries(path: str | os.PathLike[str]) -> list[RunRecord]:
     """The runs of a runs.csv, each with its summary and nothing else.
 
-    A run has the name that its summary tells, as in its work directory; in tables without that
-    column, the name of its cell.
+    The name of a run is that of its summary, as in its work directory; in a table without the
+    column "name", it is the name of the cell.
 
     Raises:
-        DataError: there is no such file, or it is no such table, or a line of it is damaged.
+        DataError: there is no such file, it has other columns, or a line is damaged.
     """
     try:
         reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
-        columns = reader.fieldnames or ()
-        if not set(TOLD).issubset(columns):
+        if not set(REQUIRED).issubset(reader.fieldnames or ()):
             raise DataError(
-                f"{path}: expected the columns {', '.join(TOLD)}, as tools/report.py writes "
-                "them into the runs.csv of a sweep"
+                f"{path}: expected the columns {', '.join(REQUIRED)}, as in the runs.csv that "
+                "tools/report.py writes for a sweep"
             )
         return [_record(f"{path}:{reader.line_num}", row) for row in reader]
     except OSError as error:
@@ -53,30 +53,24 @@ def read_summaries(path: str | os.PathLike[str]) -> list[RunRecord]:
         raise DataError(f"{path}: damaged, not comma-separated text in UTF-8 ({error})") from error
 
 
-def _record(place: str, row: dict[str, Any]) -> RunRecord:
-    """The run of one row; `place` is its file and line."""
+def _record(where: str, row: dict[str, Any]) -> RunRecord:
+    """The run of one row; `where` is its file and line."""
     if None in row or None in row.values():
-        raise DataError(f"{place}: it has more or fewer fields than line 1 has columns")
-    told = {key: _value(text) for key, text in row.items() if text != ""}
-    if not isinstance(told.get("seed"), int) or "cell" not in told:
-        raise DataError(f"{place}: expected a name under cell, and a whole number under seed")
-    finished = told.get("state") == "finished"
-    lacking = [key for key in OF_FINISHED if finished and key not in told]
+        raise DataError(f"{where}: it has more or fewer fields than line 1 has columns")
+    values = {key: _value(text) for key, text in row.items() if text != ""}
+    if not isinstance(values.get("seed"), int) or "cell" not in values:
+        raise DataError(f"{where}: expected a name under cell, and a whole number under seed")
+    finished = values.get("state") == "finished"
+    lacking = [key for key in OF_FINISHED if finished and key not in values]
     if lacking:
-        raise DataError(f"{place}: a finished run's row needs a value under {', '.join(lacking)}")
+        raise DataError(f"{where}: a finished run's row needs a value under {', '.join(lacking)}")
+    name = str(values.get("name", values["cell"]))
+    recipe = {key: values[column] for key, column in RECIPE.items() if column in values}
     return RunRecord(
-        path=Path(place),
-        name=str(told.get("name", told["cell"])),
-        settings={
-            "method": {},
-            "recipe": {key: told[column] for key, column in RECIPE.items() if column in told},
-            "seed": {"Seed.seed": told["seed"]},
-            "runtime": {},
-        },
-        metrics=[],
-        landscape=[],
-        trace={},
-        summary={"teacher": None, **told, "finished": True} if finished else None,
+        path=Path(where),
+        name=name,
+        settings=RunSettings(name, recipe=recipe, seed={"Seed.seed": values["seed"]}),
+        summary=RunSummary.from_json(values | {"finished": True}) if finished else None,
     )
 
 

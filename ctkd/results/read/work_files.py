@@ -1,22 +1,20 @@
-"""The files of a work directory, read with care: whatever is damaged is named by file and line."""
+"""Readers and writers of the files of a work directory; an error names the file and the line."""
 
 import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctkd.errors import DataError
+from ctkd.results.read.schema import ROW_COLUMNS, ROW_TEXTS, TRACE_COLUMNS
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
-
-ROW_TEXTS, ROW_NUMBERS = ("group", "target"), ("temperature", "student_ce", "teacher_confidence")
-TRACE_COLUMNS = ("step", "epoch", "temperature", "low", "high", "lambda")
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -35,11 +33,11 @@ def read_object(path: Path) -> dict[str, Any]:
 def read_rows(
     path: Path, complain: Callable[[dict[str, Any]], str | None] = lambda row: None
 ) -> list[dict[str, Any]]:
-    """The rows of a file with one JSON object a line, by epoch; none where there is no file.
+    """The rows of a file with one JSON object a line, by epoch; none if there is no file.
 
-    A last line without its newline was torn when the run was stopped, and is passed over if it
-    does not parse. Of two lines for one epoch the later counts: a resumed run repeated it.
-    `complain` says what else a row should have been, or None.
+    A last line without its newline was cut when the run was stopped: it is ignored if it does not
+    parse. Of two lines for one epoch the later counts: a resumed run repeated the epoch.
+    `complain` returns what was expected of a row that is wrong, else None.
     """
     rows: dict[int, dict[str, Any]] = {}
     lines = path.read_bytes().split(b"\n") if path.is_file() else []
@@ -80,54 +78,60 @@ def read_landscape(path: Path) -> list[dict[str, Any]]:
     return read_rows(path, complain)
 
 
-def read_trace(path: Path) -> dict[str, "Floats"]:
-    """The columns of temperature.csv, one row per step; no columns where there is no file.
+def trace_text(rows: Iterable[Sequence[float]]) -> str:
+    """The text of temperature.csv; a row has the values of TRACE_COLUMNS."""
+    lines = [",".join([str(step), *(f"{value:.8g}" for value in rest)]) for step, *rest in rows]
+    return "\n".join([",".join(TRACE_COLUMNS), *lines]) + "\n"
 
-    A last line without its newline is passed over: its last number may have been cut short.
+
+def read_trace(path: Path) -> dict[str, "Floats"]:
+    """The columns of temperature.csv, one row per step; no columns if there is no file.
+
+    A last line without its newline is ignored: its last number may have been cut.
     """
     import numpy as np
 
-    if not path.is_file():
-        return {}
-    complete = path.read_bytes().split(b"\n")[:-1]
-    if not complete:
-        return {}
-    header, *lines = complete
-    names = header.decode("utf-8-sig", errors="replace").strip().split(",")
-    if not set(TRACE_COLUMNS).issubset(names):
-        raise DataError(f"{path}, line 1: expected the columns {','.join(TRACE_COLUMNS)}")
-    steps: dict[float, list[float]] = {}
-    for number, line in enumerate(lines, 2):
-        try:
-            values = [float(field) if field.strip() else math.nan for field in line.split(b",")]
-            row = dict(zip(names, values, strict=True))
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: expected {len(names)} numbers") from error
-        steps[row["step"]] = [row[name] for name in TRACE_COLUMNS]
-    table = np.array([steps[step] for step in sorted(steps)]).reshape(-1, len(TRACE_COLUMNS))
-    return {name: table[:, index] for index, name in enumerate(TRACE_COLUMNS)}
+    lines = _text(path).split("\n")[:-1]
+    rows = {row["step"]: row for row in _read_table(path, lines, TRACE_COLUMNS)}
+    steps = [rows[step] for step in sorted(rows)]
+    return {name: np.array([row[name] for row in steps]) for name in TRACE_COLUMNS if lines}
+
+
+def columns_text(rows: Iterable[Sequence[str | float]]) -> str:
+    """The text of rows.csv; a row has the values of ROW_COLUMNS. A comma in a text becomes ";"."""
+    lines = [",".join(ROW_COLUMNS)]
+    for row in rows:
+        texts = [str(text).replace(",", ";") for text in row[: len(ROW_TEXTS)]]
+        lines.append(",".join([*texts, *(f"{value:.6g}" for value in row[len(ROW_TEXTS) :])]))
+    return "\n".join(lines) + "\n"
 
 
 def read_columns(path: Path) -> dict[str, Any]:
-    """The columns of rows.csv, "group" and "target" as texts; none where there is no file."""
+    """The columns of rows.csv, "group" and "target" as texts; no columns if there is no row."""
     import numpy as np
 
-    if not path.is_file():
-        return {}
-    # What is no text is no number either.
-    text = path.read_bytes().decode("utf-8-sig", errors="replace")
-    header, *lines = text.splitlines() or [""]
-    names = header.split(",")
-    if not {*ROW_TEXTS, *ROW_NUMBERS}.issubset(names):
-        raise DataError(f"{path}, line 1: expected the columns {','.join(ROW_TEXTS + ROW_NUMBERS)}")
-    columns: dict[str, list[Any]] = {name: [] for name in names}
-    for number, line in enumerate(lines, 2):
+    rows = _read_table(path, _text(path).splitlines(), ROW_COLUMNS)
+    return {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+
+
+def _text(path: Path) -> str:
+    """The text of a file, "" if there is no file; bytes that are no text become "�"."""
+    return path.read_bytes().decode("utf-8-sig", errors="replace") if path.is_file() else ""
+
+
+def _read_table(path: Path, lines: Sequence[str], expected: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows below a header with the columns expected; an empty field is nan."""
+    names = lines[0].strip().split(",") if lines else []
+    if lines and not set(expected).issubset(names):
+        raise DataError(f"{path}, line 1: expected the columns {','.join(expected)}")
+    rows = []
+    for number, line in enumerate(lines[1:], 2):
         try:
-            for name, word in zip(names, line.split(","), strict=True):
-                columns[name].append(word if name in ROW_TEXTS else float(word))
+            pairs = zip(names, line.split(","), strict=True)
+            rows.append({k: v if k in ROW_TEXTS else float(v.strip() or "nan") for k, v in pairs})
         except ValueError as error:
-            raise DataError(f"{path}, line {number}: expected {header}") from error
-    return {name: np.array(values) for name, values in columns.items()} if lines else {}
+            raise DataError(f"{path}, line {number}: expected {','.join(names)}") from error
+    return rows
 
 
 def is_number(value: object) -> bool:

@@ -15,10 +15,10 @@ def runs(workdir):
     """Builds and reads runs: `runs(("kd", seed, last), …, **choices of build)`."""
     count = iter(range(1000))
 
-    def make(*told, **choices):
+    def make(*given, **choices):
         return [
             read_run(workdir(f"run{next(count)}", name=name, seed=seed, last=last, **choices))
-            for name, seed, last in told
+            for name, seed, last in given
         ]
 
     return make
@@ -38,9 +38,9 @@ def test_mean_std_difference_and_published_number(runs):
     result = compare(runs(*KD, *CTKD), baseline="kd")
     kd, ctkd = result.standings  # the baseline first
     assert (kd.method, ctkd.method) == ("kd", "ctkd")
-    assert (kd.accuracies["last"].mean, kd.accuracies["last"].std) == (71.0, 1.0)
-    assert kd.accuracies["best"].mean == pytest.approx(71.3)
-    assert "chosen" not in kd.accuracies
+    assert (kd.accuracy("last").mean, kd.accuracy("last").std) == (71.0, 1.0)
+    assert kd.accuracy("best").mean == pytest.approx(71.3)
+    assert kd.accuracy("chosen") is None
     assert kd.against is None
     assert (ctkd.against.difference, ctkd.against.n) == (2.0, 3)  # 1, 2, 3
     assert ctkd.against.p_value == pytest.approx(0.0742, abs=1e-4)
@@ -56,9 +56,9 @@ def test_the_accuracy_shown_is_the_one_compared(runs):
 
 def test_the_chosen_epoch_needs_a_validation_split(runs):
     split = runs(*KD, *CTKD, validation=True)
-    chosen = row(compare(split, "chosen", "kd"), "kd").accuracies["chosen"]
+    chosen = row(compare(split, "chosen", "kd"), "kd").accuracy("chosen")
     assert chosen.mean == pytest.approx(71.2)
-    with pytest.raises(ConfigError, match="kept no images out for validation"):
+    with pytest.raises(ConfigError, match="has no validation split"):
         compare(runs(*KD), "chosen")
     with pytest.raises(ConfigError, match="expected one of last, best, chosen"):
         compare(split, "final")
@@ -103,7 +103,7 @@ def test_another_teacher_checkpoint_is_refused_but_an_unknown_one_is_not(runs):
 
 def test_moved_data_and_other_devices_do_not_matter(runs):
     records = runs(*KD, *CTKD)
-    records[3].settings["runtime"]["Runtime.device"] = "cuda"
+    records[3].settings.runtime["Runtime.device"] = "cuda"
     assert len(compare(records).standings) == 2
 
 
@@ -149,13 +149,13 @@ def test_a_sweep_under_one_name_becomes_methods_of_their_own(runs):
         "ctkd (CosineLambda.high = 2)",
     ]
     assert result.standings[1].published is None  # nobody knows which of them was published
-    with pytest.raises(ConfigError, match=r"stands for several methods; name one of: ctkd \(Cos"):
+    with pytest.raises(ConfigError, match=r"several methods; name one of: ctkd \(Cosine"):
         compare(sweep, baseline="ctkd")
     named = compare(sweep, baseline="ctkd (CosineLambda.high = 1)")
     assert named.standings[1].against.n == 3
 
 
-def test_of_another_component_its_name_is_told_and_not_its_settings(runs):
+def test_a_different_component_is_shown_by_its_name_and_not_by_its_settings(runs):
     """As after --gin_param 'Method.policy = @InstanceTemperature' under the same run's name."""
     one = {"Method.policy": "@One", "One.size": 1, "One.depth": 1}
     two = {"Method.policy": "@Two", "Two.width": 3}
@@ -168,7 +168,7 @@ def test_of_another_component_its_name_is_told_and_not_its_settings(runs):
     ]
 
 
-def test_unfinished_runs_are_left_out_and_said(runs):
+def test_unfinished_runs_are_left_out_with_a_note(runs):
     result = compare(runs(*KD) + runs(("kd", 7, 10.0), finished=False))
     assert row(result, "kd").seeds == (0, 1, 2)
     assert any("Left out, not finished:" in n and "12 epochs done" in n for n in notes(result))
@@ -190,12 +190,13 @@ def test_a_summary_without_an_accuracy_is_named(runs):
 
 def test_detection_is_compared_by_its_own_metric(runs):
     ap = {"primary": "ap", "last_ap": 33.0, "best_ap": 33.4}
-    assert row(compare(runs(("kd", 0, 0.0), summary=ap)), "kd").accuracies["last"].mean == 33.0
+    assert row(compare(runs(("kd", 0, 0.0), summary=ap)), "kd").accuracy("last").mean == 33.0
 
 
 def test_a_run_without_a_seed_cannot_be_paired(runs):
-    with pytest.raises(ConfigError, match="name no seed"):
-        compare(runs(("kd", 0, 70.0), summary={"seed": None}))
+    (run,) = runs(("kd", None, 70.0), summary={"seed": None})
+    with pytest.raises(ConfigError, match="its settings have no seed"):
+        compare([run])
 
 
 def test_the_table_for_readers_and_for_programs(runs):
@@ -204,8 +205,7 @@ def test_the_table_for_readers_and_for_programs(runs):
     text = to_markdown(table)
     assert "| resnet56 → resnet20 | ctkd   |   3 | 73.00 ± 2.00 | 73.30 ± 2.00 | +2.00 |" in text
     assert "Shown: last, the last epoch's test accuracy." in text
-    assert "above the last, on average" in text
-    assert "over 6 runs the best test epoch lies 0.30 points" in text
+    assert "over 6 runs the best test epoch is 0.30 points above the last epoch" in text
     assert "ctkd 5 (resnet56 → resnet20)" in text  # seeds needed for an effect of 2
     assert "The published runs have 240 epochs, these have 12." in text
     assert "CTKD (Li et al., AAAI 2023), best epoch" in text
@@ -237,5 +237,5 @@ def test_without_a_baseline_there_are_no_differences(runs):
 def test_one_seed_makes_no_claims(runs):
     result = compare(runs(KD[0], CTKD[0]), baseline="kd")
     assert "Seeds needed" in "".join(notes(result))
-    assert "these runs do not tell" in "".join(notes(result))
+    assert "unknown, too few seeds" in "".join(notes(result))
     assert "| 71.00 |" in to_markdown(standings_table(result))

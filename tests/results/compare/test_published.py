@@ -1,3 +1,6 @@
+import csv
+from importlib.resources import files
+
 import pytest
 
 from ctkd.results.compare.published import ALONE, PAIRS, lookup, lookup_all
@@ -66,6 +69,25 @@ def test_dkd_comes_from_its_own_recipe_and_from_ctkds_rerun():
         if len(numbers := lookup_all(*pair, "dkd")) == 2 and numbers[1].value > numbers[0].value
     ]
     assert higher == [("resnet110", "resnet20")]
+
+
+def test_dist_has_the_number_of_its_own_readme_and_that_of_wttms_table():
+    own, table = lookup_all("wrn_40_2", "wrn_40_1", "dist")
+    assert (own.value, table.value) == (74.43, 74.73)
+    assert "DIST" in own.source
+    assert ("WTTM" in table.source, table.runs) == (True, 5)
+
+
+def test_every_row_of_the_file_has_a_source_and_a_plausible_value():
+    text = (files("ctkd.results.compare") / "published.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(text.splitlines()))
+    assert len(rows) == 120
+    for row in rows:
+        assert None not in row.values()
+        assert row["source"]
+        assert 60 < float(row["value"]) < 80
+        assert row["reports"] in ("", "best", "last")
+        assert int(row["epochs"]) in (100, 120, 240)
 
 
 def test_ctkd_exceeds_kd_on_every_pair():

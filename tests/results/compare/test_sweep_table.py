@@ -1,4 +1,4 @@
-"""A sweep's runs as one table: which cell is compared with which, and what is said of it."""
+"""The runs of a sweep as one table: the baseline of each cell, and the notes."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def test_mean_and_std_are_over_the_finished_seeds(cells):
     (cell,) = cells(
         ("kd", {}, 0, 70.0), ("kd", {}, 1, 72.0), ("kd", {}, 2, 99.0, {"finished": False})
     )
-    last = cell.summary("last")
+    last = cell.accuracy("last")
     assert (last.n, last.mean) == (2, 71.0)
     assert last.std == pytest.approx(2**0.5)
     assert cell.state == "2 finished, 1 running"
@@ -39,8 +39,8 @@ def test_a_cell_is_compared_with_the_one_that_differs_in_the_baselines_axis_alon
           for seed in (0, 1)),
         baseline={"method": "kd"},
     )  # fmt: skip
-    told = {cell.name: (cell.baseline, cell.against and cell.against.difference) for cell in made}
-    assert told == {
+    found = {cell.name: (cell.baseline, cell.against and cell.against.difference) for cell in made}
+    assert found == {
         "kd a": ("kd a", None),
         "kd b": ("kd b", None),
         "ctkd a": ("kd a", 0.5),
@@ -68,7 +68,7 @@ def test_among_several_baselines_none_is_chosen(cells):
     assert [cell.baseline for cell in made] == ["kd1", "kd2", None]
 
 
-def test_a_difference_of_recipes_is_said(cells):
+def test_a_difference_of_recipes_has_a_note(cells):
     made = cells(
         ("a", {"lr": "1"}, 0, 70.0, {"recipe": {"SGD.lr": 1}}),
         ("b", {"lr": "2"}, 0, 71.0, {"recipe": {"SGD.lr": 2}}),
@@ -91,23 +91,23 @@ def test_the_table_has_a_column_for_each_axis_and_the_published_number(cells):
     assert sweep_table(made, []).columns[0].title == "cell"
 
 
-def test_runs_of_one_cell_with_different_teachers_are_told(cells):
+def test_runs_of_one_cell_with_different_teachers_have_a_note(cells):
     one, other = ({"recipe": {"Teacher.fingerprint": name}} for name in ("a1", "b2"))
     (alike,) = cells(("kd", {}, 0, 70.0, one), ("kd", {}, 1, 71.0, one))
-    assert not any("unlike" in note for note in sweep_table([alike], []).notes)
+    assert not any("mixes" in note for note in sweep_table([alike], []).notes)
     (mixed,) = cells(("kd", {}, 2, 70.0, one), ("kd", {}, 3, 71.0, other))
     assert mixed.mixed == ("Teacher.fingerprint",)
-    assert any("unlike things" in note for note in sweep_table([mixed], []).notes)
+    assert any("mixes different settings" in note for note in sweep_table([mixed], []).notes)
 
 
 def test_a_run_whose_files_are_damaged_is_left_out_and_named(cells, workdir):
     given = [("kd", {}, seed, 70.0 + seed) for seed in (0, 1)]
     (whole,) = cells(*given)
-    assert whole.damaged == []
+    assert not whole.damaged
     path = whole.runs[1].path / "metrics.jsonl"
     path.write_text("{torn\n" + path.read_text())
     (cell,) = sweep_cells(whole.runs, {})
-    assert cell.summary("last").n == 1
+    assert cell.accuracy("last").n == 1
     (note,) = (note for note in sweep_table([cell], []).notes if "Left out" in note)
     assert f"{path}, line 1: damaged" in note
 
@@ -115,4 +115,4 @@ def test_a_run_whose_files_are_damaged_is_left_out_and_named(cells, workdir):
 def test_a_run_of_which_nothing_is_written_yet_is_there_all_the_same(tmp_path):
     runs = [SweepRun("kd", {}, 0, "queued", tmp_path / "none", 3)]
     (cell,) = sweep_cells(runs, {})
-    assert (cell.state, cell.summary("last"), cell.temperature) == ("queued", None, None)
+    assert (cell.state, cell.accuracy("last"), cell.temperature) == ("queued", None, None)

@@ -90,9 +90,9 @@ def test_latex_rows_never_begin_with_a_bracket():
 def test_rich_takes_text_as_it_is():
     console = Console(width=200, file=io.StringIO())
     console.print(to_rich(TABLE, title="[a]"))
-    told = console.file.getvalue()
-    assert "[-0.25, +1.25]" in told
-    assert "variance" not in told
+    text = console.file.getvalue()
+    assert "[-0.25, +1.25]" in text
+    assert "variance" not in text
 
 
 class Terminal(io.StringIO):
@@ -105,11 +105,11 @@ def test_a_narrow_terminal_loses_no_number(width, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
     for stream in (Terminal(), io.StringIO()):
         print_table(TABLE, stream, title="resnet56 → resnet20")
-        told = stream.getvalue()
-        assert "…" not in told
+        text = stream.getvalue()
+        assert "…" not in text
         for number in ("71.23", "0.08", "+0.50", "-0.25", "+1.25", "<0.001", "dkd_ctkd"):
-            assert number in told
-    assert "71.23 ± 0.08" in told  # in a file nothing is broken
+            assert number in text
+    assert "71.23 ± 0.08" in text  # in a file nothing is broken
 
 
 def test_rows_must_fit_their_columns():

@@ -5,13 +5,13 @@ from ctkd.errors import ConfigError
 from ctkd.results.compare.methods import compare
 from ctkd.results.figures.draw_differences import draw_differences
 from ctkd.results.read.runs import RunRecord
+from ctkd.results.read.schema import RunSettings, RunSummary
 
 
 def run(tmp_path, name, seed, last, student="resnet8"):
-    summary = {"finished": True, "student": student, "teacher": "resnet56", "dataset": "cifar100",
-               "primary": "test_top1", "last_top1": last, "best_top1": last}  # fmt: skip
-    settings = {"method": {}, "recipe": {}, "seed": {"Seed.seed": seed}, "runtime": {}}
-    return RunRecord(tmp_path / f"{name}-{seed}", name, settings, [], [], {}, summary)
+    summary = RunSummary(finished=True, student=student, teacher="resnet56", dataset="cifar100",
+                         seed=seed, last=last, best=last)  # fmt: skip
+    return RunRecord(tmp_path / f"{name}-{seed}", name, RunSettings(), summary=summary)
 
 
 @pytest.fixture

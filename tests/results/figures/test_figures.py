@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from ctkd.errors import DataError
-from ctkd.results.figures.draw_landscape import borders_of, edges, normalised_losses
+from ctkd.results.figures.draw_landscape import borders_of, edges, normalized_losses
 from ctkd.results.figures.save import draw_curves, draw_landscape, save_figures
 from ctkd.results.read.runs import read_run
 
@@ -25,7 +25,7 @@ def line(axes, label):
 
 
 def field(figure):
-    """The panel with the coloured field, and the field."""
+    """The panel with the colored field, and the field."""
     from matplotlib.collections import QuadMesh
 
     for axes in figure.axes:
@@ -39,8 +39,8 @@ def test_the_landscape_shows_what_the_run_recorded(workdir):
     run = read_run(workdir(epochs=8))
     figure = draw_landscape(run)
     axes, mesh = field(figure)
-    told = [(row["epoch"], row["temperature"], row["t_star"]) for row in run.landscape]
-    epochs, temperatures, stars = np.array(told).T
+    rows = [(row["epoch"], row["temperature"], row["t_star"]) for row in run.landscape]
+    epochs, temperatures, stars = np.array(rows).T
     np.testing.assert_array_equal(line(axes, "policy's").get_xdata(), epochs)
     np.testing.assert_array_equal(line(axes, "policy's").get_ydata(), temperatures)
     np.testing.assert_array_equal(line(axes, "$T^{*").get_ydata(), stars)
@@ -55,7 +55,7 @@ def test_the_landscape_shows_what_the_run_recorded(workdir):
     assert [lower.get_ydata()[0], upper.get_ydata()[0]] == [1.0, 21.0]
 
 
-def test_the_brightest_cell_of_each_epoch_is_at_its_maximiser(workdir):
+def test_the_brightest_cell_of_each_epoch_is_at_its_maximizer(workdir):
     run = read_run(workdir(epochs=8))
     _, mesh = field(draw_landscape(run))
     temperatures = np.sqrt(mesh.get_coordinates()[1:, 0, 1] * mesh.get_coordinates()[:-1, 0, 1])
@@ -64,7 +64,7 @@ def test_the_brightest_cell_of_each_epoch_is_at_its_maximiser(workdir):
         assert brightest == pytest.approx(row["t_star"], rel=0.04)  # half a step of the grid
 
 
-def test_the_regret_lines_enclose_the_maximiser_closely(workdir):
+def test_the_regret_lines_enclose_the_maximizer_closely(workdir):
     run = read_run(workdir(epochs=8))
     axes, _ = field(draw_landscape(run))
     low = line(axes, "regret 1 %")
@@ -89,7 +89,7 @@ def test_without_a_trace_the_landscape_stands_alone(workdir):
     folder = workdir()
     (folder / "temperature.csv").unlink()
     figure = draw_landscape(read_run(folder))
-    assert len(figure.axes) == 2  # the field and its colour bar
+    assert len(figure.axes) == 2  # the field and its color bar
     assert figure.axes[0].get_ylabel() == "Temperature $T$"
 
 
@@ -137,7 +137,7 @@ def test_losses_are_divided_by_each_epochs_maximum():
         {"epoch": 3, "temperatures": [1, 2, 4], "losses": [None, 5, float("inf")]},
         {"epoch": 4, "temperatures": [1, 2, 4], "losses": [0, 0, 0]},
     ]
-    epochs, grid, table = normalised_losses(rows)
+    epochs, grid, table = normalized_losses(rows)
     assert (epochs.tolist(), grid.tolist()) == ([0, 1, 2, 3, 4], [1, 2, 4])
     nan = np.nan
     expected = [[0.25, 1, 0.5], [0.25, 0.625, 1], [nan, 0.5, 1], [nan, 1, nan], [nan, nan, nan]]
@@ -172,15 +172,15 @@ def test_the_curves_show_what_the_run_recorded(workdir):
     )
 
 
-def test_lines_differ_in_colour_and_in_style(workdir):
+def test_lines_differ_in_color_and_in_style(workdir):
     terms = {"ce": 1.0, "tckd": 0.02, "nckd": 9.0, "dist": 0.5}
     figure = draw_curves(read_run(workdir(terms=terms, validation=True)))
     losses = figure.axes[1]
     assert losses.get_yscale() == "log"
     for axes in figure.axes:
         shown = [each for each in axes.lines if not str(each.get_label()).startswith("_")]
-        colours = {to_hex(each.get_color()) for each in shown}
-        assert colours <= OKABE_ITO | {"#777777"}
+        colors = {to_hex(each.get_color()) for each in shown}
+        assert colors <= OKABE_ITO | {"#777777"}
         looks = [(str(each._unscaled_dash_pattern), each.get_marker()) for each in shown]
         assert len(set(looks)) == len(looks)
 

@@ -9,13 +9,13 @@ from ctkd.errors import DataError
 from ctkd.results.read.runs import find_runs, read_run
 
 
-def test_a_finished_run_tells_what_it_is(workdir):
+def test_a_finished_run(workdir):
     run = read_run(workdir(name="kd", seed=3, epochs=4, validation=True))
     assert (run.teacher, run.student, run.dataset) == ("resnet56", "resnet20", "cifar100")
     assert (run.name, run.seed, run.finished, run.primary) == ("kd", 3, True, "test_top1")
-    assert run.told("last_top1") == 71.0
-    assert run.told("teacher_claimed") is None
-    assert [row["epoch"] for row in run.metrics] == [1, 2, 3, 4]
+    assert run.result("last_top1") == 71.0
+    assert run.result("teacher_claimed") is None
+    assert [row.epoch for row in run.metrics] == [1, 2, 3, 4]
     assert [row["epoch"] for row in run.landscape] == [0, 1, 2, 3, 4]
 
 
@@ -85,8 +85,8 @@ def test_a_repeated_epoch_counts_once(workdir):
     with (folder / "metrics.jsonl").open("a") as stream:
         stream.write('{"epoch": 2, "train_loss": 0.5}\n')
     run = read_run(folder)
-    assert [row["epoch"] for row in run.metrics] == [1, 2, 3]
-    assert run.metrics[1]["train_loss"] == 0.5
+    assert [row.epoch for row in run.metrics] == [1, 2, 3]
+    assert run.metrics[1].get("train_loss") == 0.5
 
 
 @pytest.mark.parametrize(
@@ -114,12 +114,12 @@ def test_a_repeated_epoch_counts_once(workdir):
         (
             "temperature.csv",
             "step,epoch,temperature,low,high,lambda\n0,0,5,5,5,0\n1,0.1,hot,5,5,0\n",
-            r"temperature\.csv, line 3: expected 6 numbers",
+            r"temperature\.csv, line 3: expected step,epoch",
         ),
         (
             "temperature.csv",
             "step,epoch,temperature,low,high,lambda\n0,0\n",
-            r"temperature\.csv, line 2: expected 6 numbers",
+            r"temperature\.csv, line 2: expected step,epoch",
         ),
     ],
 )
@@ -143,7 +143,7 @@ def test_scopes_and_calls_are_no_part_of_a_networks_name(workdir):
     assert (run.teacher, run.student) == ("wrn_40_2", "wrn_16_2")
 
 
-def test_detection_is_recognised_by_its_metric(workdir):
+def test_detection_is_recognized_by_its_metric(workdir):
     folder = workdir(finished=False, epochs=1)
     (folder / "metrics.jsonl").write_text('{"epoch": 1, "ap": 33.1}\n')
     assert (read_run(folder).primary, read_run(folder).measure) == ("ap", "ap")
@@ -171,8 +171,10 @@ def test_a_folder_without_runs_is_named(tmp_path):
 
 def test_importing_the_layer_loads_no_heavy_library():
     modules = (
-        "compare.cells compare.methods compare.published compare.standings compare.tables "
-        "figures.draw_curves figures.draw_landscape figures.save read.runs"
+        "compare.groups compare.methods compare.published compare.rows compare.standings "
+        "compare.statistics compare.sweep_table compare.tables figures.draw_curves "
+        "figures.draw_differences figures.draw_landscape figures.draw_rows figures.draw_sweep "
+        "figures.save read.runs read.schema read.summaries sweep_page"
     )
     code = f"""
 import sys, importlib

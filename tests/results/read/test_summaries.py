@@ -9,8 +9,8 @@ HEADER = "cell,method,seed,state,dataset,student,teacher,epochs,primary,last_top
 
 
 def row(cell, seed, last, state="finished", epochs="6", teacher="resnet56"):
-    told = f"cifar100,resnet8,{teacher},{epochs},test_top1,{last},{last + 1},"
-    return f"{cell},{cell},{seed},{state},{told if state == 'finished' else ',,,,,,,'}"
+    values = f"cifar100,resnet8,{teacher},{epochs},test_top1,{last},{last + 1},"
+    return f"{cell},{cell},{seed},{state},{values if state == 'finished' else ',,,,,,,'}"
 
 
 @pytest.fixture
@@ -46,16 +46,16 @@ def test_the_paired_difference_comes_out_of_the_table(table):
 def test_what_nobody_published_has_no_column_and_what_waits_is_counted(table):
     waiting = [row("ctkd", seed, 0, state="queued") for seed in range(9)]
     result = compare(read_summaries(table(row("kd", 0, 40.0), *waiting)))
-    told = standings_table(result)
-    assert not {"published", "reports", "source"} & {column.title for column in told.columns}
-    left = [note for note in told.notes if note.startswith("Left out")]
+    made = standings_table(result)
+    assert not {"published", "reports", "source"} & {column.title for column in made.columns}
+    left = [note for note in made.notes if note.startswith("Left out")]
     assert len(left) == 4
     assert left[-1] == "Left out, not finished: 6 more runs."
 
 
 def test_numbers_are_numbers_and_what_is_not_finite_is_none(table):
     (run,) = read_summaries(table(row("kd", 0, 40.5).removesuffix(",") + ",nan"))
-    assert (run.seed, run.told("last_top1"), run.told("t_star")) == (0, 40.5, None)
+    assert (run.seed, run.result("last_top1"), run.result("t_star")) == (0, 40.5, None)
     assert (run.name, run.student, run.teacher, run.dataset) == (
         "kd", "resnet8", "resnet56", "cifar100",
     )  # fmt: skip
@@ -74,8 +74,8 @@ def test_the_steps_and_the_teachers_must_be_equal_too(table):
     others.append(f"{row('ctkd', 0, 41.0)},100,b2")
     lines = [f"{kd},100,a1", f"{vanilla},100,"]
     assert len(compare(read_summaries(table(*lines, others[0], header=header))).standings) == 3
-    for other, told in zip(others[1:], ("steps: 100 in", 'fingerprint: "a1" in'), strict=True):
-        with pytest.raises(ConfigError, match=told):
+    for other, message in zip(others[1:], ("steps: 100 in", 'fingerprint: "a1" in'), strict=True):
+        with pytest.raises(ConfigError, match=message):
             compare(read_summaries(table(*lines, other, header=header)))
 
 
@@ -113,7 +113,7 @@ def test_a_table_as_a_spreadsheet_saves_it(table):
 
 
 def test_another_table_is_refused(table, tmp_path):
-    with pytest.raises(DataError, match=r"expected the columns cell, seed, state, as tools/report"):
+    with pytest.raises(DataError, match=r"expected the columns cell, seed, state, as in"):
         read_summaries(table("0,1", header="step,temperature"))
     with pytest.raises(DataError, match=r"cannot be read: No such file"):
         read_summaries(tmp_path / "none.csv")

@@ -1,8 +1,8 @@
-"""Which runs may be compared: one recipe for each pair of networks, one run for each seed.
+"""Groups of runs that can be compared: one recipe per pair of networks, one run per seed.
 
 Runs of one teacher and student form a group. Runs without a teacher belong to every group of
-their student. Within a group recipes must be equal; methods are told apart by their names and,
-where runs of one name differ in the method's settings (a sweep), by these settings too.
+their student. Within a group all recipes must be equal. A method is known by its name and, where
+runs of one name differ in the method's settings (a sweep), by these settings too.
 """
 
 import json
@@ -26,7 +26,7 @@ class Group:
 
     @property
     def pair(self) -> str:
-        """The pair as a table spells it."""
+        """The pair as tables show it."""
         return f"{self.teacher} → {self.student}" if self.teacher else f"{self.student} alone"
 
 
@@ -43,11 +43,11 @@ def group_runs(records: Sequence[RunRecord]) -> list[Group]:
     groups = []
     for (teacher, student), runs in sorted(pairs.items(), key=_by_student):
         if teacher is None and student in taught:
-            continue  # they stand beside the taught ones
+            continue  # these runs are in the groups with a teacher
         members = runs if teacher is None else runs + pairs.get((None, student), [])
         group = Group(teacher, student, {})
         _check_recipes(group.pair, members)
-        for label, record in _labelled(members):
+        for label, record in _labeled(members):
             _add(group, label, record)
         groups.append(group)
     return groups
@@ -59,56 +59,56 @@ def _by_student(item: tuple[tuple[str | None, str], object]) -> tuple[str, str]:
 
 
 def _check_recipes(pair: str, runs: Sequence[RunRecord]) -> None:
-    """Refuses runs whose recipes differ, naming each setting with its values and their runs."""
+    """Raises ConfigError if recipes differ, with each setting, its values and their runs."""
     lines = []
-    for setting in sorted({key for run in runs for key in run.settings["recipe"]}):
+    for setting in sorted({key for run in runs for key in run.settings.recipe}):
         seen: dict[str, RunRecord] = {}
         for run in runs:
-            value = run.settings["recipe"].get(setting, ABSENT)
-            if not _is_open(setting, value, run):
+            value = run.settings.recipe.get(setting, ABSENT)
+            if not _may_differ(setting, value, run):
                 seen.setdefault(_text(value), run)
         if len(seen) > 1:
             values = ", ".join(f"{value} in {run.path}" for value, run in seen.items())
             lines.append(f"  {setting}: {values}")
     if lines:
         raise ConfigError(
-            f"the runs of {pair} follow different recipes, so their accuracies do not compare:\n"
+            f"the runs of {pair} follow different recipes, so they cannot be compared:\n"
             + "\n".join(lines)
             + "\ncompare the runs of one recipe at a time"
         )
 
 
-def _is_open(setting: str, value: object, run: RunRecord) -> bool:
-    """Whether the run leaves a setting open: a teacher's if it has none, what it did not note."""
+def _may_differ(setting: str, value: object, run: RunRecord) -> bool:
+    """Whether a setting may differ: the teacher's without a teacher, an absent fingerprint."""
     if run.teacher is None and "teacher" in setting.lower():
         return True
     return setting in FINGERPRINTS and value is ABSENT
 
 
-def _labelled(runs: Sequence[RunRecord]) -> Iterable[tuple[str, RunRecord]]:
-    """Each run with its method's label: its name, and what tells it from others of that name.
+def _labeled(runs: Sequence[RunRecord]) -> Iterable[tuple[str, RunRecord]]:
+    """Each run with the label of its method: its name, and the settings that differ in that name.
 
-    A component's settings tell apart the runs that have it; that a run has another one is told by
-    the setting which names it (Method.policy, say).
+    The settings of a component are compared among the runs that use the component. The setting
+    that chooses the component (Method.policy) shows that a run uses a different one.
     """
     by_name: dict[str, list[RunRecord]] = {}
     for run in runs:
         by_name.setdefault(run.name, []).append(run)
     for name, namesakes in sorted(by_name.items()):
-        methods = [run.settings["method"] for run in namesakes]
+        methods = [run.settings.method for run in namesakes]
         values: dict[str, set[str]] = {}
         for key in {key for method in methods for key in method}:
-            having = [method for method in methods if _component(key) in map(_component, method)]
-            values[key] = {_text(method.get(key, ABSENT)) for method in having}
+            users = [method for method in methods if _component(key) in map(_component, method)]
+            values[key] = {_text(method.get(key, ABSENT)) for method in users}
         differing = sorted(key for key, found in values.items() if len(found) > 1)
         for run, method in zip(namesakes, methods, strict=True):
-            owners = set(map(_component, method))
-            told = ", ".join(
+            used = set(map(_component, method))
+            shown = ", ".join(
                 f"{key} = {_text(method.get(key, ABSENT))}"
                 for key in differing
-                if _component(key) in owners
+                if _component(key) in used
             )
-            yield (f"{name} ({told})" if told else name), run
+            yield (f"{name} ({shown})" if shown else name), run
 
 
 def _component(setting: str) -> str:
@@ -117,19 +117,21 @@ def _component(setting: str) -> str:
 
 
 def _add(group: Group, label: str, record: RunRecord) -> None:
-    """Puts a run into its place, which must be empty."""
+    """Adds a run to its method; the method must not have a run of the same seed."""
     if record.seed is None:
-        raise ConfigError(f"{record.path}: its settings name no seed, so it cannot be paired")
-    taken = group.methods.setdefault(label, {}).setdefault(record.seed, record)
-    if taken is not record:
         raise ConfigError(
-            f"two runs of {label}, {group.pair}, have seed {record.seed}: {taken.path} and "
+            f"{record.path}: its settings have no seed, so it cannot be paired with other runs"
+        )
+    first = group.methods.setdefault(label, {}).setdefault(record.seed, record)
+    if first is not record:
+        raise ConfigError(
+            f"two runs of {label}, {group.pair}, have seed {record.seed}: {first.path} and "
             f"{record.path}; leave one of them out"
         )
 
 
 def _text(value: Any) -> str:
-    """A setting's value as JSON, 1 and 1.0 being the same."""
+    """A setting's value as JSON; 1 and 1.0 have the same text."""
     if value is ABSENT:
         return "(absent)"
     if isinstance(value, float) and value.is_integer():

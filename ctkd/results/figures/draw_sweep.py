@@ -1,0 +1,158 @@
+"""The figures of a sweep: accuracy along each axis, and the temperatures of each cell."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ctkd.results.compare.rows import Row
+from ctkd.results.compare.tables import Column
+from ctkd.results.figures import style
+from ctkd.results.figures.draw_landscape import (
+    STAR_LABEL,
+    STAR_LOOK,
+    borders_of,
+    bounds_of,
+    draw_losses,
+    draw_policy,
+)
+from ctkd.results.read.runs import RunRecord, pick
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDE = 10  # ratio of the largest to the smallest number that makes an axis logarithmic
+NAMED = 12  # series in a legend; more would fill the figure
+SHIFT = 0.08  # distance of cells with the same text on an axis
+LONG = 40  # letters of all texts of an axis, from which on they are rotated
+EVALUATIONS = 90  # drawn of a landscape; more are not visible in a figure of this size
+COLORS = (style.BLUE, style.VERMILLION, style.GREEN, style.ORANGE, style.PURPLE, style.SKY)
+SPREAD = Column("last", "spread")
+
+
+def draw_axis(axis: str, cells: Sequence[Row]) -> "Figure | None":
+    """Accuracy of the last epoch, mean ± std, against the values of one axis of a sweep.
+
+    The other axes make the series. A cell without a value on the axis is a dashed line. The gid of
+    a point is "data-cell=" with the index of its cell. None if there is nothing to compare.
+    """
+    values = list(dict.fromkeys(cell.labels[axis] for cell in cells if axis in cell.labels))
+    shown = [(index, cell) for index, cell in enumerate(cells) if cell.accuracy("last")]
+    if len(values) < 2 or not any(axis in cell.labels for _, cell in shown):
+        return None
+    figure = style.new_figure(height=2.5, width=4.2)
+    axes = figure.subplots()
+    numeric, ticks = _ticks(axes, values)
+    series: dict[str, list[tuple[float, int, Row]]] = {}
+    for value, tick in ticks.items():
+        same = [(index, cell) for index, cell in shown if cell.labels.get(axis) == value]
+        for rank, (index, cell) in enumerate(same):
+            rest = [f"{k.rpartition('.')[2]}={v}" for k, v in cell.labels.items() if k != axis]
+            shift = 0.0 if numeric else SHIFT * (rank - (len(same) - 1) / 2)
+            series.setdefault(", ".join(rest), []).append((tick + shift, index, cell))
+    for number, (name, points) in enumerate(series.items()):
+        _draw_series(axes, points, number, name, numeric)
+    levels = [cell for _, cell in shown if axis not in cell.labels]
+    for number, cell in enumerate(levels, len(series)):
+        look = {"color": COLORS[number % len(COLORS)], "linestyle": style.DASHED, "linewidth": 1.0}
+        style.level(axes, _mean(cell), cell.name if number < NAMED else "", **look)
+    style.dress(axes, axis, "Test accuracy, last epoch (%)")
+    style.legend(axes, rows=2)
+    return figure
+
+
+def _ticks(axes: "Axes", values: Sequence[str]) -> tuple[bool, dict[str, float]]:
+    """Whether all values are numbers, and the position of each value on the axis, ascending.
+
+    Numbers are their positions, on a logarithmic axis if they are positive and differ by much.
+    """
+    try:
+        numeric, ticks = True, {value: float(value) for value in sorted(values, key=float)}
+    except ValueError:
+        numeric, ticks = False, {value: float(index) for index, value in enumerate(values)}
+    low, *_, high = ticks.values()
+    if not numeric:
+        axes.set_xlim(low - 0.5, high + 0.5)
+    elif 0 < low <= high / WIDE:
+        axes.set_xscale("log")
+        axes.minorticks_off()
+    turned: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"}
+    look = turned if sum(map(len, ticks)) > LONG else {}
+    axes.set_xticks(list(ticks.values()), list(ticks), **look)
+    return numeric, ticks
+
+
+def _draw_series(
+    axes: "Axes", points: list[tuple[float, int, Row]], number: int, name: str, line: bool
+) -> None:
+    """A point with its error bar for each cell, and a line through the points."""
+    color = COLORS[number % len(COLORS)]
+    if line:
+        axes.plot([x for x, *_ in points], [_mean(c) for *_, c in points], color=color, alpha=0.6)
+    look: dict[str, Any] = {"fmt": "o", "markersize": 4.0, "linewidth": style.LINE, "color": color}
+    for x, index, cell in points:
+        spread = cell.accuracy("last")
+        bar = axes.errorbar(x, _mean(cell), (spread and spread.std) or 0.0, **look)
+        for artist in bar.get_children():
+            artist.set_gid(f"data-cell={index}")
+    if name and number < NAMED:
+        bar.set_label(name)
+
+
+def _mean(cell: Row) -> float:
+    spread = cell.accuracy("last")
+    return spread.mean if spread else float("nan")
+
+
+def draw_temperatures(cell: Row, limits: Iterable[float] = ()) -> "Figure | None":
+    """T of every seed by epoch, and the landscape of the first seed; None without temperatures.
+
+    `limits` are further temperatures that the axis must show, so that figures share one axis.
+    """
+    records = [record for record in cell.records.values() if record.landscape]
+    if not records:
+        return None
+    figure = style.new_figure(height=2.5, width=6.0)
+    seeds, field = figure.subplots(1, 2, sharey=True)
+    _draw_seeds(seeds, records)
+    rows = _thinned(records[0].landscape)
+    draw_policy(field, rows)
+    draw_losses(field, rows)
+    borders = borders_of(pick(rows, "epoch")[0])
+    style.dress(field, f"Epoch, seed {records[0].seed}", "")
+    field.grid(False)
+    style.epoch_axis(field, *borders[[0, -1]])
+    field.set_xlim(*borders[[0, -1]])
+    style.temperature_axis(seeds, [*limits, *temperatures(cell)])
+    style.legend(field, rows=3)
+    accuracy = f": {SPREAD.write(cell.accuracy('last'))} %" if cell.accuracy("last") else ""
+    style.headline(figure, cell.name + accuracy)
+    return figure
+
+
+def _draw_seeds(axes: "Axes", records: Sequence[RunRecord]) -> None:
+    """T of every seed, and T* of the first one."""
+    for record in records:
+        label = "$T$ of each seed" if record is records[0] else ""
+        look: dict[str, Any] = {"color": style.VERMILLION, "alpha": 0.75, "linewidth": 1.0}
+        style.line(axes, *pick(record.landscape, "temperature"), label, **look)
+    star = STAR_LOOK | {"marker": "", "linewidth": 0.8}
+    style.line(axes, *pick(records[0].landscape, "t_star"), STAR_LABEL, **star)
+    for bound in bounds_of(records[0].landscape):
+        style.level(axes, bound, "", linestyle=style.DOTTED)
+    style.dress(axes, "Epoch", "Temperature $T$")
+    last = [row["epoch"] for record in records for row in record.landscape]
+    style.epoch_axis(axes, 0, max(last))
+    style.legend(axes)
+
+
+def temperatures(cell: Row) -> list[float]:
+    """All temperatures of a cell: T, T* and the bounds."""
+    found = [bounds_of(record.landscape) for record in cell.records.values()]
+    for record in cell.records.values():
+        found += [tuple(pick(record.landscape, key)[1]) for key in ("temperature", "t_star")]
+    return [float(value) for values in found for value in values]
+
+
+def _thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """About `EVALUATIONS` rows at equal distances, with the first and the last."""
+    return [*rows[: -1 : max(1, len(rows) // EVALUATIONS)], rows[-1]]
