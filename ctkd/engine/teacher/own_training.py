@@ -4,6 +4,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from ctkd.engine.config.build import Run
+from ctkd.engine.config.gin_files import find, read_with_includes
 from ctkd.engine.config.identity import identity_of
 from ctkd.engine.output.console import Console
 from ctkd.engine.output.workdir import Workdir
@@ -28,7 +29,9 @@ def teacher_job(run: Run) -> "Job":
             "or a name of torchvision's (IMAGENET1K_V1, for networks that have it), "
             "--gin_param \"teacher_weights = '/path/to/teacher.pt'\""
         )
-    inherited = [f"{name} = {value!r}" for name, value in run.inherited.items()]
+    # Only the macros that the teacher's files refer to: another data set may have no data_dir.
+    text = "".join(file.text for file in read_with_includes(find(run.teacher_gin)))
+    inherited = [f"{k} = {value!r}" for k, value in run.inherited.items() if f"%{k}" in text]
     return Job([run.teacher_gin], inherited)
 
 

@@ -12,6 +12,7 @@ import ctkd.engine.config.build  # noqa: F401 - its parts are what the files bin
 from ctkd.engine.config import parse as config
 from ctkd.engine.config.gin_files import ROOT, find
 from ctkd.engine.job import Job
+from ctkd.engine.teacher.own_training import teacher_job
 from ctkd.errors import ConfigError
 
 
@@ -93,6 +94,15 @@ def test_a_teacher_is_found_next_to_the_file_that_names_it(mine, write):
     own = Job(["gin/digits/kd.gin"]).build(meta=True)
     assert own.teacher_gin == str(ROOT / "gin/digits/teacher.gin")
     assert own.settings["recipe"]["Teacher.run"] == "gin/digits/teacher.gin"
+
+
+def test_a_teacher_inherits_only_the_macros_that_its_files_refer_to(mine, write):
+    """The digits have no data_dir, and the student's data set may have one."""
+    write("my/kd.gin", "include 'gin/digits/kd.gin'\ndata_dir = '/data'\nthreads = 3\n")
+    job = teacher_job(Job([str(mine / "kd.gin")]).build(meta=True))
+    assert "threads = 3" in job.gin_params
+    assert not any("data_dir" in binding for binding in job.gin_params)
+    job.build(meta=True)
 
 
 def test_a_home_folder_that_no_shell_has_replaced(mine, monkeypatch):
