@@ -17,12 +17,7 @@ from ctkd.results.compare.published import EPOCHS
 from ctkd.results.compare.statistics import MeanStd
 from ctkd.results.compare.sweep_table import SweepCell, SweepRun, notes, sweep_fields
 from ctkd.results.compare.tables import Cell, Column
-from ctkd.results.figures.draw_sweep import (
-    SPREAD,
-    draw_axis,
-    draw_temperatures,
-    temperatures,
-)
+from ctkd.results.figures import draw_sweep
 from ctkd.results.figures.save import svg_text
 from ctkd.results.read.runs import RunRecord
 
@@ -31,7 +26,7 @@ if TYPE_CHECKING:
 
 STATES = ("failed", "killed", "stopped", "unknown", "running", "queued", "cancelled")  # by urgency
 NOT_SHOWN = ("baseline", "seeds needed", "reports")  # columns of report.csv alone
-ON_A_PHONE = ("last", "difference", "95 % interval", "p", "temperature", "published")
+ON_A_PHONE = ("cell", "last", "difference", "95 % interval", "p", "temperature", "published")
 FILES = {"configuration": "config.gin", "curves": "curves.png", "landscape": "landscape.png",
          "metrics": "metrics.jsonl"}  # fmt: skip
 
@@ -45,10 +40,10 @@ def sweep_page(
     """
     runs = [run for cell in cells for run in cell.runs]
     states = Counter(run.state for run in runs)
-    values = [value for cell in cells for value in temperatures(cell)]
+    values = [value for cell in cells for value in draw_sweep.temperatures(cell)]
     limits = [min(values), max(values)] if values else []
-    charts = (draw_axis(axis, cells) for axis in axes)
-    landscapes = (draw_temperatures(cell, limits) for cell in cells)
+    charts = (draw_sweep.draw_axis(axis, cells) for axis in axes)
+    landscapes = (draw_sweep.draw_temperatures(cell, limits) for cell in cells)
     here = files("ctkd.results")
     parts = {
         "style": (here / "sweep_page.css").read_text(encoding="utf-8"),
@@ -103,10 +98,11 @@ def _table(axes: Sequence[str], cells: Sequence[SweepCell], folder: Path) -> str
     """The head, and a body for each cell: its row, and a hidden row with its runs."""
     fields = [field for field in sweep_fields(cells, axes) if field[0].title not in NOT_SHOWN]
     fields = [field for field in fields if not field[0].data_only]
+    short = _short(axes)
+    kinds = {column.title: _kind(column) for column, _ in fields}
     if axes:  # a phone shows the cell's name instead of a column for each axis
         fields.insert(0, (Column("cell"), lambda cell: cell.name))
-    short = _short(axes)
-    kinds = {column.title: _kind(column, bool(axes)) for column, _ in fields}
+        kinds["cell"] = "narrow"
     heads = "".join(
         f'<th class="{kinds[column.title]}" scope="col" data-title="{escape(column.title)}" '
         f'title="{escape(column.title)}"><button type="button">'
@@ -118,7 +114,7 @@ def _table(axes: Sequence[str], cells: Sequence[SweepCell], folder: Path) -> str
         values = {axis: [text] for axis, text in cell.labels.items()}
         values["state"] = sorted({run.state for run in cell.runs})
         found = " ".join([*cell.labels.values(), cell.name, cell.state]).lower()
-        hint = f"{cell.name}: {SPREAD.write(cell.accuracy('last'))} %, n = {len(cell.finished)}"
+        hint = draw_sweep.accuracy_text(cell)
         row = "".join(
             _cell(cell, column, value(cell), kinds[column.title]) for column, value in fields
         )
@@ -131,12 +127,10 @@ def _table(axes: Sequence[str], cells: Sequence[SweepCell], folder: Path) -> str
     return f"<thead><tr>{heads}</tr></thead>\n{''.join(bodies)}"
 
 
-def _kind(column: Column, named: bool) -> str:
+def _kind(column: Column) -> str:
     """The classes of a column: numbers are on the right, some columns are on wide screens only."""
-    kind = "number " if column.kind != "text" else ""
-    if column.title == "cell":
-        return "narrow" if named else ""
-    return kind if column.title in ON_A_PHONE else f"{kind}wide"
+    side = "number" if column.kind != "text" else ""
+    return side if column.title in ON_A_PHONE else f"{side} wide"
 
 
 def _cell(cell: SweepCell, column: Column, value: Cell, kind: str) -> str:

@@ -14,15 +14,8 @@ from ctkd.engine.output.tensorboard import Board, disk_errors
 from ctkd.engine.output.workdir import Workdir
 from ctkd.engine.progress import Progress
 from ctkd.engine.task import Task
-from ctkd.results.read.schema import (
-    LANDSCAPE_FILE,
-    METRICS_FILE,
-    ROWS_FILE,
-    SUMMARY_FILE,
-    TRACE_FILE,
-    EpochRecord,
-    RunSummary,
-)
+from ctkd.results.read import schema
+from ctkd.results.read.schema import EpochRecord, RunSummary
 from ctkd.results.read.work_files import columns_text, trace_text
 
 if TYPE_CHECKING:
@@ -119,16 +112,16 @@ def write_records(workdir: Workdir, progress: Progress, trace: Trace, task: Task
     """Rewrites the record files from the state that the checkpoint holds, so that both agree."""
     if not workdir.writes:
         return
-    workdir.write_rows(METRICS_FILE, [_valid(record) for record in progress.history])
+    workdir.write_rows(schema.METRICS_FILE, [_valid(record) for record in progress.history])
     for name, text in task.files.items():
         write_text(workdir.path / name, text)
     if not progress.landscape:
         return
-    workdir.write_rows(LANDSCAPE_FILE, progress.landscape)
+    workdir.write_rows(schema.LANDSCAPE_FILE, progress.landscape)
     steps = trace.rows(progress.steps, task.steps_per_epoch)
-    write_text(workdir.path / TRACE_FILE, trace_text(steps))
+    write_text(workdir.path / schema.TRACE_FILE, trace_text(steps))
     if progress.rows:
-        write_text(workdir.path / ROWS_FILE, columns_text(progress.rows))
+        write_text(workdir.path / schema.ROWS_FILE, columns_text(progress.rows))
 
 
 def summarize(prepared: "Prepared", progress: Progress) -> RunSummary:
@@ -185,6 +178,7 @@ def finish(
         save_figures(replace(read_run(workdir.path), summary=summary), workdir.path)
     with Board(run, workdir) as board:
         board.add_figures(workdir, run.recipe.epochs)
-    write_text(workdir.path / SUMMARY_FILE, json.dumps(_valid(written), indent=1) + "\n")
+    text = json.dumps(_valid(written), indent=1)
+    write_text(workdir.path / schema.SUMMARY_FILE, text + "\n")
     console.summary(written, workdir)
     return written

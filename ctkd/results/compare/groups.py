@@ -41,7 +41,9 @@ def group_runs(records: Sequence[RunRecord]) -> list[Group]:
         pairs.setdefault((record.teacher, record.student), []).append(record)
     taught = {student for teacher, student in pairs if teacher is not None}
     groups = []
-    for (teacher, student), runs in sorted(pairs.items(), key=_by_student):
+    for (teacher, student), runs in sorted(
+        pairs.items(), key=lambda item: (item[0][1], item[0][0] or "")
+    ):
         if teacher is None and student in taught:
             continue  # these runs are in the groups with a teacher
         members = runs if teacher is None else runs + pairs.get((None, student), [])
@@ -51,11 +53,6 @@ def group_runs(records: Sequence[RunRecord]) -> list[Group]:
             _add(group, label, record)
         groups.append(group)
     return groups
-
-
-def _by_student(item: tuple[tuple[str | None, str], object]) -> tuple[str, str]:
-    teacher, student = item[0]
-    return student, teacher or ""
 
 
 def _check_recipes(pair: str, runs: Sequence[RunRecord]) -> None:

@@ -8,7 +8,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Literal
+from typing import Any, Literal
 
 ALONE_METHOD = "vanilla"  # the student without a teacher
 EPOCHS = {None: "epoch not stated", "last": "last epoch", "best": "best epoch"}
@@ -43,9 +43,7 @@ def _read() -> dict[Key, tuple[Published, ...]]:
     text = (files("ctkd.results.compare") / "published.csv").read_text(encoding="utf-8")
     for row in csv.DictReader(text.splitlines()):
         key = row["dataset"], row["teacher"], row["student"], row["method"]
-        reports: Literal["best", "last"] | None = None
-        if row["reports"]:
-            reports = "best" if row["reports"] == "best" else "last"
+        reports: Any = row["reports"] or None
         runs = int(row["runs"]) if row["runs"] else None
         number = Published(float(row["value"]), row["source"], reports, int(row["epochs"]), runs)
         found[key] = (*found.get(key, ()), number)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ctkd.results.compare.published import Published, lookup
 from ctkd.results.compare.statistics import Comparison, MeanStd, mean_std, paired_difference
@@ -11,7 +11,7 @@ from ctkd.results.read.runs import RunRecord
 from ctkd.results.read.schema import KINDS, Accuracy
 
 R = TypeVar("R", bound="Row")
-Fields = list[tuple[Column, Callable[[R], Cell]]]  # a column, and its cell of a row
+Fields = list[tuple[Column, Callable[[Any], Cell]]]  # a column, and its cell of a row
 
 DIFFERENCE = (
     "paired over the seeds that both have; 95 % t interval, p of the paired t-test, neither "
@@ -104,10 +104,15 @@ def compared(row: R, baseline: R | None, kind: Accuracy = "last") -> R:
     return replace(row, baseline=baseline.name, against=against)
 
 
-def accuracy_fields(rows: Sequence[R]) -> "Fields[R]":
+def _part(column: Column, owner: str, name: str) -> tuple[Column, Callable[[Row], Cell]]:
+    """A column with an attribute of `against` or of `published`; empty for rows without it."""
+    return column, lambda row: getattr(getattr(row, owner), name, None)
+
+
+def accuracy_fields(rows: Sequence[Row]) -> Fields:
     """The number of seeds and the accuracies; "chosen" only if some run has a validation split."""
 
-    def field(kind: Accuracy) -> tuple[Column, Callable[[R], Cell]]:
+    def field(kind: Accuracy) -> tuple[Column, Callable[[Row], Cell]]:
         return Column(kind, "spread"), lambda row: row.accuracy(kind)
 
     split = any(row.accuracy("chosen") for row in rows)
@@ -115,44 +120,37 @@ def accuracy_fields(rows: Sequence[R]) -> "Fields[R]":
     return [(Column("n", "count"), lambda row: len(row.finished)), *map(field, kinds)]
 
 
-def difference_fields(title: str) -> "Fields[R]":
+def difference_fields(title: str) -> Fields:
     """The difference to the baseline under `title`, its test, and numbers for further work.
 
     "Seeds needed" is the number with which the paired test would find the difference seen.
     """
-
-    def field(column: Column, name: str) -> tuple[Column, Callable[[R], Cell]]:
-        return column, lambda row: row.against and getattr(row.against, name)
-
-    return [
-        field(Column(title, "change"), "difference"),
-        field(Column("95 % interval", "interval"), "interval"),
-        field(Column("p", "p"), "p_value"),
-        field(Column("seeds needed", "count"), "seeds_needed"),
-        field(Column("shared seeds", "count", data_only=True), "n"),
-        field(Column("unpaired difference", "change", data_only=True), "welch_difference"),
-        field(Column("unpaired 95 % interval", "interval", data_only=True), "welch_interval"),
-        field(Column("paired variance", "number", data_only=True), "paired_variance"),
-        field(Column("unpaired variance", "number", data_only=True), "unpaired_variance"),
-    ]
+    columns = {
+        "difference": Column(title, "change"),
+        "interval": Column("95 % interval", "interval"),
+        "p_value": Column("p", "p"),
+        "seeds_needed": Column("seeds needed", "count"),
+        "n": Column("shared seeds", "count", data_only=True),
+        "welch_difference": Column("unpaired difference", "change", data_only=True),
+        "welch_interval": Column("unpaired 95 % interval", "interval", data_only=True),
+        "paired_variance": Column("paired variance", "number", data_only=True),
+        "unpaired_variance": Column("unpaired variance", "number", data_only=True),
+    }
+    return [_part(column, "against", name) for name, column in columns.items()]
 
 
-def published_fields(rows: Sequence[R]) -> "Fields[R]":
+def published_fields(rows: Sequence[Row]) -> Fields:
     """The published number and its source, if there is one for any row."""
-
-    def field(column: Column, name: str) -> tuple[Column, Callable[[R], Cell]]:
-        return column, lambda row: row.published and getattr(row.published, name)
-
-    if not any(row.published for row in rows):
-        return []
-    return [
-        field(Column("published", "number"), "value"),
-        field(Column("reports"), "reports"),
-        field(Column("source", data_only=True), "source"),
-    ]
+    columns = {
+        "value": Column("published", "number"),
+        "reports": Column("reports"),
+        "source": Column("source", data_only=True),
+    }
+    known = any(row.published for row in rows)
+    return [_part(column, "published", name) for name, column in columns.items() if known]
 
 
-def make_table(rows: Sequence[R], fields: "Fields[R]", notes: Iterable[str]) -> Table:
+def make_table(rows: Sequence[Row], fields: Fields, notes: Iterable[str]) -> Table:
     """The table with one column for each field."""
     cells = [[cell(row) for _, cell in fields] for row in rows]
     return Table([column for column, _ in fields], cells, list(notes))

@@ -7,7 +7,6 @@ from ctkd.results.compare.published import published_notes
 from ctkd.results.compare.rows import (
     DIFFERENCE,
     Fields,
-    Row,
     accuracy_fields,
     difference_fields,
     make_table,
@@ -28,7 +27,7 @@ SHOWN: dict[Accuracy, str] = {
 def standings_table(result: Standings, pair: str | None = None) -> Table:
     """The rows of one pair without a column for it, or all rows; the notes are about all rows."""
     rows = [row for row in result.standings if pair in (None, row.pair)]
-    fields: Fields[Row] = [] if pair else [(Column("pair"), lambda row: row.pair)]
+    fields: Fields = [] if pair else [(Column("pair"), lambda row: row.pair)]
     fields += [(Column("method"), lambda row: row.method), *accuracy_fields(result.standings)]
     if result.baseline is not None:
         fields += difference_fields(f"Δ {result.baseline}")

@@ -91,25 +91,20 @@ def sweep_cells(runs: Sequence[SweepRun], baseline: Mapping[str, str]) -> list[S
     groups: dict[str, list[SweepRun]] = {}
     for run in runs:
         groups.setdefault(run.cell, []).append(run)
-    cells = {}
-    for name, group in groups.items():
-        records, damaged = _records(group)
-        cells[name] = SweepCell(
-            name, group[0].labels, records, runs=tuple(group), damaged=tuple(damaged)
-        )
-    return [_against(cell, _baseline_of(cell, cells.values(), baseline)) for cell in cells.values()]
+    cells = [_cell(name, group) for name, group in groups.items()]
+    return [_against(cell, _baseline_of(cell, cells, baseline)) for cell in cells]
 
 
-def _records(runs: Iterable[SweepRun]) -> tuple[dict[int, RunRecord], list[str]]:
-    """The runs that have written files, by seed, and the errors of those that cannot be read."""
-    found, damaged = {}, list[str]()
+def _cell(name: str, runs: Sequence[SweepRun]) -> SweepCell:
+    """The runs of a cell, with the records of those that have written files."""
+    found, damaged = dict[int, RunRecord](), list[str]()
     for run in sorted(runs, key=lambda run: run.seed):
         if (run.path / SETTINGS_FILE).is_file():
             try:
                 found[run.seed] = read_run(run.path)
             except DataError as error:
                 damaged.append(str(error))
-    return found, damaged
+    return SweepCell(name, runs[0].labels, found, runs=runs, damaged=damaged)
 
 
 def _baseline_of(
@@ -143,22 +138,20 @@ def _differing(recipes: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(sorted(k for k in keys if any(r[k] != recipes[0][k] for r in recipes)))
 
 
-def sweep_fields(cells: Sequence[SweepCell], axes: Sequence[str]) -> Fields[SweepCell]:
+def sweep_fields(cells: Sequence[SweepCell], axes: Sequence[str]) -> Fields:
     """The columns of a sweep: its axes (or the cell's name), state, accuracies, difference, T."""
 
     def label(axis: str) -> tuple[Column, Any]:
         return Column(axis), lambda cell: cell.labels.get(axis)
 
-    fields: Fields[SweepCell] = [*map(label, axes)] or [(Column("cell"), lambda cell: cell.name)]
+    fields: Fields = [*map(label, axes)] or [(Column("cell"), lambda cell: cell.name)]
     fields += [(Column("state"), lambda cell: cell.state), *accuracy_fields(cells)]
     if any(cell.baseline for cell in cells):
-        fields += [(Column("baseline"), _baseline_name)]
-        fields += difference_fields("difference")
+        fields += [(Column("baseline"), _baseline_name), *difference_fields("difference")]
     fields += [(Column("temperature", "spread"), lambda cell: cell.temperature)]
     if published := published_fields(cells):
         epochs = Column("published epochs", "count", data_only=True)
-        fields += published
-        fields += [(epochs, lambda cell: cell.published.epochs if cell.published else None)]
+        fields += [*published, (epochs, lambda cell: cell.published and cell.published.epochs)]
     return fields
 
 

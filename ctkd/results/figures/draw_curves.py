@@ -49,13 +49,8 @@ def _draw_accuracy(axes: "Axes", record: RunRecord, rows: int) -> None:
         style.level(axes, teacher, f"teacher {teacher:.2f}", linestyle=(0, (6, 2)))
     if len(values):
         best = int(values.argmax())  # the first of equal values, as in the summary
-        star: dict[str, Any] = {
-            "marker": "*",
-            "markersize": 8,
-            "color": style.VERMILLION,
-            "zorder": 5,
-        }
-        star |= {"markeredgecolor": "white", "markeredgewidth": 0.6}
+        star: dict[str, Any] = {"marker": "*", "markersize": 8, "color": style.VERMILLION}
+        star |= {"zorder": 5, "markeredgecolor": "white", "markeredgewidth": 0.6}
         label = f"best {values[best]:.2f} (epoch {epochs[best]:.0f})"
         axes.plot(epochs[best], values[best], linestyle="none", label=label, **star)
     style.dress(axes, "Epoch", MEASURES.get(record.primary, record.primary))

@@ -94,9 +94,7 @@ def _handles() -> list[Any]:
 
     look: dict[str, Any] = {"linewidth": style.LINE, "markersize": 4.5}
     return [
-        Line2D(
-            [], [], marker="o", color=style.BLUE, label="mean (of seeds), 95 % interval", **look
-        ),
+        Line2D([], [], marker="o", color=style.BLUE, label="mean, 95 % interval", **look),
         Line2D([], [], marker="D", color=style.VERMILLION, label="interval without zero", **look),
         Line2D([], [], marker=".", color=style.GRAY, label="a seed", linestyle="none"),
     ]

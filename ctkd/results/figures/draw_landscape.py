@@ -14,12 +14,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-STAR_LOOK: dict[str, Any] = {
-    "color": style.BLACK,
-    "linestyle": style.DASHED,
-    "marker": "^",
-    "linewidth": 1.0,
-}
+STAR_LOOK: dict[str, Any] = {"color": style.BLACK, "linestyle": style.DASHED, "linewidth": 1.0}
+STAR_LOOK |= {"marker": "^"}
 STAR_LABEL = r"$T^{*} = \mathrm{argmax}\ L(T)$"
 CONTRAST = 3.0
 BANDS = ((0, 4, 0.28, "5–95 % of rows"), (1, 3, 0.4, "25–75 % of rows"))  # of five quantiles
@@ -221,6 +217,11 @@ def _limit(axes: "Axes", record: RunRecord) -> None:
     values += [row["temperatures"][side] for row in rows for side in (0, -1)]
     values += [value for row in rows for value in row.get("quantiles") or ()]
     style.temperature_axis(axes, values)
+    limit_epochs(axes, rows)
+
+
+def limit_epochs(axes: "Axes", rows: list[dict[str, Any]]) -> None:
+    """An epoch axis with the whole field."""
     borders = borders_of(pick(rows, "epoch")[0])
     style.epoch_axis(axes, borders[0], borders[-1])
     axes.set_xlim(borders[0], borders[-1])  # no margin: the field is wider than the lines

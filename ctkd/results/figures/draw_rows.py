@@ -61,11 +61,11 @@ def _draw_groups(axes: "Axes", rows: dict[str, Any]) -> None:
     """Boxes from the lower to the upper quartile, whiskers to 5 and 95 % of the rows."""
     groups = list(dict.fromkeys(sorted(rows["group"].tolist())))
     drawn = [(group, rows["group"] == group, COLORS[k % 4]) for k, group in enumerate(groups)]
-    own = {(group, target) for group, target in zip(rows["group"], rows["target"], strict=True)}
     targets = Counter(rows["target"].tolist())
-    for group in groups:  # a group of one class (the background) would be shown twice
-        if sum(1 for g, _ in own if g == group) == 1:
-            targets.pop(next(target for g, target in own if g == group))
+    for _, chosen, _ in drawn:  # a group of one class (the background) would be shown twice
+        own = set(rows["target"][chosen].tolist())
+        if len(own) == 1:
+            targets.pop(own.pop())
     for target, _ in targets.most_common(CLASSES):
         drawn.append((target, rows["target"] == target, style.GRAY))
     boxes = axes.boxplot(

@@ -4,15 +4,16 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ctkd.results.compare.rows import Row
+from ctkd.results.compare.statistics import MeanStd
 from ctkd.results.compare.tables import Column
 from ctkd.results.figures import style
 from ctkd.results.figures.draw_landscape import (
     STAR_LABEL,
     STAR_LOOK,
-    borders_of,
     bounds_of,
     draw_losses,
     draw_policy,
+    limit_epochs,
 )
 from ctkd.results.read.runs import RunRecord, pick
 
@@ -26,7 +27,6 @@ SHIFT = 0.08  # distance of cells with the same text on an axis
 LONG = 40  # letters of all texts of an axis, from which on they are rotated
 EVALUATIONS = 90  # drawn of a landscape; more are not visible in a figure of this size
 COLORS = (style.BLUE, style.VERMILLION, style.GREEN, style.ORANGE, style.PURPLE, style.SKY)
-SPREAD = Column("last", "spread")
 
 
 def draw_axis(axis: str, cells: Sequence[Row]) -> "Figure | None":
@@ -36,25 +36,26 @@ def draw_axis(axis: str, cells: Sequence[Row]) -> "Figure | None":
     a point is "data-cell=" with the index of its cell. None if there is nothing to compare.
     """
     values = list(dict.fromkeys(cell.labels[axis] for cell in cells if axis in cell.labels))
-    shown = [(index, cell) for index, cell in enumerate(cells) if cell.accuracy("last")]
-    if len(values) < 2 or not any(axis in cell.labels for _, cell in shown):
+    accuracies = [(index, cell, cell.accuracy("last")) for index, cell in enumerate(cells)]
+    shown = [(index, cell, spread) for index, cell, spread in accuracies if spread]
+    if len(values) < 2 or not any(axis in cell.labels for _, cell, _ in shown):
         return None
     figure = style.new_figure(height=2.5, width=4.2)
     axes = figure.subplots()
     numeric, ticks = _ticks(axes, values)
-    series: dict[str, list[tuple[float, int, Row]]] = {}
+    series: dict[str, list[tuple[float, int, MeanStd]]] = {}
     for value, tick in ticks.items():
-        same = [(index, cell) for index, cell in shown if cell.labels.get(axis) == value]
-        for rank, (index, cell) in enumerate(same):
+        same = [point for point in shown if point[1].labels.get(axis) == value]
+        for rank, (index, cell, spread) in enumerate(same):
             rest = [f"{k.rpartition('.')[2]}={v}" for k, v in cell.labels.items() if k != axis]
             shift = 0.0 if numeric else SHIFT * (rank - (len(same) - 1) / 2)
-            series.setdefault(", ".join(rest), []).append((tick + shift, index, cell))
+            series.setdefault(", ".join(rest), []).append((tick + shift, index, spread))
     for number, (name, points) in enumerate(series.items()):
         _draw_series(axes, points, number, name, numeric)
-    levels = [cell for _, cell in shown if axis not in cell.labels]
-    for number, cell in enumerate(levels, len(series)):
+    levels = [(cell.name, spread.mean) for _, cell, spread in shown if axis not in cell.labels]
+    for number, (name, mean) in enumerate(levels, len(series)):
         look = {"color": COLORS[number % len(COLORS)], "linestyle": style.DASHED, "linewidth": 1.0}
-        style.level(axes, _mean(cell), cell.name if number < NAMED else "", **look)
+        style.level(axes, mean, name if number < NAMED else "", **look)
     style.dress(axes, axis, "Test accuracy, last epoch (%)")
     style.legend(axes, rows=2)
     return figure
@@ -82,25 +83,28 @@ def _ticks(axes: "Axes", values: Sequence[str]) -> tuple[bool, dict[str, float]]
 
 
 def _draw_series(
-    axes: "Axes", points: list[tuple[float, int, Row]], number: int, name: str, line: bool
+    axes: "Axes", points: list[tuple[float, int, MeanStd]], number: int, name: str, line: bool
 ) -> None:
     """A point with its error bar for each cell, and a line through the points."""
     color = COLORS[number % len(COLORS)]
     if line:
-        axes.plot([x for x, *_ in points], [_mean(c) for *_, c in points], color=color, alpha=0.6)
+        axes.plot(
+            [x for x, *_ in points], [spread.mean for *_, spread in points], color=color, alpha=0.6
+        )
     look: dict[str, Any] = {"fmt": "o", "markersize": 4.0, "linewidth": style.LINE, "color": color}
-    for x, index, cell in points:
-        spread = cell.accuracy("last")
-        bar = axes.errorbar(x, _mean(cell), (spread and spread.std) or 0.0, **look)
+    for x, index, spread in points:
+        bar = axes.errorbar(x, spread.mean, spread.std or 0.0, **look)
         for artist in bar.get_children():
             artist.set_gid(f"data-cell={index}")
     if name and number < NAMED:
         bar.set_label(name)
 
 
-def _mean(cell: Row) -> float:
+def accuracy_text(cell: Row) -> str:
+    """The name of a cell, its accuracy if a run is finished, and the number of finished runs."""
     spread = cell.accuracy("last")
-    return spread.mean if spread else float("nan")
+    text = Column("last", "spread").write(spread)
+    return f"{cell.name}: {text} %, n = {spread.n}" if spread else cell.name
 
 
 def draw_temperatures(cell: Row, limits: Iterable[float] = ()) -> "Figure | None":
@@ -117,15 +121,12 @@ def draw_temperatures(cell: Row, limits: Iterable[float] = ()) -> "Figure | None
     rows = _thinned(records[0].landscape)
     draw_policy(field, rows)
     draw_losses(field, rows)
-    borders = borders_of(pick(rows, "epoch")[0])
     style.dress(field, f"Epoch, seed {records[0].seed}", "")
     field.grid(False)
-    style.epoch_axis(field, *borders[[0, -1]])
-    field.set_xlim(*borders[[0, -1]])
+    limit_epochs(field, rows)
     style.temperature_axis(seeds, [*limits, *temperatures(cell)])
     style.legend(field, rows=3)
-    accuracy = f": {SPREAD.write(cell.accuracy('last'))} %" if cell.accuracy("last") else ""
-    style.headline(figure, cell.name + accuracy)
+    style.headline(figure, accuracy_text(cell))
     return figure
 
 

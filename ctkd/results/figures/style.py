@@ -63,19 +63,11 @@ def legend(axes: "Axes", rows: int = 2, handles: list[Any] | None = None) -> Non
     """A legend above the panel, where it cannot hide data."""
     shown = axes.get_legend_handles_labels()[0] if handles is None else handles
     if shown:
-        axes.legend(
-            handles=shown,
-            loc="lower left",
-            bbox_to_anchor=(0.0, 1.0),
-            ncols=-(-len(shown) // rows),
-            fontsize=SMALL,
-            frameon=False,
-            borderaxespad=0.1,
-            columnspacing=1.0,
-            handlelength=2.2,
-            handletextpad=0.6,
-            labelspacing=0.3,
-        )
+        spacing = {"borderaxespad": 0.1, "columnspacing": 1.0, "labelspacing": 0.3}
+        spacing |= {"handlelength": 2.2, "handletextpad": 0.6}
+        look: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), **spacing}
+        columns = -(-len(shown) // rows)
+        axes.legend(handles=shown, ncols=columns, fontsize=SMALL, frameon=False, **look)
 
 
 def line(axes: "Axes", x: Any, y: Any, label: str, **look: Any) -> None:

@@ -8,25 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctkd.errors import DataError
-from ctkd.results.read.schema import (
-    LANDSCAPE_FILE,
-    METRICS_FILE,
-    ROWS_FILE,
-    SETTINGS_FILE,
-    SUMMARY_FILE,
-    TRACE_FILE,
-    EpochRecord,
-    RunSettings,
-    RunSummary,
-)
-from ctkd.results.read.work_files import (
-    is_number,
-    read_columns,
-    read_landscape,
-    read_object,
-    read_rows,
-    read_trace,
-)
+from ctkd.results.read import schema, work_files
+from ctkd.results.read.schema import SETTINGS_FILE, EpochRecord, RunSettings, RunSummary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,29 +57,25 @@ class RunRecord:
     @property
     def seed(self) -> int | None:
         """The run's seed, or None where neither summary nor settings hold one."""
-        used = self.summary.seed if self.summary else None
-        value = self.settings.seed.get("Seed.seed") if used is None else used
+        value = self._used("seed", self.settings.seed, "Seed.seed")
         return value if isinstance(value, int) else None
 
     @property
     def student(self) -> str:
         """The student's network."""
-        used = self.summary and self.summary.student
-        return _plain(used or self.settings.recipe.get("Recipe.student")) or "?"
+        return _plain(self._used("student", self.settings.recipe, "Recipe.student")) or "?"
 
     @property
     def teacher(self) -> str | None:
         """The teacher's network, or None for a run without a teacher."""
-        if self.summary is not None:
-            return _plain(self.summary.teacher)
-        used = TEACHER in self.settings.recipe
-        return _plain(self.settings.recipe.get("Teacher.network")) if used else None
+        if self.summary is not None or TEACHER not in self.settings.recipe:
+            return _plain(self.summary and self.summary.teacher)
+        return _plain(self.settings.recipe.get("Teacher.network"))
 
     @property
     def dataset(self) -> str:
         """The data set's name."""
-        used = self.summary and self.summary.dataset
-        return _plain(used or self.settings.recipe.get("Recipe.dataset")) or "?"
+        return _plain(self._used("dataset", self.settings.recipe, "Recipe.dataset")) or "?"
 
     @property
     def primary(self) -> str:
@@ -117,7 +96,12 @@ class RunRecord:
     def result(self, key: str) -> float | None:
         """A finite number of the summary, or None if there is no such number (yet)."""
         value: Any = self.summary.to_json().get(key) if self.summary else None
-        return float(value) if is_number(value) else None
+        return float(value) if work_files.is_number(value) else None
+
+    def _used(self, key: str, settings: Mapping[str, Any], name: str) -> Any:
+        """The value in the summary, or else in the settings."""
+        value = getattr(self.summary, key, None)
+        return settings.get(name) if value is None else value
 
 
 def pick(
@@ -126,7 +110,7 @@ def pick(
     """The epochs of the rows in which `key` is a finite number, and these numbers."""
     import numpy as np
 
-    found = [(row.get("epoch"), row.get(key)) for row in rows if is_number(row.get(key))]
+    found = [(row.get("epoch"), row.get(key)) for row in rows if work_files.is_number(row.get(key))]
     table = np.array(found, dtype=np.float64).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 
@@ -138,24 +122,26 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
         DataError: the folder is not a work directory, or one of its files is damaged.
     """
     folder = Path(path)
-    settings_file, summary_file = folder / SETTINGS_FILE, folder / SUMMARY_FILE
+    settings_file, summary_file = folder / SETTINGS_FILE, folder / schema.SUMMARY_FILE
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected the work directory of a run")
     if not settings_file.is_file():
         raise DataError(f"{folder} is not a work directory: it holds no {SETTINGS_FILE}")
     try:
-        settings = RunSettings.from_json(read_object(settings_file))
+        settings = RunSettings.from_json(work_files.read_object(settings_file))
     except ValueError as error:
         raise DataError(f"{settings_file}: expected {error}") from error
+    rows = work_files.read_rows(folder / schema.METRICS_FILE)
+    summary = work_files.read_object(summary_file) if summary_file.is_file() else None
     return RunRecord(
         path=folder,
         name=settings.name or folder.name,
         settings=settings,
-        metrics=[EpochRecord.from_json(row) for row in read_rows(folder / METRICS_FILE)],
-        landscape=read_landscape(folder / LANDSCAPE_FILE),
-        trace=read_trace(folder / TRACE_FILE),
-        summary=RunSummary.from_json(read_object(summary_file)) if summary_file.is_file() else None,
-        rows=read_columns(folder / ROWS_FILE),
+        metrics=[EpochRecord.from_json(row) for row in rows],
+        landscape=work_files.read_landscape(folder / schema.LANDSCAPE_FILE),
+        trace=work_files.read_trace(folder / schema.TRACE_FILE),
+        summary=None if summary is None else RunSummary.from_json(summary),
+        rows=work_files.read_columns(folder / schema.ROWS_FILE),
     )
 
 

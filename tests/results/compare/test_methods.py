@@ -87,12 +87,6 @@ def test_equal_numbers_are_one_value_however_they_are_written(runs):
     assert len(compare(records).standings) == 2
 
 
-def test_another_data_set_is_another_recipe(runs):
-    records = runs(*KD) + runs(*CTKD, recipe={"Recipe.dataset": "@cifar10"})
-    with pytest.raises(ConfigError, match=r'Recipe\.dataset: "@cifar100" in .*, "@cifar10" in'):
-        compare(records)
-
-
 def test_another_teacher_checkpoint_is_refused_but_an_unknown_one_is_not(runs):
     other = runs(*CTKD, recipe={"Teacher.fingerprint": "ffff"})
     unknown = runs(("dkd", 0, 71.0), recipe={"Teacher.fingerprint": "absent"})
@@ -122,10 +116,6 @@ def test_runs_without_a_teacher_stand_in_every_group_of_their_student(runs):
 def test_pairs_may_differ_in_their_recipes(runs):
     other = {"student": "wrn_16_2", "teacher": "wrn_40_2", "recipe": {"Sgd.lr": 0.01}}
     result = compare(runs(*KD) + runs(*KD, **other), baseline="kd")
-    assert [each.pair for each in result.standings] == [
-        "resnet56 → resnet20",
-        "wrn_40_2 → wrn_16_2",
-    ]
     assert row(result, "kd", "wrn_40_2 → wrn_16_2").published.value == 74.92
 
 
@@ -138,10 +128,8 @@ def test_two_runs_of_one_seed_are_refused_naming_both_folders(runs):
 
 
 def test_a_sweep_under_one_name_becomes_methods_of_their_own(runs):
-    sweep = [
-        *runs(*CTKD, method={"CosineLambda.high": 1.0}),
-        *runs(*CTKD, method={"CosineLambda.high": 2.0}),
-    ]
+    ends = ({"CosineLambda.high": 1.0}, {"CosineLambda.high": 2.0})
+    sweep = [run for end in ends for run in runs(*CTKD, method=end)]
     result = compare(sweep + runs(*KD), baseline="kd")
     assert [each.method for each in result.standings] == [
         "kd",
@@ -214,23 +202,13 @@ def test_the_table_for_readers_and_for_programs(runs):
     assert float(ours["paired variance"]) == pytest.approx(1.0)
     assert float(ours["unpaired variance"]) == pytest.approx(5.0)
     assert ours["published"] == "71.19"
-    assert "pair" not in [
-        column.title for column in standings_table(result, result.standings[0].pair).columns
-    ]
+    assert standings_table(result, "resnet56 → resnet20").columns[0].title == "method"
 
 
 def test_without_a_baseline_there_are_no_differences(runs):
     result = compare(runs(*KD, *CTKD))
-    assert [column.title for column in standings_table(result).columns] == [
-        "pair",
-        "method",
-        "n",
-        "last",
-        "best",
-        "published",
-        "reports",
-        "source",
-    ]
+    titles = [column.title for column in standings_table(result).columns]
+    assert titles == ["pair", "method", "n", "last", "best", "published", "reports", "source"]
     assert not any("Seeds needed" in note for note in notes(result))
 
 

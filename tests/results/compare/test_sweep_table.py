@@ -48,23 +48,12 @@ def test_a_cell_is_compared_with_the_one_that_differs_in_the_baselines_axis_alon
     }
 
 
-def test_the_only_cell_with_the_baselines_values_serves_all(cells):
-    made = cells(
-        ("kd", {"method": "kd"}, 0, 70.0),
-        ("x", {"method": "ctkd", "end": "1"}, 0, 71.0),
-        ("y", {"method": "ctkd", "end": "2"}, 0, 72.0),
-        baseline={"method": "kd"},
-    )
+def test_the_only_cell_with_the_baselines_values_serves_all_but_none_of_several_does(cells):
+    others = [(end, {"method": "ctkd", "end": end}, 0, 71.0) for end in "12"]
+    made = cells(("kd", {"method": "kd"}, 0, 70.0), *others, baseline={"method": "kd"})
     assert [cell.baseline for cell in made] == ["kd"] * 3
-
-
-def test_among_several_baselines_none_is_chosen(cells):
-    made = cells(
-        ("kd1", {"method": "kd", "T": "1"}, 0, 70.0),
-        ("kd2", {"method": "kd", "T": "2"}, 0, 70.5),
-        ("ctkd", {"method": "ctkd"}, 0, 71.0),
-        baseline={"method": "kd"},
-    )
+    several = [(f"kd{t}", {"method": "kd", "T": t}, 0, 70.0) for t in "12"]
+    made = cells(*several, ("ctkd", {"method": "ctkd"}, 0, 71.0), baseline={"method": "kd"})
     assert [cell.baseline for cell in made] == ["kd1", "kd2", None]
 
 

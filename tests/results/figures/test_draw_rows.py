@@ -29,15 +29,6 @@ def record(path, rows):
     return RunRecord(path, "ctkd_instance", RunSettings(), rows=rows)
 
 
-def test_columns_are_texts_and_numbers(tmp_path):
-    rows = read_columns(write(tmp_path / "rows.csv"))
-    assert list(rows) == HEADER.split(",")
-    assert rows["group"][0] == "foreground"
-    assert rows["temperature"].dtype == np.float64
-    assert len(rows["student_ce"]) == 60
-    assert read_columns(tmp_path / "nothing.csv") == {}
-
-
 def test_damage_is_named_by_line(tmp_path):
     path = write(tmp_path / "rows.csv", 3)
     path.write_text(path.read_text().replace("foreground,dog,", "foreground,dog,x"))

@@ -57,10 +57,12 @@ def test_an_axis_of_texts_has_cells_with_the_same_text_side_by_side(cells):
     assert labels == ["end=1", "end=5"]
 
 
-def test_an_axis_with_nothing_to_compare_has_no_figure(cells):
+def test_without_anything_to_show_there_is_no_figure(cells, workdir):
     assert draw_axis("method", cells[:1]) is None
     assert draw_axis("no such axis", cells) is None
     assert draw_axis("end", [cells[0], cells[3]]) is None  # one value, and it is not finished
+    (cell,) = sweep_cells([SweepRun("v", {}, 0, "finished", workdir(policy=None), 3)], {})
+    assert (draw_temperatures(cell), temperatures(cell)) == (None, [])
 
 
 def test_temperatures_of_every_seed_on_one_axis_for_all_cells(cells):
@@ -72,13 +74,6 @@ def test_temperatures_of_every_seed_on_one_axis_for_all_cells(cells):
     assert len(seeds) == 2
     drawn = seeds[1].get_ydata().tolist()
     assert drawn == [row["temperature"] for row in cells[1].records[1].landscape]
-
-
-def test_a_cell_without_a_landscape_has_no_temperatures(workdir):
-    run = SweepRun("vanilla", {}, 0, "finished", workdir(policy=None), 3)
-    (cell,) = sweep_cells([run], {})
-    assert draw_temperatures(cell) is None
-    assert temperatures(cell) == []
 
 
 def test_an_svg_for_a_page_is_whole_and_marks_the_cells(cells):

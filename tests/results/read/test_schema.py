@@ -56,3 +56,4 @@ def test_the_files_of_columns_are_read_as_they_were_written(tmp_path):
     rows = read_columns(path)
     assert rows["target"].tolist() == ["cat; wild"]
     assert rows["student_ce"].tolist() == [0.5]
+    assert read_columns(tmp_path / "nothing.csv") == read_trace(tmp_path / "nothing.csv") == {}
