@@ -106,7 +106,7 @@ def test_a_table_as_a_spreadsheet_saves_it(table):
     path = table(row("kd", 0, 40.0), row("ctkd", 0, 41.0))
     text = path.read_text().replace("\n", "\r\n")
     path.write_bytes(text.encode("utf-8-sig"))
-    assert [run.told("last_top1") for run in read_summaries(path)] == [40.0, 41.0]
+    assert [run.result("last_top1") for run in read_summaries(path)] == [40.0, 41.0]
     path.write_bytes(text.encode("utf-16"))
     with pytest.raises(DataError, match=r"in UTF-8 \(it is UTF-16 text, expected UTF-8: save it"):
         read_summaries(path)
