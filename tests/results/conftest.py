@@ -161,9 +161,9 @@ def summary_of(given):
 
 @pytest.fixture
 def workdir(tmp_path):
-    """Builds a work directory `tmp_path/<place>` from the choices of `build`."""
+    """Builds a work directory `tmp_path/<path>` from the choices of `build`."""
 
-    def make(place="run", **choices):
-        return build(tmp_path / place, **choices)
+    def make(path="run", **choices):
+        return build(tmp_path / path, **choices)
 
     return make

@@ -163,8 +163,8 @@ def test_a_sweep_half_done_has_a_report_and_a_folder_of_something_else_has_none(
 
 
 def test_the_summaries_compare_as_the_work_directories_do(made, capsys):
-    def compared(place):
-        assert compare.main([str(place), "--baseline=kd", "--format=csv"]) == 0
+    def compared(path):
+        assert compare.main([str(path), "--baseline=kd", "--format=csv"]) == 0
         return list(csv.DictReader(capsys.readouterr().out.splitlines()))
 
     assert compared(made / "runs.csv") == compared(made / "runs")
@@ -252,7 +252,7 @@ def test_a_row_opens_to_errors_logs_and_configuration(made, browse, tmp_path):
     page = made / "report.html"
     opened = made / "opened.html"
     click = "<script>document.querySelectorAll('tr.cell')[3].click();"
-    click += "document.querySelector('a.save').click()</script></body>"
+    click += "document.querySelector('a.save').onclick()</script></body>"
     opened.write_text(page.read_text().replace("</body>", click))
     document = browse(f"file://{opened}", "--dump-dom")
     detail = re.findall(r'<tr class="detail">.*?</tr>', document, re.DOTALL)

@@ -13,9 +13,9 @@ def cells(workdir):
         runs = []
         for name, labels, seed, last, *more in given:
             choices = {"name": name, "seed": seed, "last": last, "epochs": 3, **(more or [{}])[0]}
-            place = workdir(f"{name}-{seed}", **choices)
+            path = workdir(f"{name}-{seed}", **choices)
             state = "finished" if choices.get("finished", True) else "running"
-            runs.append(SweepRun(name, labels, seed, state, place, 3))
+            runs.append(SweepRun(name, labels, seed, state, path, 3))
         return sweep_cells(runs, baseline or {})
 
     return make

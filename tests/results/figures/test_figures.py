@@ -108,8 +108,8 @@ def test_a_policy_per_row_shows_its_spread(workdir):
 def test_where_lambda_is_full_is_marked(workdir):
     axes, _ = field(draw_landscape(read_run(workdir(epochs=12))))
     assert [text.get_text() for text in axes.texts] == [r"$\lambda=1$"]
-    for place, choices in (("kd", {"policy": "constant"}), ("short", {"epochs": 1})):
-        axes, _ = field(draw_landscape(read_run(workdir(place, **choices))))
+    for path, choices in (("kd", {"policy": "constant"}), ("short", {"epochs": 1})):
+        axes, _ = field(draw_landscape(read_run(workdir(path, **choices))))
         assert not axes.texts
 
 
