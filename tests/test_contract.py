@@ -26,8 +26,13 @@ OTHER_SETTINGS = {
 }
 
 
+def names(registry):
+    """The names that ctkd itself registers: other tests register faulty ones."""
+    return [name for name in registry if registry.get(name).__module__.startswith("ctkd.")]
+
+
 def cases(registry):
-    return [(name, s) for name in registry for s in ({}, *OTHER_SETTINGS.get(name, ()))]
+    return [(name, s) for name in names(registry) for s in ({}, *OTHER_SETTINGS.get(name, ()))]
 
 
 @pytest.mark.parametrize("num_classes", [2, 10])
@@ -73,7 +78,7 @@ POSITIVE = {
 
 @pytest.mark.parametrize(
     ("registry", "name"),
-    [(r, name) for r in (OBJECTIVES, TEMPERATURES, SCHEDULES, TRANSFORMS) for name in r],
+    [(r, name) for r in (OBJECTIVES, TEMPERATURES, SCHEDULES, TRANSFORMS) for name in names(r)],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_settings(registry, name):
@@ -82,7 +87,7 @@ def test_settings(registry, name):
     check_settings(component, signed=["raw_init"], positive=positive, **required)
 
 
-@pytest.mark.parametrize("name", [n for n in OBJECTIVES if OBJECTIVES.get(n).needs_teacher])
+@pytest.mark.parametrize("name", [n for n in names(OBJECTIVES) if OBJECTIVES.get(n).needs_teacher])
 @pytest.mark.parametrize("policy", [GlobalTemperature(), InstanceTemperature(10)])
 def test_a_learned_temperature_climbs_every_objective(name, policy):
     """The policy's gradient is −λ times the gradient of the loss, for T 0-d and [N, 1]."""

@@ -154,7 +154,9 @@ def test_a_signal_before_the_first_step_is_one_line_too(arguments, environment, 
             _, err = process.communicate(timeout=60)
         finally:
             process.kill()
-        assert process.returncode in (130, -number)  # Python itself was only starting
+        if "Fatal Python error" in err:  # Python itself was only starting
+            continue
+        assert process.returncode in (130, -number)
         if process.returncode == 130:
             assert err.startswith("ctkd: interrupted")
             assert err.count("\n") == 1

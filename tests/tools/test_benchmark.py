@@ -101,7 +101,8 @@ def test_a_quick_run_measures_everything(environment, tmp_path):
     assert {row["case"] for row in sections["step"]} >= {"plain loop", "ours, warm cache"}
     assert all(len(row["seconds"]) == 2 for row in sections["step"])
     for row in sections["losses"]:
-        if "autograd" not in row["loss"] and row["rows"] * row["classes"] >= 2**17:
+        large = row["rows"] * row["classes"] >= 2**17 and row["classes"] >= 10
+        if large and "autograd" not in row["loss"]:  # with 2 classes the numbers per row weigh more
             assert row["memory"] < 3.1
     markdown = (tmp_path / "all.md").read_text()
     assert markdown.startswith("Measured on: processor ")

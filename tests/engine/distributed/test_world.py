@@ -153,7 +153,7 @@ def test_a_rank_that_dies_ends_the_run_whose_state_is_there(ranks, job):
 
 @pytest.mark.slow
 def test_all_ranks_stop_after_the_same_step_and_go_on_exactly(ranks, job):
-    params = ("epochs = 40", "Recipe.eval_every = 40")
+    params = ("epochs = 400", "Recipe.eval_every = 400")  # longer than a second: a vote takes place
     described = job("ctkd", "run", *params)
     code = TRAIN.replace("execute(", "run(").replace(
         "files,",

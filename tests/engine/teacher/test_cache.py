@@ -24,7 +24,7 @@ import pathlib, sys
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[3])
-from test_teacher_cache import CPU, ClassificationTask, Digits, World, cache_of, teacher_of
+from test_cache import CPU, ClassificationTask, Digits, World, cache_of, teacher_of
 
 root, seed = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 dataset = Digits(train_images=96)
