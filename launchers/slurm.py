@@ -6,7 +6,7 @@ python launchers/slurm.py --sweep gin/sweeps/lambda.gin
 import sys
 from pathlib import Path
 
-# The package beside this file, whatever is installed.
+# The package of this clone, even if another one is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ctkd.sweeps.command import main

@@ -1,1 +1,1 @@
-"""Commands beside the package, run from a clone: `python tools/NAME.py --help` tells of each."""
+"""More commands, run from a clone. `python tools/NAME.py --help` describes each."""

@@ -17,7 +17,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-# The package beside this file, whatever is installed.
+# The package of this clone, even if another one is installed.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from ctkd.errors import ConfigError, UserError
@@ -76,7 +76,7 @@ def _report(options: argparse.Namespace) -> None:
     names = options.pairs.split(",") if options.pairs else paper_pairs()
     timed = [] if options.no_timing else _timed(options.timing_pairs, names)
     for name in (*names, *timed):
-        split_name(name)  # a misspelt one is told before anything is counted
+        split_name(name)  # a misspelled name is an error before anything is counted
     counts = [count_pair(name, *split_name(name)) for name in names]
     tables = [
         ("A training step of a sample, by count", _pair_table(counts)),
@@ -163,14 +163,14 @@ def _agrees(pair: PairCount) -> bool:
 
 
 def _flat(pair: PairCount) -> dict[str, object]:
-    told: dict[str, object] = {"pair": pair.name, "step_macs": pair.step}
+    flat: dict[str, object] = {"pair": pair.name, "step_macs": pair.step}
     for role, count in (("teacher", pair.teacher), ("student", pair.student)):
-        told |= {f"{role}_parameters": count.parameters, f"{role}_macs": count.macs}
-        told |= {f"{role}_macs_by_torch": count.checked}
+        flat |= {f"{role}_parameters": count.parameters, f"{role}_macs": count.macs}
+        flat |= {f"{role}_macs_by_torch": count.checked}
     for name, count in pair.policies.items():
-        told |= {f"{name}_parameters": count.parameters, f"{name}_macs": count.macs}
-        told[f"{name}_percent_of_step"] = pair.share(name)
-    return told
+        flat |= {f"{name}_parameters": count.parameters, f"{name}_macs": count.macs}
+        flat[f"{name}_percent_of_step"] = pair.share(name)
+    return flat
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-# The package beside this file, whatever is installed.
+# The package of this clone, even if another one is installed.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import torch
@@ -81,7 +81,7 @@ def _name(run: Run, role: str) -> str:
 
 
 def _teacher(run: Run, folder: pathlib.Path) -> str:
-    """The weights of the run's teacher: given, or trained beside the run. Raises ConfigError."""
+    """The weights of the run's teacher: given, or trained next to the run. Raises ConfigError."""
     if run.teacher.weights is not None:
         return expand_user(run.teacher.weights, "Teacher.weights")
     _, home = teacher_home(run, folder)
@@ -126,7 +126,7 @@ def draw(picture: Tensor, found: Detections, title: str, names: dict[int, str]) 
     return canvas
 
 
-def beside(pictures: Sequence[Image.Image]) -> Image.Image:
+def in_a_row(pictures: Sequence[Image.Image]) -> Image.Image:
     """The pictures in a row."""
     width = sum(picture.width for picture in pictures) + GAP * (len(pictures) - 1)
     row = Image.new("RGB", (width, max(picture.height for picture in pictures)), "white")
@@ -156,7 +156,7 @@ def run(options: argparse.Namespace) -> None:
         for title, network in networks.items():
             found = detect(network, picture, options.threshold)
             panels.append(draw(picture, found, f"{title}: {len(found['scores'])} found", names))
-        beside(panels).save(target := _unused(out, path.stem, done))
+        in_a_row(panels).save(target := _unused(out, path.stem, done))
         done.append(target)
         print(target)
 

@@ -4,8 +4,8 @@
         --gin_param "data_dir = '/data/cifar100'" --gin_param "teacher_weights = '/w/resnet56.pth'"
 
 Take the Gin files and bindings of the runs that are to follow: what decides a row's bits (teacher,
-images, views, batch size, precision, threads, compilation) decides which cache is filled. What is
-there already is left; it may be interrupted, run twice at once, or run beside training.
+images, views, batch size, precision, threads, compilation) decides which cache is filled. Rows
+that exist are kept. You may interrupt it, run it twice at once, or run it during training.
 
 Exit status: 0 filled, 2 with a message on standard error where it cannot be, 130 interrupted.
 """
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# The package beside this file, whatever is installed.
+# The package of this clone, even if another one is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ctkd.errors import ConfigError, Interrupted, NonFiniteError, UserError
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gin_file", action="append", required=True, help="may be repeated")
     parser.add_argument("--gin_param", action="append", default=[], help="may be repeated")
     parser.add_argument(
-        "--workdir", help="of the runs to follow, where teachers and caches lie beside it"
+        "--workdir", help="of the runs to follow, if teachers and caches are next to it"
     )
     parser.add_argument(
         "--rows", type=_count, metavar="N", help="stop after so many, for trying things out"

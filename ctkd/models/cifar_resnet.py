@@ -29,7 +29,7 @@ def _projection(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, [N, inputs, H, W] -> [N, outputs, H/s, W/s]."""
+    """Two 3x3 convolutions plus a shortcut, [N, inputs, H, W] -> [N, outputs, H/s, W/s]."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (which strides) and 1x1 convolutions beside a shortcut; a quarter as wide inside."""
+    """1x1, 3x3 (which strides) and 1x1 convolutions plus a shortcut; a quarter as wide inside."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()

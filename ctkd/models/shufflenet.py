@@ -24,7 +24,7 @@ def shuffle(x: torch.Tensor, groups: int) -> torch.Tensor:
 
 
 class Unit(nn.Module):
-    """V1: grouped 1x1, shuffle, depthwise 3x3, grouped 1x1, beside a shortcut.
+    """V1: grouped 1x1, shuffle, depthwise 3x3, grouped 1x1, plus a shortcut.
 
     Where it strides, the shortcut is average-pooled and concatenated, else it is added:
     [N, inputs, H, W] -> [N, outputs, H/s, W/s].

@@ -23,13 +23,13 @@ TERM_PATIENCE = 60.0  # seconds between SIGTERM and what follows it: a requeue, 
 
 @dataclass(frozen=True)
 class CellJob:
-    """A cell's run; all it knows of its past lies in the work directory.
+    """The run of a cell. Everything it needs to resume is in the work directory.
 
     Attributes:
-        files, params, workdir: as a command line has them.
-        note: the file in which it says how it fares, for whoever follows the sweep.
-        processes: that share the run; more than one make it distributed.
-        grace: seconds that the cluster leaves between its signal and the end.
+        files, params, workdir: as on the command line.
+        note: the file that holds the state of the run, for the commands that follow the sweep.
+        processes: the number of processes; with more than one the run is distributed.
+        grace: seconds between the signal of the cluster and the end of the job.
     """
 
     files: tuple[str, ...]
@@ -52,14 +52,14 @@ class CellJob:
                 self._write("failed", error=str(error))
                 raise
             except Exception as error:
-                told = "".join(traceback.format_exception_only(error)).strip()
-                self._write("failed", error=told)
+                message = "".join(traceback.format_exception_only(error)).strip()
+                self._write("failed", error=message)
                 raise
         self._write("finished")
         return summary
 
     def checkpoint(self) -> "DelayedSubmission":
-        """What submitit sends in this one's place when it is preempted or timed out: the same."""
+        """The job that submitit submits after a preemption or a timeout: this one again."""
         from submitit.core.utils import DelayedSubmission
 
         self._write("requeued")
@@ -81,18 +81,18 @@ class CellJob:
             raise
 
     def _write(self, state: str, **more: Any) -> None:
-        """Notes the state; the first process speaks for all."""
+        """Writes the state to the note. Only the first process writes."""
         if _rank() != 0:
             return
         path = Path(self.note)
         now = time.time()
-        told = {"started": now} if state == "running" else (read_json(path) or {})
-        told |= {"state": state, "job": _job(), "node": _node(), "time": now, **more}
-        write_whole(path, json.dumps(told) + "\n")
+        note = {"started": now} if state == "running" else (read_json(path) or {})
+        note |= {"state": state, "job": _job(), "node": _node(), "time": now, **more}
+        write_whole(path, json.dumps(note) + "\n")
 
 
 class Preemption:
-    """Puts submitit's answer to its signal off until the training loop has saved its state.
+    """Delays what submitit does at a signal until the training loop has saved its state.
 
     submitit has set a handler that calls `checkpoint`, requeues the job and ends the process: at
     once, in the middle of a step. Inside this, the signal first asks the loop to stop; the answer

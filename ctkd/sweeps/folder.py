@@ -28,7 +28,7 @@ from ctkd.sweeps.study_settings import Resources
 if TYPE_CHECKING:
     from ctkd.sweeps.check import Plan
 
-SWEEPS = Path("runs") / "sweeps"  # where a sweep lives that is not told where
+SWEEPS = Path("runs") / "sweeps"  # the default folder of sweeps
 
 
 @dataclass(frozen=True)
@@ -169,24 +169,24 @@ class SweepFolder:
             raise DataError(f"{path} cannot be read: {error.strerror}{owner_of(path)}") from error
         except OSError:
             pass  # there is no such file
-        told: dict[str, Any] | None = read_json(path)
-        if told is None:
+        saved: dict[str, Any] | None = read_json(path)
+        if saved is None:
             raise DataError(f"{self.path} is no directory of a sweep: it holds no sweep.json")
         try:
             cells = [
                 SavedCell(**{**c, "files": tuple(c["files"]), "params": tuple(c["params"])})
-                for c in told["cells"]
+                for c in saved["cells"]
             ]
-            resources = Resources(**told["resources"])
+            resources = Resources(**saved["resources"])
         except (KeyError, TypeError) as error:
             raise DataError(f"{self.path / 'sweep.json'} is of another version: {error}") from error
         return SavedSweep(
-            told["name"], tuple(told["axes"]), told["baseline"], resources, tuple(cells)
+            saved["name"], tuple(saved["axes"]), saved["baseline"], resources, tuple(cells)
         )
 
 
 def _change(was: SavedCell, cell: SavedCell) -> str:
-    """In what the command of a cell that trains something else is another than it was."""
+    """How the command of a cell differs from the saved one, when the two train different things."""
     before, now = was.files + was.params, cell.files + cell.params
     gone, come = (sorted(set(a) - set(b)) for a, b in ((before, now), (now, before)))
     if not gone and not come:

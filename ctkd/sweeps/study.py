@@ -42,8 +42,8 @@ class Cell:
     @property
     def title(self) -> str:
         """How messages name it."""
-        told = ", ".join(f"{choice.axis} = {choice.label}" for choice in self.choices)
-        return f"{told}, seed {self.seed}" if told else f"seed {self.seed}"
+        choices = ", ".join(f"{choice.axis} = {choice.label}" for choice in self.choices)
+        return f"{choices}, seed {self.seed}" if choices else f"seed {self.seed}"
 
     def command(self, workdir: str | os.PathLike[str]) -> str:
         """The command that does the same by hand."""
@@ -108,10 +108,15 @@ def read_study(
         chosen = [str(find_named(file, read, own)) for choice in choices for file in choice.files]
         if not (base or chosen):
             raise ConfigError(f"{path}: no run has a Gin file: set Sweep.base to a list of them")
-        told = [param for choice in choices for param in choice.params]
+        chosen_params = [param for choice in choices for param in choice.params]
         name = run_name(choices, sweep.unnamed) or pathlib.Path((base or chosen)[0]).stem
         label = run_name(choices) or name
-        own_params = [f"Runtime.name = {name!r}", *sweep.params, *told, f"Seed.seed = {seed}"]
+        own_params = [
+            f"Runtime.name = {name!r}",
+            *sweep.params,
+            *chosen_params,
+            f"Seed.seed = {seed}",
+        ]
         everything = (*base, *chosen, *last), (*own_params, *params)
         key = f"{_slug(label)}-seed{seed}"
         cells.append(Cell(key, name, label, choices, seed, *everything))
@@ -205,14 +210,14 @@ def run_name(choices: Sequence[Choice], without: Sequence[str] = ()) -> str:
     """Alternatives by their labels, values with the shortest name that tells their axes apart."""
     shown = [choice for choice in choices if choice.axis not in without]
     short = {c.axis: c.axis.rpartition(".")[2] for c in choices}
-    told = []
+    parts = []
     for choice in shown:
         name = short[choice.axis]
         if list(short.values()).count(name) > 1:
             name = choice.axis
         is_value = choice.params and choice.params[0].startswith(f"{choice.axis} = ")
-        told.append(f"{name}={choice.label}" if is_value else choice.label)
-    return " ".join(told)
+        parts.append(f"{name}={choice.label}" if is_value else choice.label)
+    return " ".join(parts)
 
 
 def _identity(cell: Sequence[Choice]) -> tuple[tuple[str, str], ...]:

@@ -102,7 +102,7 @@ class Resources:
         parallel: how many runs at once; None for as many as this machine carries, on SLURM for
             as many as it gives.
         timeouts: how often a run may use up its minutes.
-        grace: seconds before the end of a job at which it is told to save and go.
+        grace: seconds before the end of a job at which the cluster tells it to save and exit.
         retries: how often `--wait` sends a run again that was killed without a word.
         other: anything else that submitit's SLURM executor takes: {'exclude': 'node7'}, and in
             'additional_parameters' whatever sbatch takes.

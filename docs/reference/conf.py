@@ -60,7 +60,7 @@ def constants_of(module: str) -> dict[str, list[str]]:
     """The public constants and types that a module's source names: an entry for each.
 
     autodoc shows none that lack a docstring, and those of other modules too; here the value is the
-    source's, and the comment beside or above it is the text.
+    source's, and the comment on its line or above it is the text.
     """
     source = inspect.getsource(importlib.import_module(module))
     entries: dict[str, list[str]] = {}
@@ -133,8 +133,8 @@ def _skip_constants(
     app: Sphinx, what: str, name: str, value: object, skip: bool, options: object
 ) -> bool | None:
     """Leaves to `constants_of` what is neither a class nor a function."""
-    told = inspect.isclass(value) or inspect.isroutine(value)
-    return True if what == "module" and not told else None
+    documented = inspect.isclass(value) or inspect.isroutine(value)
+    return True if what == "module" and not documented else None
 
 
 def _as_written(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tools.detect import GAP, beside, draw, main
+from tools.detect import GAP, draw, in_a_row, main
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -41,7 +41,7 @@ def test_small_pictures_are_enlarged_and_their_boxes_too():
 
 
 def test_panels_stand_in_a_row():
-    row = beside([Image.new("RGB", (30, 20)), Image.new("RGB", (40, 50))])
+    row = in_a_row([Image.new("RGB", (30, 20)), Image.new("RGB", (40, 50))])
     assert row.size == (70 + GAP, 50)
 
 

@@ -19,7 +19,9 @@ METHODS = {
     "GlobalTemperature": "ctkd",
     "InstanceTemperature": "ctkd_instance",
 }
-BLOCK = 2  # steps in a row; few, so that a turn is short beside the machine's moods
+BLOCK = (
+    2  # steps in a row; few, so that a turn is shorter than the changes in the speed of the machine
+)
 RESAMPLES = 2000
 Interval = tuple[float, float, float]
 
@@ -84,13 +86,13 @@ def cost_table(costs: dict[str, Any]) -> Table:
         Column("step: % more than with constant T [95 %]", "number"),
     ]
     rows = []
-    for told in costs["policies"]:
-        own, more = told["own_percent"], told["step_percent_more"]
-        constant = told["policy"] == "ConstantTemperature"
+    for cost in costs["policies"]:
+        own, more = cost["own_percent"], cost["step_percent_more"]
+        constant = cost["policy"] == "ConstantTemperature"
         rows.append(
             [
-                told["policy"],
-                1e6 * told["own_seconds"],
+                cost["policy"],
+                1e6 * cost["own_seconds"],
                 f"{own[1]:.3f} [{own[0]:.3f}, {own[2]:.3f}]",
                 None if constant else f"{more[1]:+.2f} [{more[0]:+.2f}, {more[2]:+.2f}]",
             ]

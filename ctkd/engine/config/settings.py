@@ -92,7 +92,7 @@ class Teacher:
         weights: a file or a URL (with a member of an archive or a part of a file, see
             `ctkd.models.weights.source`), or the name of torchvision's weights; None if `run`
             trains it.
-        run: the Gin file that trains it, once, stored beside the work directories.
+        run: the Gin file that trains it, once, stored next to the work directories.
         floor: the test accuracy in percent below which the run is refused; None for no floor.
         claimed: the published accuracy in percent, for the summary; None where there is none.
         rows: "float16" rounds its logits to 16 bits, which halves the cache of them; inexact, and
@@ -142,9 +142,9 @@ class Runtime:
         accumulate: parts in which a step is computed, to save memory.
         checkpoint_steps: steps between checkpoints; they are also taken after every epoch.
         keep_checkpoints: how many of the newest stay.
-        teachers_dir: where trained teachers are shared; None for beside the work directory.
+        teachers_dir: where trained teachers are shared; None for next to the work directory.
         teacher_cache: the folder in which teachers' rows are remembered for all runs, exactly;
-            "auto" for one beside the images (see `teacher_setup.cache_root`), None for none.
+            "auto" for one next to the images (see `teacher_setup.cache_root`), None for none.
         teacher_cache_gb: what that folder may take on the disk; then nothing more is added.
         tensorboard: whether to write TensorBoard's events.
     """

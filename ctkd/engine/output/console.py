@@ -127,7 +127,7 @@ class Console:
         )
 
     def teacher(self, run: "Run", metrics: dict[str, float]) -> None:
-        """The teacher's measured accuracy, beside the claimed one."""
+        """The teacher's measured accuracy and the claimed one."""
         if metrics:
             name, value = next(iter(metrics.items()))
             claimed = run.teacher.claimed

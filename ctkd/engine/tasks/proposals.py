@@ -12,8 +12,8 @@ class ProposalSettings:
     """Of the sampled proposals, which are the rows of detection.
 
     Attributes:
-        background_weight: what a row of the background counts for in the loss, beside 1 for one on
-            an object; 1.0, as everywhere, is the plain mean over all rows.
+        background_weight: the weight of a background row in the loss; a row on an object has
+            weight 1. 1.0 gives the plain mean over all rows, as in every other task.
     """
 
     background_weight: float = 1.0
