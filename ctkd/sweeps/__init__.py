@@ -1,1 +1,1 @@
-"""Sweeps: one Gin file describes a study; its cells are checked, sent, followed and reported."""
+"""Sweeps: a Gin file describes a study; its cells are checked, submitted, followed, reported."""

@@ -1,4 +1,4 @@
-"""Sending cells to SLURM: as one job array, or as several where SLURM limits the tasks of one."""
+"""Submits cells to SLURM: as one job array, or as several if SLURM limits the size of an array."""
 
 import dataclasses
 import re
@@ -56,7 +56,7 @@ def longest_array() -> int | None:
 def send(
     folder: SweepFolder, sweep: SavedSweep, cells: Sequence[SavedCell], again: bool = False
 ) -> int:
-    """Sends the cells; the number of arrays.
+    """Submits the cells. Returns the number of arrays.
 
     Raises:
         ClusterError: SLURM is not here, or refuses, or gives no job id.
@@ -104,7 +104,7 @@ def _send_one(
     after: str | None,
     again: bool,
 ) -> str:
-    """Sends one array; its number.
+    """Submits one array. Returns its number.
 
     The ledger notes the try before sbatch is called, so that nothing is sent twice even if the
     launcher dies in between.

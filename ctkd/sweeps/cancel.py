@@ -15,7 +15,7 @@ PATIENCE = 60.0  # seconds until a cancelled job is gone
 
 
 class Cancelled(NamedTuple):
-    """The keys of the cells whose jobs were ended, and sentences about what is not certain."""
+    """The keys of the cells whose jobs were ended, and a sentence for all that is uncertain."""
 
     keys: list[str]
     remarks: list[str]

@@ -1,4 +1,4 @@
-"""What is pickled and sent: a cell's run, as plain values. Importing this imports no torch."""
+"""A cell's run as plain values, which submitit pickles. Importing this imports no torch."""
 
 import json
 import os
@@ -40,7 +40,7 @@ class CellJob:
     grace: int = 90
 
     def __call__(self) -> dict[str, Any]:
-        """Trains the run, or takes it up where it was left; its summary."""
+        """Trains the run, or resumes it. Returns its summary."""
         with Preemption(self.grace) as preemption:  # before torch, which takes seconds to import
             self._write("running", epochs_before=_epochs(self.workdir))
             try:
@@ -163,7 +163,7 @@ def _job() -> str | None:
 
 
 def _epochs(workdir: str) -> int:
-    """The finished epochs that the work directory tells of."""
+    """The number of finished epochs in the work directory."""
     path = Path(workdir) / "metrics.jsonl"
     return path.read_bytes().count(b"\n") if path.is_file() else 0
 

@@ -63,10 +63,10 @@ class SavedSweep:
 
 
 class SweepFolder:
-    """A sweep's directory, by its whole path."""
+    """The directory of a sweep, with its absolute path."""
 
     def __init__(self, path: Path) -> None:
-        """Only names it."""
+        """Creates nothing on the disk."""
         self.path = user_path(path, "--sweep_dir").absolute()
         self.ledger = Ledger(self.path / "sent.jsonl")
 
@@ -80,11 +80,11 @@ class SweepFolder:
         return self.path / "runs" / key
 
     def note(self, key: str) -> Path:
-        """The file in which a cell's task says how it fares."""
+        """The file in which the task of a cell writes its state."""
         return self.path / "notes" / f"{key}.json"
 
     def task(self, cell: SavedCell, resources: Resources) -> CellJob:
-        """What is sent for a cell."""
+        """The job that is submitted for a cell."""
         return CellJob(
             cell.files,
             cell.params,
@@ -96,7 +96,7 @@ class SweepFolder:
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[None]:
-        """Holds the directory while cells are sent, so that nobody sends them as well.
+        """Locks the directory while cells are submitted, so that no other process submits them too.
 
         Raises:
             WorkdirError: it cannot be made, or another launcher is sending.
