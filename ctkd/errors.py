@@ -6,7 +6,7 @@ class UserError(Exception):
 
 
 class ConfigError(UserError, ValueError):
-    """A setting of the wrong type, out of its range, misspelt or missing."""
+    """A setting of the wrong type, out of its range, misspelled or missing."""
 
 
 class DataError(UserError):

@@ -190,7 +190,7 @@ def _bind(target: Callable[..., Any], name: str, kind: str) -> Callable[..., Any
 
     # Gin then lists the defaults too, in the configuration that it says was in force.
     vars(checked)["__signature__"] = inspect.signature(target)
-    checked.__name__ = name  # what a reference @name is recognised by when a run is built
+    checked.__name__ = name  # what a reference @name is recognized by when a run is built
     module = f"ctkd.{kind.replace(' ', '_')}"
     bound: Callable[..., Any] = gin.external_configurable(checked, name=name, module=module)
     return bound

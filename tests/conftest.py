@@ -169,7 +169,7 @@ def small_shm():
 
 
 def write_images(root, classes=3, train=8, val=4, side=40):
-    """JPEGs in ImageNet's layout; a class is the direction and colour of its stripes."""
+    """JPEGs in ImageNet's layout; a class is the direction and color of its stripes."""
     import numpy as np
     from PIL import Image
 
@@ -222,7 +222,7 @@ CATEGORIES = ((1, "square"), (4, "tall"), (9, "wide"))  # ids with gaps, as COCO
 
 
 def draw_coco(folder, pictures=8, seed=0):
-    """A data set in COCO's layout: bright rectangles on grey noise, 60 × 80 or 80 × 60 pixels."""
+    """A data set in COCO's layout: bright rectangles on gray noise, 60 × 80 or 80 × 60 pixels."""
     import json
 
     import numpy as np

@@ -206,7 +206,7 @@ def test_a_transform_is_seen_by_policy_and_objective_but_not_by_cross_entropy(lo
     student, teacher, targets = logits
     game = Distiller(ConstantTemperature(2.0), None, KD(), LogitStandardization())
     first = game(student, teacher, targets, position=0.0)
-    scaled = game(3 * student + 1, 2 * teacher, targets, position=0.0)  # the same when standardised
+    scaled = game(3 * student + 1, 2 * teacher, targets, position=0.0)  # the same when standardized
     assert scaled.terms["kd"].item() == pytest.approx(first.terms["kd"].item(), rel=1e-5)
     assert first.terms["ce"].item() == pytest.approx(F.cross_entropy(student, targets).item())
     standard = [(z - z.mean(1, True)) / z.std(1, keepdim=True) for z in (student, teacher)]

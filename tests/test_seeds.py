@@ -38,7 +38,7 @@ def test_another_process_draws_the_same_numbers(python):
     assert python(code, PYTHONHASHSEED="123").out.strip() == str(drawn)
 
 
-def test_streams_of_neighbouring_epochs_are_uncorrelated():
+def test_streams_of_neighboring_epochs_are_uncorrelated():
     streams = torch.stack(
         [torch.randn(4000, generator=generator(0, "order", epoch)) for epoch in range(8)]
     )

@@ -32,7 +32,7 @@ from ctkd.models.faster_rcnn import Detector
 from ctkd.models.weights.match import load_weights
 from ctkd.standard_output import safe_output
 
-# Okabe and Ito's palette; a class has the colour of its number.
+# Okabe and Ito's palette; a class has the color of its number.
 COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 GAP, TITLE = 8, 18  # pixels between the pictures and above them
 SMALLEST = 480  # pixels of the longer side of a drawn picture: smaller ones are enlarged
@@ -106,7 +106,7 @@ def detect(network: Detector, picture: Tensor, threshold: float) -> Detections:
 
 
 def draw(picture: Tensor, found: Detections, title: str, names: dict[int, str]) -> Image.Image:
-    """The picture under a title, its boxes labelled with class and score."""
+    """The picture under a title, its boxes labeled with class and score."""
     pixels = Image.fromarray(picture.permute(1, 2, 0).numpy())
     scale = max(1.0, SMALLEST / max(pixels.size))
     pixels = pixels.resize((round(pixels.width * scale), round(pixels.height * scale)))

@@ -35,7 +35,7 @@ class AspectBatches:
         )
         self._wide, self._size, self._seed = wide.tolist(), batch_size, seed
         self.steps_per_pass = len(wide) // batch_size
-        # A step asks for its own pass only, and its neighbours for the same one.
+        # A step asks for its own pass only, and its neighbors for the same one.
         self._pass = functools.lru_cache(maxsize=2)(self._make)
 
     def items(self, step: int) -> list[Item]:

@@ -24,7 +24,7 @@ class CropFlip:
         self.padding = padding
         self.crops = (2 * padding + 1) ** 2
         self.count = self.crops * (2 if flip else 1)
-        self.identity = padding * (2 * padding + 1) + padding  # the centre crop, not mirrored
+        self.identity = padding * (2 * padding + 1) + padding  # the center crop, not mirrored
 
     def draw(self, size: int, *names: int | str) -> Tensor:
         """The views [size] of a data set, drawn uniformly for the purpose that `names` spell."""

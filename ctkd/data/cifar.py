@@ -24,7 +24,7 @@ import torch
 
 from ctkd.checks import expect
 from ctkd.data.augment import CropFlip
-from ctkd.data.dataset import check_colours, place_of, take_validation
+from ctkd.data.dataset import check_colors, place_of, take_validation
 from ctkd.data.folders import read_folders
 from ctkd.data.in_memory import ResidentDataset, Split, Splits
 from ctkd.data.integrity import check_split
@@ -59,7 +59,7 @@ class CIFAR(ResidentDataset):
         expect(padding >= 0, self.name, "padding", padding, "a number of pixels, 0 or more")
         fine = 0 <= validation < TRAIN_IMAGES
         expect(fine, self.name, "validation", validation, f"a number from 0 to {TRAIN_IMAGES - 1}")
-        check_colours(self.name, mean, std)
+        check_colors(self.name, mean, std)
         self.views = CropFlip(padding, flip)
         self.mean, self.std = mean, std
         self._given, self._download, self._validation = data_dir, download, validation
@@ -170,7 +170,7 @@ class CIFAR100(CIFAR):
         download: whether torchvision may download them there (without a place: to ./data).
         padding, flip: the views.
         validation: training images set aside to choose an epoch by, the same for every seed.
-        mean, std: per colour, of pixels in [0, 1]; the custom of the distillation literature. The
+        mean, std: per color, of pixels in [0, 1]; the custom of the distillation literature. The
             weights of other sources may want others: chenyaofo's (.5070, .4865, .4409) and
             (.2673, .2564, .2761).
     """

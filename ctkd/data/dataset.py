@@ -63,11 +63,11 @@ def place_of(given: str | None, environment: str, owner: str) -> pathlib.Path | 
     return user_path(path, f"the environment variable {environment}") if path else None
 
 
-def check_colours(owner: str, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Raises ConfigError unless they can be the mean and the deviation of three colours."""
-    expect(len(mean) == 3, owner, "mean", mean, "three numbers, one per colour")
+def check_colors(owner: str, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raises ConfigError unless they can be the mean and the deviation of three colors."""
+    expect(len(mean) == 3, owner, "mean", mean, "three numbers, one per color")
     fine = len(std) == 3 and all(value > 0 for value in std)
-    expect(fine, owner, "std", std, "three numbers above 0, one per colour")
+    expect(fine, owner, "std", std, "three numbers above 0, one per color")
 
 
 class Takable(Protocol):

@@ -1,6 +1,6 @@
 """Image files to bytes: decoded, cropped, resized and mirrored as uint8, never as floats.
 
-JPEGs are decoded by torchvision (grey and CMYK ones to RGB as well); what it refuses, and whatever
+JPEGs are decoded by torchvision (gray and CMYK ones to RGB as well); what it refuses, and whatever
 else is called .JPEG (one of ImageNet's files is a PNG), is tried with PIL. An EXIF orientation is
 not applied, as published pipelines do not: the networks were trained on the pixels as they lie.
 """
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ctkd.data.pictures import rgb_bytes
 
-TRIES = 10  # random crops that may fail to fit before the centre is taken, as in Inception's code
+TRIES = 10  # random crops that may fail to fit before the center is taken, as in Inception's code
 NUMBERS = 4 * TRIES + 1
 
 
@@ -77,7 +77,7 @@ def random_crop(
 
     Its share of the area is uniform in `scale`, its aspect ratio (width over height) log-uniform
     in `ratio`, its place uniform (Szegedy et al., arXiv 1409.4842); after TRIES that do not fit,
-    the largest centred rectangle of a permitted ratio.
+    the largest centered rectangle of a permitted ratio.
 
     Args:
         numbers: 4 · TRIES numbers in [0, 1), which decide everything.

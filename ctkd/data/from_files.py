@@ -15,7 +15,7 @@ from ctkd.data.dataset import ImageDataset
 from ctkd.data.decoding import BadImageError, CentreCrop, RandomCrop, decode
 from ctkd.errors import DataError
 
-PIECE = 2**18  # numbers normalised at a time on a CPU: 1 MiB of float32
+PIECE = 2**18  # numbers normalized at a time on a CPU: 1 MiB of float32
 
 
 @dataclass(frozen=True)
@@ -162,14 +162,14 @@ class Normalization:
         """Computes both once, for images of the data set's width."""
         std = torch.tensor(dataset.std, device=device)
         mean = torch.tensor(dataset.mean, device=device)
-        # For a whole row of pixels: colours lie innermost, and three numbers are no vector.
+        # For a whole row of pixels: colors lie innermost, and three numbers are no vector.
         width = dataset.shape[2]
         self._scale, self._shift = (1 / (255 * std)).repeat(width), (-mean / std).repeat(width)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Bytes [B, 3, H, W], channels last -> float32 of the same shape and order."""
-        batch, colours, height, width = pixels.shape
-        rows = pixels.permute(0, 2, 3, 1).reshape(batch * height, width * colours)
+        batch, colors, height, width = pixels.shape
+        rows = pixels.permute(0, 2, 3, 1).reshape(batch * height, width * colors)
         normal = torch.empty(rows.shape, device=rows.device)
         # On a CPU a piece at a time, which stays in the cache from the first of its three passes to
         # the last. Not torch.addcmul, which needs but one: it rounds an element otherwise at the
@@ -177,7 +177,7 @@ class Normalization:
         piece = max(1, PIECE // rows.shape[1]) if rows.device.type == "cpu" else len(rows)
         for read, written in zip(torch.split(rows, piece), torch.split(normal, piece), strict=True):
             written.copy_(read).mul_(self._scale).add_(self._shift)
-        return normal.view(batch, height, width, colours).permute(0, 3, 1, 2)
+        return normal.view(batch, height, width, colors).permute(0, 3, 1, 2)
 
 
 def collate(samples: Sequence[Sample]) -> Samples:

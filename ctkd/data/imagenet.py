@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Sequence
 
 from ctkd.checks import expect, finite
-from ctkd.data.dataset import check_colours, place_of, take_validation
+from ctkd.data.dataset import check_colors, place_of, take_validation
 from ctkd.data.decoding import CentreCrop, RandomCrop
 from ctkd.data.folders import class_folders, list_files, order_note
 from ctkd.data.from_files import FileSplits, ImageFiles, StreamedDataset
@@ -35,13 +35,13 @@ class ImageNet(StreamedDataset):
             is looked for in `data_dir`.
         num_classes: 1000, or the number of folders of another set.
         size: side of the square that the networks see, in pixels.
-        resize: the shorter side of a test image before its centre is cut out.
+        resize: the shorter side of a test image before its center is cut out.
         scale, ratio: of the random crop: its share of the area, its width over its height.
         flip: whether half the views are mirrored.
         validation: training images set aside to choose an epoch by, the same for every seed.
         max_bad: so many files that cannot be read are named, counted and replaced (in training,
             each by the next image of the list) or left out (in a test); one more ends the run.
-        mean, std: per colour, of pixels in [0, 1].
+        mean, std: per color, of pixels in [0, 1].
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ImageNet(StreamedDataset):
         expect(fine, "imagenet", "scale", scale, "two rising shares of the area, above 0, up to 1")
         fine = len(ratio) == 2 and 0 < ratio[0] <= ratio[1] and finite(ratio[1])
         expect(fine, "imagenet", "ratio", ratio, "two rising numbers above 0")
-        check_colours("imagenet", mean, std)
+        check_colors("imagenet", mean, std)
         self.num_classes, self.shape, self.mean, self.std = num_classes, (3, size, size), mean, std
         self.augmentation = RandomCrop(size, (scale[0], scale[1]), (ratio[0], ratio[1]), flip)
         self.presentation = CentreCrop(size, resize)

@@ -78,7 +78,7 @@ class ResidentImages:
         return digest(self._padded)
 
     def batch(self, indices: Tensor, views: Tensor | None = None) -> Tensor:
-        """Normalised images [B, C, H, W], float32, channels last; without views as they are."""
+        """Normalized images [B, C, H, W], float32, channels last; without views as they are."""
         if views is None:
             views = torch.full_like(indices, self.views.identity)
         pixels = self.views.take(self._padded, indices, views)

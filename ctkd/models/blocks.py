@@ -1,4 +1,4 @@
-"""What the CIFAR networks share: a convolution, a pooled classifier, and initialisation."""
+"""What the CIFAR networks share: a convolution, a pooled classifier, and initialization."""
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, *, groups: int
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """A convolution and its normalisation, which published files number 0 and 1."""
+    """A convolution and its normalization, which published files number 0 and 1."""
     return nn.Sequential(conv(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs))
 
 
@@ -33,11 +33,11 @@ def pool(features: torch.Tensor) -> torch.Tensor:
     return F.adaptive_avg_pool2d(features, 1).flatten(1)
 
 
-def initialise(model: nn.Module, linear_std: float | None = None) -> None:
-    """He initialisation (arXiv 1502.01852), N(0, 2 / (k² · output channels)) for convolutions.
+def initialize(model: nn.Module, linear_std: float | None = None) -> None:
+    """He initialization (arXiv 1502.01852), N(0, 2 / (k² · output channels)) for convolutions.
 
     Biases of convolutions start at 0. Linear layers keep PyTorch's uniform default, or start at
-    N(0, linear_std²) with a bias of 0 where `linear_std` is given. Normalisation layers start at
+    N(0, linear_std²) with a bias of 0 where `linear_std` is given. Normalization layers start at
     1 and 0 by themselves.
     """
     for module in model.modules():

@@ -2,10 +2,10 @@
 
 `resnet{6n+2}` has three stages of n basic blocks, of 16, 32 and 64 channels; `x4` means four times
 as many (with a stem of 32). `ResNet50` is ImageNet's bottleneck network with a 3x3 stem and no
-max-pooling. A projection, where the shape changes, is a 1x1 convolution with normalisation.
+max-pooling. A projection, where the shape changes, is a 1x1 convolution with normalization.
 
 Every network maps images [N, 3, 32, 32] to logits [N, num_classes]. Convolutions start at He's
-normal distribution (`blocks.initialise`), the linear layer at PyTorch's default. Keys are those
+normal distribution (`blocks.initialize`), the linear layer at PyTorch's default. Keys are those
 of the published RepDistiller and mdistiller files.
 """
 
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ctkd.models.blocks import classifier, conv, conv_bn, initialise, pool
+from ctkd.models.blocks import classifier, conv, conv_bn, initialize, pool
 from ctkd.registry import MODELS
 
 Widths = tuple[int, int, int, int]  # of the stem and the three stages
@@ -85,7 +85,7 @@ class CifarResNet(nn.Module):
         self.layer2 = _stage(BasicBlock, widths[1], widths[2], blocks, 2)
         self.layer3 = _stage(BasicBlock, widths[2], widths[3], blocks, 2)
         self.fc = classifier(widths[3], num_classes)
-        initialise(self)
+        initialize(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits [N, K] of images [N, 3, 32, 32]."""
@@ -106,7 +106,7 @@ class CifarBottleneckResNet(nn.Module):
         self.layer3 = _stage(Bottleneck, 512, 1024, blocks[2], 2)
         self.layer4 = _stage(Bottleneck, 1024, 2048, blocks[3], 2)
         self.linear = classifier(2048, num_classes)
-        initialise(self)
+        initialize(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits [N, K] of images [N, 3, 32, 32]."""

@@ -34,7 +34,7 @@ class Proposals:
     """Boxes that several detectors can score.
 
     Attributes:
-        pictures: [B, 3, H, W], normalised, padded with zeros on the right and below.
+        pictures: [B, 3, H, W], normalized, padded with zeros on the right and below.
         sizes: (height, width) of each within its padding.
         boxes: of each, [n, 4], (x1, y1, x2, y2) in its pixels.
     """
@@ -160,7 +160,7 @@ def detector(
             torchvision's (IMAGENET1K_V1), which are downloaded; None begins at random.
         trainable_stages: the last so many of the backbone's five stages are trained; None for 3
             with pretrained weights and all 5 without.
-        norm: "frozen" leaves normalisations as the pretrained weights have them, "batch" trains
+        norm: "frozen" leaves normalizations as the pretrained weights have them, "batch" trains
             them; "auto" does what fits `weights`.
         min_size, max_size: sides to which a picture is resized when it is judged.
         anchor_sizes: pixels, one for each of the five levels.

@@ -9,7 +9,7 @@ the linear layer at N(0, 0.01²) with a bias of 0. Keys as in the published file
 import torch
 from torch import nn
 
-from ctkd.models.blocks import classifier, conv, conv_bn, initialise, pool
+from ctkd.models.blocks import classifier, conv, conv_bn, initialize, pool
 from ctkd.registry import MODELS
 
 STEM, HEAD = 16, 1280
@@ -64,7 +64,7 @@ class CIFARMobileNetV2(nn.Module):
         self.conv2 = nn.Sequential(*conv_bn(inputs, HEAD, 1), nn.ReLU())
         # A sequence of one, for its key: published files call the layer `classifier.0`.
         self.classifier = nn.Sequential(classifier(HEAD, num_classes))
-        initialise(self, linear_std=0.01)
+        initialize(self, linear_std=0.01)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits [N, K] of images [N, 3, 32, 32]."""

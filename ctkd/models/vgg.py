@@ -1,4 +1,4 @@
-"""VGG with batch normalisation for 32x32 images (Simonyan and Zisserman 2015, arXiv 1409.1556).
+"""VGG with batch normalization for 32x32 images (Simonyan and Zisserman 2015, arXiv 1409.1556).
 
 Five blocks of 3x3 convolutions (with bias), of 64, 128, 256, 512 and 512 channels, and one linear
 layer. Of the four max-poolings the last, between the blocks of 512, is left out at 32 pixels, so
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ctkd.models.blocks import classifier, initialise, pool
+from ctkd.models.blocks import classifier, initialize, pool
 from ctkd.registry import MODELS
 
 CHANNELS = (3, 64, 128, 256, 512, 512)  # of the image and the five blocks
@@ -34,7 +34,7 @@ class VGG(nn.Module):
             _block, CHANNELS[:-1], CHANNELS[1:], convolutions
         )
         self.classifier = classifier(CHANNELS[-1], num_classes)
-        initialise(self, linear_std=0.01)
+        initialize(self, linear_std=0.01)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits [N, K] of images [N, 3, 32, 32]."""

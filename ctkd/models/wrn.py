@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ctkd.models.blocks import classifier, conv, initialise, pool
+from ctkd.models.blocks import classifier, conv, initialize, pool
 from ctkd.registry import MODELS
 
 
@@ -55,7 +55,7 @@ class WideResNet(nn.Module):
         self.block3 = _stage(32 * width, 64 * width, blocks, 2)
         self.bn1 = nn.BatchNorm2d(64 * width)
         self.fc = classifier(64 * width, num_classes)
-        initialise(self)
+        initialize(self)
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

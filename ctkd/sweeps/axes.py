@@ -30,8 +30,8 @@ def choices_of(axis: str, values: Any) -> list[Choice]:
     Raises:
         ConfigError: two of them are the same, or a value is none that a Gin file could give.
     """
-    labelled = isinstance(values, Mapping)
-    if labelled:
+    labeled = isinstance(values, Mapping)
+    if labeled:
         found = [_alternative(axis, value, str(label)) for label, value in values.items()]
     elif is_binding(axis, values):
         found = [_value(axis, value) for value in values]

@@ -394,7 +394,7 @@ def test_all_162_views_are_torchvisions_crops_and_flips(archive):
     )
     padded = dataset.views.pad(splits.train.images)
     assert torch.equal(dataset.views.take(padded, indices, views), expected)
-    # What a network sees: the same, normalised, with the border black before it.
+    # What a network sees: the same, normalized, with the border black before it.
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (dataset.mean, dataset.std))
     torch.testing.assert_close(
         resident.batch(indices, views), (expected / 255 - mean) / std, rtol=1e-5, atol=1e-5

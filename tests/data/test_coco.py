@@ -243,7 +243,7 @@ def test_an_unreadable_picture_comes_back_as_an_error_that_names_it(coco_folder)
     assert "is 5 × 5 pixels: the annotations say" in str(read(1, 1))
 
 
-def test_a_grey_picture_is_read_in_colour(coco_folder):
+def test_a_gray_picture_is_read_in_color(coco_folder):
     dataset = make(coco_folder)
     train = dataset.load().train
     size = tuple(train.sizes[0].tolist())

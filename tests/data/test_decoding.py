@@ -32,7 +32,7 @@ def difference(pixels, image):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_jpegs_of_every_colour_come_as_pil_reads_them(picture, tmp_path, mode):
+def test_jpegs_of_every_color_come_as_pil_reads_them(picture, tmp_path, mode):
     path = tmp_path / "a.JPEG"
     picture.convert(mode).save(path, "JPEG", quality=95)
     pixels = decode(str(path))
@@ -50,7 +50,7 @@ def test_another_format_under_the_name_of_a_jpeg(picture, tmp_path, kind):
         assert difference(decode(str(path)), image) == 0
 
 
-def test_transparent_and_palette_images_become_colours(picture, tmp_path):
+def test_transparent_and_palette_images_become_colors(picture, tmp_path):
     for mode in ("RGBA", "P", "LA"):
         path = tmp_path / f"{mode}.png"
         picture.convert(mode).save(path, "PNG")

@@ -88,7 +88,7 @@ def test_what_is_left_out_and_the_order_are_said(root):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA"])
-def test_other_colours_become_rgb(root, mode):
+def test_other_colors_become_rgb(root, mode):
     pixels = picture(7, mode)
     Image.fromarray(pixels, mode).save(root / "test" / "ant" / "0.png")
     expected = np.repeat(pixels[..., None], 3, axis=2) if mode == "L" else pixels[..., :3]
@@ -115,7 +115,7 @@ def test_a_class_missing_from_both_parts_is_counted(root):
         read_folders(root, 3, SHAPE)
 
 
-def test_a_misspelt_class_is_named(root):
+def test_a_misspelled_class_is_named(root):
     (root / "test" / "cat").rename(root / "test" / "cta")
     with pytest.raises(DataError, match="only in one of them: cat, cta"):
         read_folders(root, 3, SHAPE)

@@ -1,4 +1,4 @@
-"""What is common to data sets of image files: the normalisation of a batch of bytes."""
+"""What is common to data sets of image files: the normalization of a batch of bytes."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def images(count: int, height: int, width: int) -> torch.Tensor:
 
 # 5 × 224 × 224 pixels are several pieces and a part; 1 × 7 × 5 are less than one.
 @pytest.mark.parametrize(("count", "height", "width"), [(5, 224, 224), (1, 7, 5), (3, 320, 300)])
-def test_bytes_are_normalised_as_torchvision_does(count: int, height: int, width: int) -> None:
+def test_bytes_are_normalized_as_torchvision_does(count: int, height: int, width: int) -> None:
     dataset = ImageNet(size=width, resize=width)
     pixels = images(count, height, width)
     expected = functional.normalize(pixels.float() / 255, list(dataset.mean), list(dataset.std))
@@ -28,9 +28,9 @@ def test_bytes_are_normalised_as_torchvision_does(count: int, height: int, width
     torch.testing.assert_close(normal, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_an_image_is_normalised_alike_in_whatever_batch() -> None:
-    normalise = Normalization(ImageNet(), torch.device("cpu"))
+def test_an_image_is_normalized_alike_in_whatever_batch() -> None:
+    normalize = Normalization(ImageNet(), torch.device("cpu"))
     pixels = images(7, 224, 224)
-    whole = normalise(pixels)
+    whole = normalize(pixels)
     for cut in (1, 2, 3):
-        assert torch.equal(whole, torch.cat([normalise(part) for part in pixels.split(cut)]))
+        assert torch.equal(whole, torch.cat([normalize(part) for part in pixels.split(cut)]))

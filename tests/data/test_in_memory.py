@@ -49,7 +49,7 @@ def test_without_views_a_batch_is_to_tensor_and_normalize(dataset, resident):
     torch.testing.assert_close(resident.batch(indices), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_view_is_cropped_before_it_is_normalised_so_the_border_is_black(dataset, resident):
+def test_a_view_is_cropped_before_it_is_normalized_so_the_border_is_black(dataset, resident):
     corner = torch.tensor([0])  # the crop at the top left: two rows and columns of border
     (picture,) = resident.batch(torch.tensor([1]), corner)
     black = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)])

@@ -101,7 +101,7 @@ def test_every_example_trains_as_it_stands(package, python, environment, teacher
     assert [record["lambda"] for record in read("schedules")] == [0.0, 1.0]
     settings = {name: json.loads(read(name, "settings.json")) for name in PARTS}
     assert settings["losses"]["method"]["Halved.share"] == 0.7
-    assert settings["transforms"]["method"]["Method.transform"] == "@Centred"
+    assert settings["transforms"]["method"]["Method.transform"] == "@Centered"
     assert settings["networks"]["recipe"]["two_layers.hidden"] == 24
     assert settings["arrays"]["runtime"]["arrays.path"] == "digits.npz"
     assert read("arrays")[-1]["test_top1"] > 25  # ten classes

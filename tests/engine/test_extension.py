@@ -56,7 +56,7 @@ TRANSFORMS = '''
 from ctkd.registry import TRANSFORMS
 
 @TRANSFORMS.register
-class Centred:
+class Centered:
     """Takes the mean out of each row."""
 
     def __call__(self, student, teacher):
@@ -127,7 +127,7 @@ MeanSquares.weight = 0.25
 Method.policy = @ClassTemperature
 Method.schedule = @StepLambda
 StepLambda.at = 1.0
-Method.transform = @Centred
+Method.transform = @Centered
 Teacher.run = 'teacher_of_mine.gin'
 Teacher.floor = 20.0
 Runtime.tensorboard = False

@@ -28,7 +28,7 @@ def teachers():
 
 @pytest.fixture(scope="session")
 def cifar100_test(tmp_path_factory):
-    """The 10,000 test images, normalised as the trained networks expect, and their labels."""
+    """The 10,000 test images, normalized as the trained networks expect, and their labels."""
     script = SHARED / "unpack_cifar100.py"
     if not script.is_file():
         pytest.skip(f"needs CIFAR-100 beside {script}")

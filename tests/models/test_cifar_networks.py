@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ctkd.errors import ConfigError
 from ctkd.registry import COMPONENTS, MODELS
 
-# Counted in RepDistiller, mdistiller, CTKD and the logit-standardisation code, which agree:
+# Counted in RepDistiller, mdistiller, CTKD and the logit-standardization code, which agree:
 # parameters, multiply-adds of one image (convolutions and linear layer), state-dict keys, and
 # parameters for 10 classes instead of 100.
 PUBLISHED = {
@@ -71,7 +71,7 @@ def on_meta(name, num_classes=100):
 
 
 def settled(name, seed=0):
-    """A network in eval mode whose normalisation layers hold arbitrary statistics."""
+    """A network in eval mode whose normalization layers hold arbitrary statistics."""
     torch.manual_seed(seed)
     network = MODELS.get(name)(7)
     for module in network.modules():
@@ -156,7 +156,7 @@ def test_no_classes_are_refused(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_normalisation_folds_into_the_traced_convolutions(name):
+def test_normalization_folds_into_the_traced_convolutions(name):
     network = settled(name)
     images = torch.randn(2, 3, 32, 32)
     folded = fuse(fx.symbolic_trace(network))

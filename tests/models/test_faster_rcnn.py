@@ -115,7 +115,7 @@ def frozen(model):
     return {name.split(".")[2] for name, p in model.named_parameters() if not p.requires_grad}
 
 
-def test_from_scratch_everything_is_trained_with_batch_normalisation():
+def test_from_scratch_everything_is_trained_with_batch_normalization():
     model = make()
     assert frozen(model) == set()
     assert any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
@@ -140,13 +140,13 @@ def test_a_pretrained_backbone_is_loaded_frozen_and_partly_trained(tmp_path):
         model.backbone.body.layer2[0].conv1.weight, classifier.layer2[0].conv1.weight
     )
     assert isinstance(model.backbone.body.bn1, FrozenBatchNorm2d)
-    assert frozen(model) == {"conv1", "layer1"}  # a frozen normalisation has no parameters
+    assert frozen(model) == {"conv1", "layer1"}  # a frozen normalization has no parameters
     assert isinstance(
         make(weights=str(tmp_path / "backbone.pth"), norm="batch").backbone.body.bn1, nn.BatchNorm2d
     )
 
 
-def test_frozen_and_counted_normalisations_exchange_their_weights(tmp_path):
+def test_frozen_and_counted_normalizations_exchange_their_weights(tmp_path):
     counted, still = make(), make(norm="frozen")
     torch.save(counted.state_dict(), tmp_path / "counted.pt")
     load_weights(still, tmp_path / "counted.pt")

@@ -15,7 +15,7 @@ def study(sweep_file):
     return lambda **settings: read_study(str(sweep_file(**settings)))
 
 
-def test_a_misspelt_binding_in_the_ninth_cell_names_cell_and_line(study):
+def test_a_misspelled_binding_in_the_ninth_cell_names_cell_and_line(study):
     methods = {f"m{n}": [CTKD, f"CosineLambda.end = {n}.0"] for n in range(1, 9)}
     methods["m9"] = [CTKD, "CosineLambda.ned = 9.0"]
     made = study(grid={"method": methods})

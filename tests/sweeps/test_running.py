@@ -206,9 +206,9 @@ def test_sbatch_refuses_in_its_own_words_and_nothing_is_sent(send, cluster):
 def test_an_argument_that_submitit_does_not_know_is_told(send, cluster):
     if cluster != "slurm":
         pytest.skip("left out: SLURM is not installed")
-    result, sweep = send(base=[KD], params=["epochs = 1"], resources={"other": {"colour": "red"}})
+    result, sweep = send(base=[KD], params=["epochs = 1"], resources={"other": {"color": "red"}})
     assert result.status == 2
-    assert "colour" in result.err
+    assert "color" in result.err
     assert sweep.jobs() == {}
 
 

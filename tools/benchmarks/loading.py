@@ -21,7 +21,7 @@ BATCH = 64
 def measure_loading(
     dataset: MeasuredCIFAR, device: torch.device, workers: int, rounds: int
 ) -> Section:
-    """Batches of 64 with crop, flip and normalisation, one after another and nothing else."""
+    """Batches of 64 with crop, flip and normalization, one after another and nothing else."""
     splits = dataset.load()
     task = ClassificationTask(dataset, splits, BATCH, 0, device, World())
     resident = (b for epoch in itertools.count(1) for b in task.batches(epoch, 0))
@@ -44,7 +44,7 @@ def measure_loading(
         data.append({"loader": name, "seconds": values, "images_per_s": speed[1]})
     columns = [Column("loader"), Column("images/s [quartiles]", "number")]
     columns.append(Column("times as fast as without workers", "number"))
-    return Section("loader", "Loading, crop, flip, normalise", Table(columns, rows), data)
+    return Section("loader", "Loading, crop, flip, normalize", Table(columns, rows), data)
 
 
 def _images(batches: Iterator[list[Tensor]], device: torch.device) -> Tensor:

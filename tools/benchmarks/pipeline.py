@@ -2,7 +2,7 @@
 
 The ordinary one is what every ImageNet training has had: PIL decodes, RandomResizedCrop and flip
 work on the PIL image, ToTensor and Normalize on each image as floats, a DataLoader stacks them.
-Ours decodes to bytes, cuts and resizes bytes, and normalises a batch at a time. Both take the same
+Ours decodes to bytes, cuts and resizes bytes, and normalizes a batch at a time. Both take the same
 crops.
 """
 
@@ -135,10 +135,10 @@ def _ordinary(files: ImageFiles, workers: int, device: torch.device, count: int)
 def _ours(files: ImageFiles, workers: int, device: torch.device, count: int) -> None:
     items = _items(files, count)
     batches = [items[start : start + BATCH] for start in range(0, count, BATCH)]
-    normalise = Normalization(ImageNet(), device)
+    normalize = Normalization(ImageNet(), device)
     read: Samples
     for read in stream(Reader(files, CROP), batches, workers, collate):
-        normalise(read.pixels.to(device))
+        normalize(read.pixels.to(device))
 
 
 def _difference(files: ImageFiles, count: int = 100) -> tuple[float, int]:

@@ -23,7 +23,7 @@ class Method:
     """What is compared: how the student is taught.
 
     Attributes:
-        objective: what is minimised; without it there is no run.
+        objective: what is minimized; without it there is no run.
         policy: the temperature; None where nothing is distilled.
         schedule: λ, the strength of the gradient reversal; for learned policies.
         transform: of both logits, before everything else; None for none.
@@ -51,7 +51,7 @@ class Recipe:
         batch_size: of a whole step, all ranks and accumulated parts together.
         steps_per_epoch: a cut for trying things out; None for the whole data set.
         eval_every: in epochs; the last epoch is always evaluated.
-        sync_batch_norm: whether batch normalisations take the statistics of all ranks' rows, so
+        sync_batch_norm: whether batch normalizations take the statistics of all ranks' rows, so
             that a run does not depend on how many share it. Published recipes for several GPUs
             take each rank's own, which is faster.
     """

@@ -37,7 +37,7 @@ def faults_of_run(run: Run) -> list[str]:
     parts = run.runtime.accumulate
     if parts > 1 and any(isinstance(m, _BatchNorm) for m in run.student.modules()):
         found.append(
-            f"Runtime.accumulate = {parts}: the student's batch normalisations take the statistics "
+            f"Runtime.accumulate = {parts}: the student's batch normalizations take the statistics "
             "of each part, not of the step: not the run that accumulate = 1 makes"
         )
     bounds, decay = run.distiller.bounds, run.optimizer.policy_weight_decay

@@ -57,7 +57,7 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         """Any input [N, C, …] will do."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalises [N, C, …] by mean and variance over all ranks' N and everything behind C."""
+        """Normalizes [N, C, …] by mean and variance over all ranks' N and everything behind C."""
         if not self.training:
             return super().forward(input)
         axes = [axis for axis in range(input.dim()) if axis != 1]

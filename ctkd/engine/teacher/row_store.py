@@ -148,7 +148,7 @@ class RowStore:
         places = places[order]
         words = np.ascontiguousarray(rows[order].astype(self.dtype)).view(self._word)
         sums = self._checksums(places, words)
-        # Neighbours are written together: a cache that is filled in order is written in blocks.
+        # Neighbors are written together: a cache that is filled in order is written in blocks.
         starts = np.flatnonzero(np.diff(places, prepend=places[:1] - 2) != 1)
         try:
             for file, item, data in (

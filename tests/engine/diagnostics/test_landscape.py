@@ -1,4 +1,4 @@
-"""The instrument: L(T) and its maximiser, measured without touching what it measures."""
+"""The instrument: L(T) and its maximizer, measured without touching what it measures."""
 
 import math
 
@@ -98,7 +98,7 @@ def still(student):
     return student
 
 
-def test_t_star_is_the_maximiser_over_a_fine_grid(task, still):
+def test_t_star_is_the_maximizer_over_a_fine_grid(task, still):
     logits, teacher = train_mode_logits(still, task), task.teacher.double()
     measured = probe(task).measure(still, game())
     fine = [0.5 * (80 ** (k / 20000)) for k in range(20001)]

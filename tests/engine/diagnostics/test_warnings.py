@@ -43,7 +43,7 @@ class DoublyReversed(GlobalTemperature):
 
 @pytest.fixture
 def wrong_sign(monkeypatch):
-    """A λ of the wrong sign: the gradient passes as it is, and T is minimised over too."""
+    """A λ of the wrong sign: the gradient passes as it is, and T is minimized over too."""
 
     class Unreversed(torch.autograd.Function):
         @staticmethod
@@ -66,7 +66,7 @@ def test_the_right_runs_say_nothing(train, method):
 
 
 @pytest.mark.parametrize("method", ["ctkd", "ctkd_instance", "dkd_ctkd"])
-def test_standardised_logits_make_no_false_alarm(train, method):
+def test_standardized_logits_make_no_false_alarm(train, method):
     run = train(method, *EPOCH, "Method.transform = @LogitStandardization")
     assert "lowers the loss" not in run.result.err
     assert "derivative" not in run.result.err
@@ -168,9 +168,9 @@ def test_weight_decay_on_the_raw_temperature_is_told_before_training(train):
     )
 
 
-def test_normalisations_that_see_parts_of_a_step_are_told(train):
+def test_batch_normalization_that_sees_parts_of_a_step_is_reported(train):
     run = train("vanilla", "epochs = 1", "steps_per_epoch = 1", "Runtime.accumulate = 4")
-    assert "batch normalisations take the statistics of each part, not of the step" in (
+    assert "batch normalizations take the statistics of each part, not of the step" in (
         run.result.err
     )
 

@@ -221,7 +221,7 @@ def test_ranks_share_a_steps_samples_without_rest():
 
 
 @pytest.mark.parametrize("shape", [(16, 3, 5, 4), (16, 3)])
-def test_the_normalisation_over_ranks_is_the_ordinary_one_for_a_single_rank(shape):
+def test_the_normalization_over_ranks_is_the_ordinary_one_for_a_single_rank(shape):
     """Mean, variance, running statistics and gradients, against torch's own in float64."""
     torch.manual_seed(0)
     kind = nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d
@@ -255,7 +255,7 @@ def test_the_normalisation_over_ranks_is_the_ordinary_one_for_a_single_rank(shap
 
 
 @pytest.mark.parametrize("mean", [0.0, 3.0, 20.0])
-def test_the_normalisation_over_ranks_computes_in_float32_on_bfloat16(mean):
+def test_the_normalization_over_ranks_computes_in_float32_on_bfloat16(mean):
     """A channel far from zero: scale and shift, rounded to 16 bits, would not cancel."""
     torch.manual_seed(0)
     ordinary = nn.BatchNorm2d(3)

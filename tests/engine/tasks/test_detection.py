@@ -284,7 +284,7 @@ def test_the_probe_measures_rows_and_repeats_itself(task):
 
 
 class Oracle(nn.Module):
-    """Detects what is in a picture: its bright rectangles, by their colours."""
+    """Detects what is in a picture: its bright rectangles, by their colors."""
 
     def __init__(self, shift=0.0):
         super().__init__()

@@ -170,7 +170,7 @@ def test_ranks_with_different_numbers_of_rows_make_up_one_step(
 ):
     """With room for every proposal and anchor nothing is drawn, so one process is the judge.
 
-    The means of a step are taken before it moves anything; normalisations are frozen, and all
+    The means of a step are taken before it moves anything; normalizations are frozen, and all
     pictures of one size, so that a picture's rows do not depend on who it shares a batch with.
     """
     exact = [

@@ -45,13 +45,13 @@ def equal(some, others):
 
 
 class Table(nn.Module):
-    """A network whose logits are the means of the colours."""
+    """A network whose logits are the means of the colors."""
 
     def forward(self, images):
         return images.mean((2, 3))
 
 
-def test_an_epoch_is_every_image_once_and_normalised(image_folders):
+def test_an_epoch_is_every_image_once_and_normalized(image_folders):
     task = make(image_folders)
     batches = epoch_of(task, 1)
     assert [len(targets) for _, _, targets, _ in batches] == [7, 7, 7, 3]  # the rest counts
@@ -81,7 +81,7 @@ def test_epochs_and_seeds_differ_and_repeat_exactly(image_folders):
     assert sum(torch.equal(views[i], again[i]) for i in views) < 3  # another crop of each
 
 
-def test_a_views_pixels_depend_on_no_neighbour(image_folders):
+def test_a_views_pixels_depend_on_no_neighbor(image_folders):
     """(seed, epoch, index) alone: another batch size shuffles nothing."""
     batches = [epoch_of(make(image_folders, size), 1) for size in (7, 24)]
     of = [{int(i): x for b in some for i, x in zip(b[0], b[1], strict=True)} for some in batches]
@@ -137,7 +137,7 @@ def test_a_cut_epoch(image_folders):
 
 
 def test_the_metrics_of_a_network_known_by_hand(image_folders):
-    """Three classes, so top-5 is everything; top-1 is the colour that the class is drawn in."""
+    """Three classes, so top-5 is everything; top-1 is the color that the class is drawn in."""
     task = make(image_folders, validation=6)
     model = Table().train()
     metrics = task.evaluate(model)

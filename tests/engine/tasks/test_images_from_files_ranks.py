@@ -13,7 +13,7 @@ import time
 import pytest
 import torch
 
-# Batch normalisations depend on how a step is cut, so they are frozen: what is left must agree.
+# Batch normalizations depend on how a step is cut, so they are frozen: what is left must agree.
 NETWORK = """
 import torch
 from torch import nn
@@ -21,8 +21,8 @@ from torchvision.ops import FrozenBatchNorm2d
 from ctkd.registry import MODELS
 
 @MODELS.register
-def frozen_network(num_classes: int = 3, width: int = 8, normalisation: str = "frozen"):
-    norm = FrozenBatchNorm2d if normalisation == "frozen" else nn.BatchNorm2d
+def frozen_network(num_classes: int = 3, width: int = 8, normalization: str = "frozen"):
+    norm = FrozenBatchNorm2d if normalization == "frozen" else nn.BatchNorm2d
     return nn.Sequential(
         nn.Conv2d(3, width, 3, 2, 1), norm(width), nn.ReLU(),
         nn.Conv2d(width, width, 3, 2, 1), norm(width), nn.ReLU(),
@@ -155,12 +155,12 @@ def test_a_step_is_the_same_however_it_is_cut(start, tmp_path, method):
 def test_statistics_of_each_ranks_own_rows(start, tmp_path):
     """The published custom: the weights still agree, and what is saved is the ranks' mean."""
     shared = (
-        "frozen_network.normalisation = 'batch'",
+        "frozen_network.normalization = 'batch'",
         "epochs = 8",
         "Runtime.checkpoint_steps = 3",
     )
     own, all_of_them = (f"Recipe.sync_batch_norm = {value}" for value in (False, True))
-    save_teacher(tmp_path / "teacher.pt", normalisation="batch")
+    save_teacher(tmp_path / "teacher.pt", normalization="batch")
     start("ctkd", *shared, all_of_them, workdir="alone")
     finished(start("ctkd", *shared, all_of_them, processes=2, workdir="synced"))
     finished(start("ctkd", *shared, own, processes=2, workdir="straight"))

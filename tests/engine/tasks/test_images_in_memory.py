@@ -53,8 +53,8 @@ def test_an_epoch_has_each_image_once_and_the_last_batch_may_be_smaller():
 def test_a_batch_carries_the_images_and_classes_of_its_indices_and_views():
     for batch in make().batches(2, skip=0):
         assert torch.equal(batch.targets, batch.indices % CLASSES)
-        centre = batch.inputs[:, 0, 1, 1]
-        torch.testing.assert_close(centre, batch.indices.float())
+        center = batch.inputs[:, 0, 1, 1]
+        torch.testing.assert_close(center, batch.indices.float())
         top = batch.views // 3 == 0  # the crop whose first row is the border
         assert batch.inputs[top][:, 0, 0].eq(0).all()
         assert batch.views.min() >= 0

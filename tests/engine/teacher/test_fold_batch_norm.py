@@ -1,4 +1,4 @@
-"""Normalisations folded into convolutions: the same logits, or the network as it was."""
+"""Normalizations folded into convolutions: the same logits, or the network as it was."""
 
 import contextlib
 
@@ -13,7 +13,7 @@ from ctkd.registry import MODELS
 
 
 def trained(name):
-    """A network in eval mode whose normalisations are not the identity."""
+    """A network in eval mode whose normalizations are not the identity."""
     torch.manual_seed(0)
     network = MODELS.get(name)()
     for module in network.modules():
@@ -30,7 +30,7 @@ def norms(network):
 
 
 class Shared(nn.Module):
-    """A convolution that two normalisations follow."""
+    """A convolution that two normalizations follow."""
 
     def __init__(self):
         super().__init__()
@@ -64,7 +64,7 @@ class Undecided(nn.Module):
         ("digits_teacher", 0),
     ],
 )
-def test_logits_stay_and_normalisations_go(name, left):
+def test_logits_stay_and_normalizations_go(name, left):
     network = trained(name)
     shape = (1, 8, 8) if name == "digits_teacher" else (3, 32, 32)
     before = {key: value.clone() for key, value in network.state_dict().items()}
