@@ -5,7 +5,8 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -81,6 +82,21 @@ class Takable(Protocol):
 
 
 T = TypeVar("T", bound=Takable)
+
+
+@dataclass(frozen=True)
+class ImageSplits(Generic[T]):
+    """The splits of a data set.
+
+    Attributes:
+        validation: images that were taken out of the training images, if any.
+        notes: sentences for the user, such as what was left out.
+    """
+
+    train: T
+    test: T
+    validation: T | None = None
+    notes: tuple[str, ...] = ()
 
 
 def take_validation(train: T, count: int) -> tuple[T, T | None]:

@@ -121,7 +121,7 @@ class RandomCrop:
 
 
 @dataclass(frozen=True)
-class CentreCrop:
+class CenterCrop:
     """The image with its shorter side resized to `resize`, and of that the square in the middle."""
 
     size: int

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ctkd.data.dataset import ImageDataset
-from ctkd.data.decoding import BadImageError, CentreCrop, RandomCrop, decode
+from ctkd.data.dataset import ImageDataset, ImageSplits
+from ctkd.data.decoding import BadImageError, CenterCrop, RandomCrop, decode
 from ctkd.errors import DataError
 
 PIECE = 2**18  # numbers normalized at a time on a CPU: 1 MiB of float32
@@ -68,19 +68,7 @@ class ImageFiles:
         return ImageFiles(self.root, b"".join(names), ends, self.targets[indices.numpy()])
 
 
-@dataclass(frozen=True)
-class FileSplits:
-    """The parts of a data set.
-
-    Attributes:
-        validation: images that were taken out of the training images, if any.
-        notes: sentences for the user, such as what was left out.
-    """
-
-    train: ImageFiles
-    test: ImageFiles
-    validation: ImageFiles | None = None
-    notes: tuple[str, ...] = ()
+FileSplits = ImageSplits[ImageFiles]
 
 
 class StreamedDataset(ImageDataset):
@@ -94,7 +82,7 @@ class StreamedDataset(ImageDataset):
 
     kind = "streamed"
     augmentation: RandomCrop
-    presentation: CentreCrop
+    presentation: CenterCrop
     max_bad: int
 
     @abc.abstractmethod
@@ -137,7 +125,7 @@ class Reader:
 
     modules: ClassVar = ("torchvision.io", "torchvision.transforms.v2.functional")  # see `stream`
     files: ImageFiles
-    transform: RandomCrop | CentreCrop
+    transform: RandomCrop | CenterCrop
     tries: int = 1
 
     def __call__(self, index: int, view: int) -> Sample:

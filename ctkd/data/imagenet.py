@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from ctkd.checks import expect, finite
 from ctkd.data.dataset import check_colors, place_of, take_validation
-from ctkd.data.decoding import CentreCrop, RandomCrop
+from ctkd.data.decoding import CenterCrop, RandomCrop
 from ctkd.data.folders import class_folders, list_files, order_note
 from ctkd.data.from_files import FileSplits, ImageFiles, StreamedDataset
 from ctkd.errors import DataError
@@ -76,7 +76,7 @@ class ImageNet(StreamedDataset):
         check_colors("imagenet", mean, std)
         self.num_classes, self.shape, self.mean, self.std = num_classes, (3, size, size), mean, std
         self.augmentation = RandomCrop(size, (scale[0], scale[1]), (ratio[0], ratio[1]), flip)
-        self.presentation = CentreCrop(size, resize)
+        self.presentation = CenterCrop(size, resize)
         self.max_bad = max_bad
         self._given, self._lists = data_dir, {"train": train_list, "val": val_list}
         self._validation = validation

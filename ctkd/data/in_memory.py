@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ctkd.data.augment import CropFlip
-from ctkd.data.dataset import ImageDataset, digest
+from ctkd.data.dataset import ImageDataset, ImageSplits, digest
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,7 @@ class Split:
         return Split(self.images[indices], self.targets[indices])
 
 
-@dataclass(frozen=True)
-class Splits:
-    """The parts of a data set.
-
-    Attributes:
-        validation: images that were taken out of the training images, if any.
-        notes: sentences for the user, such as what was left out.
-    """
-
-    train: Split
-    test: Split
-    validation: Split | None = None
-    notes: tuple[str, ...] = ()
+Splits = ImageSplits[Split]
 
 
 class ResidentDataset(ImageDataset):

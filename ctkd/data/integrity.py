@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctkd.data.dataset import ImageDataset
+from ctkd.data.dataset import ImageDataset, ImageSplits, T
 from ctkd.data.from_files import FileSplits, StreamedDataset
 from ctkd.data.in_memory import ResidentDataset, Split, Splits
 from ctkd.errors import DataError
@@ -86,7 +86,7 @@ def check_labels(
     )
 
 
-def _named(splits: Any) -> list[tuple[str, Any]]:
+def _named(splits: ImageSplits[T]) -> list[tuple[str, T]]:
     named = (("train", splits.train), ("validation", splits.validation), ("test", splits.test))
     return [(name, split) for name, split in named if split is not None]
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from ctkd.data.decoding import BadImageError, CentreCrop, RandomCrop, decode, random_crop
+from ctkd.data.decoding import BadImageError, CenterCrop, RandomCrop, decode, random_crop
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
@@ -144,4 +144,4 @@ def test_the_middle_is_the_one_that_torchvision_takes(picture, size, resize):
     pipeline = transforms.Compose([transforms.Resize(resize), transforms.CenterCrop(size)])
     for image in (picture, picture.rotate(90, expand=True)):
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        assert difference(CentreCrop(size, resize)(pixels), pipeline(image)) < 0.6
+        assert difference(CenterCrop(size, resize)(pixels), pipeline(image)) < 0.6

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ctkd.data.augment import CropFlip
-from ctkd.data.decoding import CentreCrop, RandomCrop
+from ctkd.data.decoding import CenterCrop, RandomCrop
 from ctkd.data.digits import Digits
 from ctkd.data.from_files import FileSplits, ImageFiles, StreamedDataset
 from ctkd.data.in_memory import ResidentDataset, Split, Splits
@@ -26,7 +26,7 @@ class OwnFiles(StreamedDataset):
     num_classes, shape = 4, (3, 8, 8)
     mean, std = (0.5,) * 3, (0.25,) * 3
     augmentation = RandomCrop(8, (0.5, 1.0), (1.0, 1.0), flip=False)
-    presentation, max_bad = CentreCrop(8, 8), 0
+    presentation, max_bad = CenterCrop(8, 8), 0
 
     def load(self):
         raise NotImplementedError

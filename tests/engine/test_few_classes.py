@@ -9,7 +9,7 @@ from ctkd.registry import DATASETS, OBJECTIVES
 
 @DATASETS.register("few_digits_of_test")
 class FewDigits(Digits):
-    """The digits, told apart by their remainder."""
+    """The digits, separated by their remainder."""
 
     def __init__(self, classes: int = 2) -> None:
         super().__init__(train_images=64)
@@ -65,18 +65,18 @@ def test_a_dry_run_says_what_two_classes_lose(objective, dry):
 
 
 def test_a_dry_run_says_that_a_learned_t_has_no_maximum(dry):
-    told = dry("ctkd", 2)
-    assert told.startswith("warning: KD with 2 classes: T² · KL of every row grows with T")
-    assert "Method.policy = @ConstantTemperature" in told
+    shown = dry("ctkd", 2)
+    assert shown.startswith("warning: KD with 2 classes: T² · KL of every row grows with T")
+    assert "Method.policy = @ConstantTemperature" in shown
     assert dry("ctkd", 6) == ""
 
 
 def test_a_dry_run_says_what_standardized_rows_of_two_lose(dry):
     chosen = "Method.transform = @LogitStandardization"
-    told = dry("kd", 2, chosen)
-    assert told.startswith("warning: LogitStandardization with 2 classes: ")
-    assert "always ±0.7071" in told
-    assert "Use Method.transform = None" in told
+    shown = dry("kd", 2, chosen)
+    assert shown.startswith("warning: LogitStandardization with 2 classes: ")
+    assert "always ±0.7071" in shown
+    assert "Use Method.transform = None" in shown
     assert dry("kd", 6, chosen) == ""
 
 
@@ -95,16 +95,16 @@ def test_top_5_means_something_from_six_classes_on(classes, dry):
 
 def test_one_class_is_refused(dry):
     for method, name in (("vanilla", "CrossEntropy"), ("kd", "KD"), ("dkd", "DKD")):
-        told = dry(method, 1, status=2)
-        assert told == (
+        shown = dry(method, 1, status=2)
+        assert shown == (
             f"ctkd: the data set has num_classes = 1, {name} needs 2 or more: with one class every "
             "softmax is 1 and every loss is 0. Add a class to the data\n"
         )
 
 
 def test_an_objective_of_ones_own_may_take_one_class(dry):
-    told = dry("vanilla", 1, "Method.objective = @plain_of_test_few_classes")
-    assert told.startswith("warning: test_top5 is always 100 % with 1 classes")
+    shown = dry("vanilla", 1, "Method.objective = @plain_of_test_few_classes")
+    assert shown.startswith("warning: test_top5 is always 100 % with 1 classes")
 
 
 def test_a_run_warns_before_it_trains_its_teacher(command, tmp_path, monkeypatch):

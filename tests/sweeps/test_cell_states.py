@@ -1,4 +1,4 @@
-"""How cells fare, told from files and from what the cluster knows; no cluster is needed."""
+"""The status of cells, from files and from what the cluster knows; no cluster is needed."""
 
 import dataclasses
 import json
@@ -32,15 +32,15 @@ def folder(tmp_path, sweep_file):
 @pytest.fixture
 def known(monkeypatch):
     """What SLURM says of jobs."""
-    told = {}
-    monkeypatch.setattr(slurm, "states", lambda jobs: {j: told[j] for j in jobs if j in told})
-    return told
+    states = {}
+    monkeypatch.setattr(slurm, "states", lambda jobs: {j: states[j] for j in jobs if j in states})
+    return states
 
 
-def note(folder, key, **told):
+def note(folder, key, **fields):
     path = folder.note(key)
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"node": "n1", **told}))
+    path.write_text(json.dumps({"node": "n1", **fields}))
 
 
 def first(folder):
@@ -344,16 +344,16 @@ def test_what_is_sent_to_slurm_comes_from_the_resources(sweep_file):
         "other": {"exclude": "n7", "setup": ["module load cuda"], "srun_args": ["-v"]},
     }  # fmt: skip
     resources = read_study(str(sweep_file(base=["gin/digits/kd.gin"], resources=wanted))).resources
-    told = sbatch.parameters(resources, "x")
+    found = sbatch.parameters(resources, "x")
     expected = {
         "job_name": "ctkd-x", "time": 90, "gpus_per_node": 2, "cpus_per_task": 8, "mem": "1536MB",
         "nodes": 2, "ntasks_per_node": 1, "partition": "gpu", "account": "lab",
         "constraint": "a100", "array_parallelism": 4, "exclude": "n7",
         "srun_args": ["--kill-on-bad-exit=1", "-v"],
     }  # fmt: skip
-    assert {key: told[key] for key in expected} == expected
-    assert told["setup"][-1] == "module load cuda"
-    assert "qos" not in told
+    assert {key: found[key] for key in expected} == expected
+    assert found["setup"][-1] == "module load cuda"
+    assert "qos" not in found
 
 
 def test_the_machine_carries_as_many_as_its_cores_or_gpus_allow(monkeypatch, sweep_file):

@@ -28,18 +28,18 @@ def test_a_misspelled_binding_in_the_ninth_cell_names_cell_and_line(study):
 
 
 @pytest.mark.parametrize(
-    ("axis", "told"),
+    ("axis", "expected"),
     [
         ("CosineLmbda.end", "did you mean CosineLambda"),
         ("CosineLambda.ned", "did you mean end?"),
         ("epohcs", "did you mean epochs?"),
     ],
 )
-def test_an_unknown_axis_is_refused_with_its_line(study, axis, told):
+def test_an_unknown_axis_is_refused_with_its_line(study, axis, expected):
     made = study(base=[CTKD], grid={axis: [1, 2]})
     with pytest.raises(ConfigError) as caught:
         check(made)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert str(caught.value).endswith(f"study.gin, line {line_of(made, axis)})")
 
 
@@ -98,9 +98,9 @@ def test_the_table_has_a_row_for_all_seeds_of_a_cell(study):
         ["kd", "digits_teacher → digits_student", "digits", "0 … 3", 5],
         ["ctkd", "digits_teacher → digits_student", "digits", "0 … 3", 5],
     ]
-    told = estimate(made, plans, 2)
-    assert "8 runs, 40 epochs in all; 2 at a time" in told
-    assert "16.0 hours" in told  # four rounds of 240 minutes
+    text = estimate(made, plans, 2)
+    assert "8 runs, 40 epochs in all; 2 at a time" in text
+    assert "16.0 hours" in text  # four rounds of 240 minutes
 
 
 @pytest.mark.slow
@@ -128,5 +128,5 @@ def test_many_cells_are_checked_with_each_network_built_once(study, monkeypatch)
 def test_a_warning_of_the_cells_is_counted_once(study):
     decay = {"SGD.policy_weight_decay": [0.0, 1e-3]}
     plans = check(study(base=[CTKD], grid=decay, seeds=[0, 1]))
-    (told,) = faults_of_plans(plans)
-    assert told.startswith("2 of 4 runs: SGD.policy_weight_decay = 0.001 pulls")
+    (fault,) = faults_of_plans(plans)
+    assert fault.startswith("2 of 4 runs: SGD.policy_weight_decay = 0.001 pulls")

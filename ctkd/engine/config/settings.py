@@ -144,7 +144,7 @@ class Runtime:
         keep_checkpoints: how many of the newest stay.
         teachers_dir: where trained teachers are shared; None for next to the work directory.
         teacher_cache: the folder in which teachers' rows are remembered for all runs, exactly;
-            "auto" for one next to the images (see `teacher_setup.cache_root`), None for none.
+            "auto" for one next to the images (see `teacher.load.cache_root`), None for none.
         teacher_cache_gb: what that folder may take on the disk; then nothing more is added.
         tensorboard: whether to write TensorBoard's events.
     """

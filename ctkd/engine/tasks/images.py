@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctkd.data.dataset import ImageDataset
-from ctkd.data.from_files import FileSplits
-from ctkd.data.in_memory import Splits
+from ctkd.data.dataset import ImageDataset, ImageSplits
 from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Batch, Rows, StudentFunction, Task, TeacherFunction
 from ctkd.errors import ConfigError, DataError
@@ -36,7 +34,7 @@ class ImageTask(Task):
     def __init__(
         self,
         dataset: ImageDataset,
-        splits: Splits | FileSplits,
+        splits: ImageSplits[Any],
         batch_size: int,
         seed: int,
         device: torch.device,

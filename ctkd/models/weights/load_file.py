@@ -35,7 +35,7 @@ def fetch(source: str | os.PathLike[str] | Source) -> Fetched:
     """Locates the file, and reads it or the member that the source names.
 
     Raises:
-        DataError: see `locate`, `weight_archives.member_of` and `weight_formats.read`.
+        DataError: see `locate`, `archives.member_of` and `formats.read`.
     """
     if not isinstance(source, Source):
         source = parse_source(source)

@@ -57,7 +57,7 @@ def load_weights(
 
     Args:
         model: the network; it keeps its device and its dtype.
-        source: see `weight_source` for how it is written and `weight_files.locate` for where a
+        source: see `source` for how it is written and `load_file.locate` for where a
             download is kept. With `network` also torchvision's name of published weights, such as
             IMAGENET1K_V1.
         network: the name that the network is registered as.

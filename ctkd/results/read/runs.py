@@ -86,8 +86,8 @@ class RunRecord:
 
     @property
     def measure(self) -> str:
-        """The primary metric as the keys of a summary have it: top1 in last_top1."""
-        return self.primary.removeprefix("test_")
+        """The primary metric in the keys of a summary, see `measure_of`."""
+        return schema.measure_of(self.primary)
 
     def series(self, key: str) -> tuple["Floats", "Floats"]:
         """The epochs at which `key` has a finite value in the metrics, and those values."""

@@ -23,6 +23,11 @@ KINDS: tuple[Accuracy, ...] = get_args(Accuracy)
 R = TypeVar("R", bound="_FlatRecord")
 
 
+def measure_of(primary: str) -> str:
+    """A primary metric as the keys of a summary have it: "top1" of "test_top1", in last_top1."""
+    return primary.removeprefix("test_")
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """`settings.json`: the name of a run and every value that it used, in four sets.
@@ -143,8 +148,8 @@ class RunSummary(_FlatRecord):
 
     @property
     def measure(self) -> str:
-        """The primary metric in the keys of the file: "top1" in last_top1."""
-        return self.primary.removeprefix("test_")
+        """The primary metric in the keys of the file, see `measure_of`."""
+        return measure_of(self.primary)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object."""

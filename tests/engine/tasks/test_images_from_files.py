@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ctkd.data.decoding import CentreCrop, decode
+from ctkd.data.decoding import CenterCrop, decode
 from ctkd.data.imagenet import ImageNet
 from ctkd.engine.distributed.world import World
 from ctkd.engine.task import ViewedTask
@@ -145,7 +145,7 @@ def test_the_metrics_of_a_network_known_by_hand(image_folders):
     assert metrics["test_top5"] == metrics["validation_top5"] == 100
     files, read = task.evaluated["test"], []
     for index in range(len(files)):
-        pixels = CentreCrop(16, 18)(decode(files.path(index))).double() / 255
+        pixels = CenterCrop(16, 18)(decode(files.path(index))).double() / 255
         mean, std = (torch.tensor(v) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
         read.append((pixels.mean((1, 2)) - mean) / std)
     logits, targets = torch.stack(read), torch.from_numpy(files.targets)
