@@ -150,30 +150,21 @@ class Distiller(nn.Module):
         if not self._placed:
             raise ValueError("Distiller: pass position=<done epochs>, or call at(position) before")
         terms, temperature = self.terms(student_logits, teacher_logits, targets)
-        rows = len(targets)
-        share = rows / (total_rows or rows)
-
-        def mean(term: Tensor) -> Tensor:
-            # A 0-d term is a mean over the part: it counts by the part's share of the rows.
-            return term * share if term.dim() == 0 else term.sum() / (total_rows or rows)
-
-        means = {name: mean(term) for name, term in terms.items()}
-        counted = means
-        if row_weights is not None:
-            counted = {name: mean(term) for name, term in weigh(terms, row_weights).items()}
+        rows, total = len(targets), total_rows or len(targets)
+        means = means_of(terms, rows, total)
+        counted = means_of(weigh(terms, row_weights), rows, total)
         loss = torch.stack([self._buffer(f"weight_{k}") * m for k, m in counted.items()]).sum()
         for name, value in (other_losses or {}).items():
-            means[name] = value * share
+            means[name] = value * (rows / total)
             loss = loss + means[name]
-        detached = {name: mean.detach() for name, mean in means.items()}
+        temperature = None if temperature is None else temperature.detach()
         sums: dict[str, Tensor] = {}
         if groups is not None:
             values = dict(terms)
             if temperature is not None:
-                values["temperature"] = temperature.detach().reshape(-1).expand(rows)
-            sums = group_sums(values, groups, group_names, total_rows or rows)
-        temperature = None if temperature is None else temperature.detach()
-        return Outcome(loss, detached, temperature, sums)
+                values["temperature"] = temperature.reshape(-1).expand(rows)
+            sums = group_sums(values, groups, group_names, total)
+        return Outcome(loss, {k: mean.detach() for k, mean in means.items()}, temperature, sums)
 
     def terms(
         self,
@@ -215,3 +206,12 @@ def weigh(terms: dict[str, Tensor], row_weights: Tensor | None) -> dict[str, Ten
     if row_weights is None:
         return terms
     return {k: term * row_weights if term.dim() else term for k, term in terms.items()}
+
+
+def means_of(terms: dict[str, Tensor], rows: int, total: int) -> dict[str, Tensor]:
+    """The terms of `rows` rows, each divided by the `total` rows of the step: name -> 0-d.
+
+    A 0-d term is a mean over the given rows: it counts by their share of the total.
+    """
+    share = rows / total
+    return {k: term * share if term.dim() == 0 else term.sum() / total for k, term in terms.items()}

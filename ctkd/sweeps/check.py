@@ -5,7 +5,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ctkd.engine.config.build import KnownNetworks, Run
+from ctkd.engine.config.build import Run
+from ctkd.engine.config.builder import KnownNetworks
 from ctkd.engine.config.identity import identity_of
 from ctkd.engine.diagnostics.warnings import faults_of_run
 from ctkd.engine.job import Job

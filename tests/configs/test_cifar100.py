@@ -8,7 +8,7 @@ import gin
 import pytest
 
 from ctkd.engine.config import parse as config
-from ctkd.engine.config.build import KnownNetworks
+from ctkd.engine.config.builder import KnownNetworks
 from ctkd.engine.job import Job
 from ctkd.errors import ConfigError
 from ctkd.results.compare.published import ALONE, PAIRS, lookup_all

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from ctkd.engine.config.build import KnownNetworks
+from ctkd.engine.config.builder import KnownNetworks
 from ctkd.engine.job import Job
 
 KNOWN = KnownNetworks()  # each network is built once, and tried

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from ctkd.engine.config.build import KnownNetworks
+from ctkd.engine.config.builder import KnownNetworks
 from ctkd.engine.job import Job
 from ctkd.results.compare.published import lookup, lookup_all
 

@@ -16,7 +16,7 @@ from torch.distributed.run import get_args_parser
 
 from ctkd import main
 from ctkd.command_line import read_flags
-from ctkd.engine.config.build import KnownNetworks
+from ctkd.engine.config.builder import KnownNetworks
 from ctkd.engine.job import Job
 from ctkd.errors import ConfigError
 from ctkd.sweeps import command as launcher

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ctkd.engine.config.build import KnownNetworks
+from ctkd.engine.config.builder import KnownNetworks
 from ctkd.errors import ConfigError
 from ctkd.sweeps.check import cells_table, check, estimate, faults_of_plans
 from ctkd.sweeps.study import read_study

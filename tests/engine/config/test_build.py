@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from ctkd.engine.config.build import KnownNetworks
+from ctkd.engine.config.builder import KnownNetworks
 from ctkd.engine.job import Job
 from ctkd.errors import ConfigError
 from ctkd.losses.objectives import KD
