@@ -78,6 +78,7 @@ setup(
             "build",
             "sphinx>=7.4",
             "furo",
+            "myst-parser",
         ]
     },
 )

@@ -97,7 +97,8 @@ def test_environment_variables_that_are_named_are_read(path):
 
 @NAMES
 def test_every_block_is_closed(path):
-    assert path.read_text(encoding="utf-8").count("\n```") % 2 == 0
+    text = path.read_text(encoding="utf-8")
+    assert len(re.findall(r"^```", text, re.MULTILINE)) % 2 == 0
 
 
 @NAMES

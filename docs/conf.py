@@ -1,4 +1,4 @@
-"""Sphinx's settings: the docstrings as they stand in the code, rendered to one page per layer.
+"""Sphinx's settings: the Markdown pages of this folder, and a reference made of the docstrings.
 
 Docstrings are plain text in which only three things mean something: `backticks`, lists, and the
 sections Args, Attributes, Returns, Raises. Stars, bars and final underscores are mathematics and
@@ -22,14 +22,16 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import ctkd
 
 project = "ctkd"
 author = copyright = "ctkd contributors"
 version = release = ctkd.__version__
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+myst_heading_anchors = 3  # links to headings, as on GitHub
+exclude_patterns = ["study/*"]
 html_theme = "furo"
 html_title = f"ctkd {release}"
 html_show_sourcelink = False
