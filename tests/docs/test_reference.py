@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("reference")]
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """The folder of the built pages."""
+    """The folder of the reference, in that of all built pages."""
     if importlib.util.find_spec("myst_parser") is None:
         pytest.skip("sphinx and myst-parser are not installed: pip install -e '.[dev]'")
     folder = tmp_path_factory.mktemp("reference")
@@ -33,7 +33,7 @@ def pages(tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout + done.stderr == ""
-    return folder
+    return folder / "reference"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def shown(pages):
     """All text of the pages' articles, white space collapsed."""
     articles = [
         text[text.index("<article") : text.index("</article>")]
-        for path in (pages / "reference").glob("*.html")
+        for path in pages.glob("*.html")
         if "<article" in (text := path.read_text(encoding="utf-8"))
     ]
     return plain(html.unescape(re.sub(r"<[^>]+>", "", "\n".join(articles))))
@@ -83,7 +83,7 @@ def inventory(path):
 
 
 def test_every_public_name_is_in_it(pages):
-    listed = inventory(pages / "objects.inv")
+    listed = inventory(pages.parent / "objects.inv")
     in_python = {name for name, kind in listed.items() if kind.startswith("py:")}
     expected = set()
     for module, tree in sources():
@@ -112,11 +112,11 @@ def test_each_docstring_is_shown_as_it_stands(shown):
 
 
 def test_a_name_with_an_at_is_no_address(pages):
-    assert not [page for page in (pages / "reference").glob("*.html") if "mailto:" in page.read_text("utf-8")]
+    assert not [page for page in pages.glob("*.html") if "mailto:" in page.read_text("utf-8")]
 
 
 def test_equations_set_off_keep_their_lines(pages):
-    blocks = re.findall(r"<pre>(.*?)</pre>", (pages / "reference" / "losses.html").read_text(), re.DOTALL)
+    blocks = re.findall(r"<pre>(.*?)</pre>", (pages / "losses.html").read_text(), re.DOTALL)
     text = "\n".join(html.unescape(re.sub(r"<[^>]+>", "", block)) for block in blocks)
     assert "∂L/∂z_s = T (q − p)\n" in text
     assert "∂L/∂T   = 2T · KL − (E_q z_s − E_p z_s) + Cov_p(z_t, z_s − z_t) / T\n" in text

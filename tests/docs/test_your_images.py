@@ -1,4 +1,4 @@
-"""docs/tasks/your_images.md: its Gin files train on a user's folder, and its script reads the student."""
+"""docs/tasks/your_images.md: its Gin files train on a folder, its script loads the student."""
 
 import json
 import pathlib
