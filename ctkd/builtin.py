@@ -69,3 +69,7 @@ OBJECTIVES = {
     "WTTM": "ctkd.losses.wttm",
     "DIST": "ctkd.losses.dist",
 }
+OPTIMIZERS = dict.fromkeys(("SGD", "AdamW", "Lion"), "ctkd.engine.optimizer_recipes")
+LR_SCHEDULES = dict.fromkeys(
+    ("ConstantLR", "LinearLR", "CosineLR", "OneCycleLR", "MultiStepLR"), "ctkd.engine.lr_schedules"
+)

@@ -1,11 +1,18 @@
-"""Every registered objective, policy, schedule and transform keeps the contract of its kind."""
+"""Every registered component keeps the contract of its kind."""
 
 import pytest
 import torch
 
 from ctkd import Distiller
 from ctkd.adversary.schedules import ConstantLambda
-from ctkd.registry import OBJECTIVES, SCHEDULES, TEMPERATURES, TRANSFORMS
+from ctkd.registry import (
+    LR_SCHEDULES,
+    OBJECTIVES,
+    OPTIMIZERS,
+    SCHEDULES,
+    TEMPERATURES,
+    TRANSFORMS,
+)
 from ctkd.temperature import GlobalTemperature, InstanceTemperature
 from ctkd.testing import (
     check_objective,
@@ -15,12 +22,14 @@ from ctkd.testing import (
     check_transform,
 )
 
+ALL = (OBJECTIVES, TEMPERATURES, SCHEDULES, TRANSFORMS, OPTIMIZERS, LR_SCHEDULES)
 # Settings that add terms, curves or layers to what the defaults make.
 OTHER_SETTINGS = {
     "DKD": [{"kd_weight": 0.5, "warmup_epochs": 20.0}],
     "DTKD": [{"warmup_epochs": 20.0}],
     "AnnealedTemperature": [{"shape": "cosine"}, {"shape": "exponential"}],
     "InstanceTemperature": [{"inputs": "probabilities", "order": "teacher"}, {"batch_norm": True}],
+    "CosineLR": [{"warmup_epochs": 5.0, "end": 0.1}],
     "LinearLambda": [{"start": 2.0, "end": 0.5}, {"smooth": True}],
     "CosineLambda": [{"start": 2.0, "end": 0.5}, {"smooth": True}],
 }
@@ -54,9 +63,10 @@ def test_policies(name, settings, num_classes):
     check_policy(policy, num_classes)
 
 
-@pytest.mark.parametrize(("name", "settings"), cases(SCHEDULES))
+@pytest.mark.parametrize(("name", "settings"), [*cases(SCHEDULES), *cases(LR_SCHEDULES)])
 def test_schedules(name, settings):
-    check_schedule(SCHEDULES.get(name)(**settings))
+    registry = SCHEDULES if name in SCHEDULES else LR_SCHEDULES
+    check_schedule(registry.get(name)(**settings))
 
 
 @pytest.mark.parametrize("num_classes", [2, 10])
@@ -73,12 +83,16 @@ POSITIVE = {
     "LinearLambda": ["epochs"],
     "CosineLambda": ["epochs"],
     "LogitStandardization": ["epsilon"],
+    "SGD": ["lr", "gamma", "layer_decay"],
+    "AdamW": ["lr", "eps", "layer_decay"],
+    "Lion": ["lr", "layer_decay"],
+    "MultiStepLR": ["gamma"],
 }
 
 
 @pytest.mark.parametrize(
     ("registry", "name"),
-    [(r, name) for r in (OBJECTIVES, TEMPERATURES, SCHEDULES, TRANSFORMS) for name in names(r)],
+    [(r, name) for r in ALL for name in names(r)],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_settings(registry, name):

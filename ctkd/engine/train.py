@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ctkd.data.workers import while_waiting
 from ctkd.distiller import Outcome
@@ -78,9 +78,11 @@ class Trainer:
         self.student = to_device(run.student, device)
         self.distiller = run.distiller.to(device)
         self.optimizer = Optimizer(
-            run.optimizer,
-            nn.ModuleList([self.student, *self.distiller.helpers]),
+            run.optimizers.student,
+            self.student,
             self.distiller.policy,
+            policy_recipe=run.optimizers.policy,
+            helpers=self.distiller.helpers,
             scaled=run.runtime.precision == "float16",
         )
         self.meter = Meter(device)
@@ -159,8 +161,7 @@ class Trainer:
         recipe, per_epoch = self.run.recipe, self.task.steps_per_epoch
         position = recipe.position(self.progress.steps, per_epoch)
         self.distiller.at(position, self.progress.steps / (per_epoch * recipe.epochs))
-        self.lr = self.run.optimizer.learning_rate(position, self.run.recipe_epochs)
-        self.optimizer.set_learning_rate(self.lr)
+        self.lr = self.optimizer.set_rates(self.run.optimizers.schedule(position))
 
     def train_step(self, batch: Batch) -> None:
         """One step of the game; nothing in it waits for the device."""

@@ -1,4 +1,4 @@
-"""The contract of a schedule of λ."""
+"""The contract of a schedule, of λ or of the learning rate."""
 
 import math
 
@@ -8,7 +8,9 @@ from ctkd.testing.objective_contract import POSITIONS
 
 
 def check_schedule(schedule: Schedule) -> None:
-    """Checks a schedule, `schedule(position) -> lambda_`: finite numbers >= 0, always the same.
+    """Checks a schedule, `schedule(position) -> value`: finite numbers >= 0, always the same.
+
+    The value is λ, or the factor of the learning rate.
 
     Raises:
         AssertionError: the schedule breaks the contract.
@@ -17,6 +19,9 @@ def check_schedule(schedule: Schedule) -> None:
     values = [schedule(position) for position in POSITIONS]
     for position, value in zip(POSITIONS, values, strict=True):
         valid = isinstance(value, (int, float)) and math.isfinite(value) and value >= 0
-        check(valid, f"λ = {value} at position {position}: expected a finite number >= 0")
+        check(valid, f"{value} at position {position}: expected a finite number >= 0")
     again = [schedule(position) for position in reversed(POSITIONS)]
-    check(again[::-1] == values, "λ depends on earlier calls: a run that resumes repeats none")
+    check(
+        again[::-1] == values,
+        "a value depends on earlier calls, which a resumed run does not repeat",
+    )

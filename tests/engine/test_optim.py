@@ -1,4 +1,4 @@
-"""Two groups in one optimizer, and the learning rate as a function of the place in the recipe."""
+"""The step of student and policy: groups, clipping, and each with an optimizer of its own kind."""
 
 import math
 import operator
@@ -7,13 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from ctkd.engine.optim import Optimizer, SGDRecipe
+from ctkd.engine.optim import Optimizer
+from ctkd.engine.optimizer_recipes import AdamWRecipe, LionRecipe, SGDRecipe
+from ctkd.engine.parameter_groups import grouped, layers_of
 from ctkd.errors import ConfigError
 from ctkd.temperature import ConstantTemperature, GlobalTemperature
-
-
-def rates(recipe, positions, epochs=240):
-    return [recipe.learning_rate(position, epochs) for position in positions]
 
 
 def networks(scale=1.0):
@@ -24,36 +22,6 @@ def networks(scale=1.0):
     student.weight.grad = scale * torch.tensor([[3.0, 4.0, 0.0]])
     policy.raw.grad = torch.tensor(scale * 2.0)
     return student, policy
-
-
-def test_the_published_milestones_fall_after_their_epochs():
-    """0.05, ×0.1 after epochs 150, 180 and 210 (mdistiller, CTKD)."""
-    published = SGDRecipe(lr=0.05, milestones=(150, 180, 210))
-    found = rates(published, (0, 149.99, 150, 179.99, 180, 210, 239.99))
-    expected = (0.05, 0.05, 0.005, 0.005, 0.0005, 0.00005, 0.00005)
-    assert found == pytest.approx(expected, rel=1e-12)
-
-
-def test_fractions_are_of_the_whole_run():
-    fractions, epochs = SGDRecipe(milestones=(0.625, 0.75, 0.875)), SGDRecipe()
-    places = [position / 2 for position in range(480)]
-    assert rates(fractions, places) == rates(epochs, places)
-    assert rates(fractions, (24, 25, 30, 35), 40) == pytest.approx((0.05, 0.005, 5e-4, 5e-5))
-
-
-def test_a_fraction_that_rounds_past_its_epoch_still_falls_there():
-    assert 0.28 * 25 > 7
-    assert rates(SGDRecipe(milestones=(0.28,)), (6.99, 7.0), 25) == pytest.approx((0.05, 0.005))
-
-
-def test_warm_up_rises_linearly_and_then_is_over():
-    warm = SGDRecipe(lr=0.2, warmup_epochs=4.0, milestones=(100,))
-    assert rates(warm, (1, 2, 3, 4, 5)) == pytest.approx((0.05, 0.1, 0.15, 0.2, 0.2))
-    assert 0 < warm.learning_rate(0.0, 240) < 0.001
-
-
-def test_no_milestones_is_a_constant_rate():
-    assert set(rates(SGDRecipe(lr=0.3, milestones=()), range(240))) == {0.3}
 
 
 @pytest.mark.parametrize(
@@ -117,13 +85,13 @@ def test_the_policy_has_a_rate_a_decay_and_a_clipping_of_its_own():
     )
     student, policy = networks()
     optimizer = Optimizer(recipe, student, policy)
-    optimizer.set_learning_rate(0.2)
+    assert optimizer.set_rates(2.0) == pytest.approx(0.2)
     optimizer.step()
     assert policy.raw.item() == pytest.approx(1.0 - 0.2 * 3.0 * (1.0 + 0.5), rel=1e-5)
     torch.testing.assert_close(student.weight.data, torch.tensor([[0.4, -2.8, 0.5]]))
 
 
-def test_clipping_is_per_group_and_the_norms_told_are_those_before_it():
+def test_clipping_is_per_group_and_the_norms_are_those_before_it():
     recipe = SGDRecipe(lr=1.0, momentum=0.0, weight_decay=0.0, clip_norm=0.5)
     student, policy = networks()
     norms = Optimizer(recipe, student, policy).step()
@@ -144,7 +112,7 @@ def test_a_gradient_below_the_limit_is_left_as_it_is():
 def test_without_a_learned_policy_there_is_one_group(policy):
     student, _ = networks()
     optimizer = Optimizer(SGDRecipe(), student, policy)
-    assert len(optimizer.torch.param_groups) == 1
+    assert [len(each.param_groups) for each in optimizer.torch] == [1]
     norms = optimizer.step()
     assert norms[1].item() == 0.0
 
@@ -160,20 +128,111 @@ def test_frozen_parameters_are_left_out():
     student = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     student[0].requires_grad_(False)
     optimizer = Optimizer(SGDRecipe(), student, None)
-    assert sum(p.numel() for p in optimizer.torch.param_groups[0]["params"]) == 3
+    assert sum(p.numel() for p in optimizer.torch[0].param_groups[0]["params"]) == 3
 
 
 def test_a_loaded_state_leaves_the_rates_where_a_captured_step_reads_them():
     student, policy = networks()
     first = Optimizer(SGDRecipe(lr=0.1, policy_lr_scale=2.0), student, policy)
-    first.set_learning_rate(0.025)
+    first.set_rates(0.25)
     first.step()
     second = Optimizer(SGDRecipe(lr=0.1, policy_lr_scale=2.0), *networks())
-    rates = [group["lr"] for group in second.torch.param_groups]
+    rates = [group["lr"] for group in second.torch[0].param_groups]
     second.load(first.state())
-    assert all(map(operator.is_, rates, (group["lr"] for group in second.torch.param_groups)))
+    assert all(map(operator.is_, rates, (group["lr"] for group in second.torch[0].param_groups)))
     assert torch.tensor(rates).tolist() == pytest.approx([0.025, 0.05])
-    second.set_learning_rate(0.5)
-    assert first.torch.param_groups[0]["lr"].item() == pytest.approx(0.025)
-    loaded = second.torch.state[second.student[0]]["momentum_buffer"]
-    assert torch.equal(loaded, first.torch.state[first.student[0]]["momentum_buffer"])
+    second.set_rates(5.0)
+    assert first.torch[0].param_groups[0]["lr"].item() == pytest.approx(0.025)
+    loaded = second.torch[0].state[second.student[0]]["momentum_buffer"]
+    assert torch.equal(loaded, first.torch[0].state[first.student[0]]["momentum_buffer"])
+
+
+DECAY = 0.5
+
+
+def adam_by_hand(weight, gradients, rates):
+    """AdamW's steps on one number, in Python's float64."""
+    mean = square = 0.0
+    for step, (gradient, lr) in enumerate(zip(gradients, rates, strict=True), 1):
+        weight *= 1 - lr * DECAY
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.999 * square + 0.001 * gradient**2
+        root = math.sqrt(square / (1 - 0.999**step)) + 1e-8
+        weight -= lr * mean / (1 - 0.9**step) / root
+    return weight
+
+
+def lion_by_hand(weight, gradients, rates):
+    """Lion's steps on one number."""
+    momentum = 0.0
+    for gradient, lr in zip(gradients, rates, strict=True):
+        mixed = 0.9 * momentum + 0.1 * gradient
+        weight -= lr * (math.copysign(1.0, mixed) + DECAY * weight)
+        momentum = 0.99 * momentum + 0.01 * gradient
+    return weight
+
+
+@pytest.mark.parametrize(
+    ("kind", "by_hand"), [(AdamWRecipe, adam_by_hand), (LionRecipe, lion_by_hand)]
+)
+def test_a_student_steps_by_its_optimizer_and_the_policy_by_sgd(kind, by_hand):
+    recipe = kind(lr=0.1, weight_decay=DECAY, decay_norms_and_biases=True)
+    student, policy = networks()
+    optimizer = Optimizer(recipe, student, policy, policy_recipe=SGDRecipe(lr=0.2, momentum=0.0))
+    factors, gradients = (1.0, 1.0, 0.5), ([3.0, 4.0, 0.5], [-9.0, 1.0, 2.0], [1.0, -2.0, 3.0])
+    for factor, gradient in zip(factors, gradients, strict=True):
+        student.weight.grad, policy.raw.grad = torch.tensor([gradient]), torch.tensor(2.0)
+        optimizer.set_rates(factor)
+        optimizer.step()
+    by_weight = zip((1.0, -2.0, 0.5), zip(*gradients, strict=True), strict=True)
+    expected = [by_hand(weight, given, [0.1 * f for f in factors]) for weight, given in by_weight]
+    assert student.weight[0].tolist() == pytest.approx(expected, rel=1e-5)
+    assert policy.raw.item() == pytest.approx(1.0 - 0.2 * 2.0 * sum(factors), abs=1e-6)
+
+
+class Stack(nn.Module):
+    """A stem, three blocks, a norm and a classifier, as a vision transformer has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.position = nn.Parameter(torch.ones(1, 2, 2))
+        self.stem = nn.Linear(2, 2)
+        self.blocks = nn.ModuleList(nn.Linear(2, 2, bias=False) for _ in range(3))
+        self.norm = nn.LayerNorm(2)
+        self.head = nn.Linear(2, 2, bias=False)
+
+    def no_weight_decay(self):
+        return {"position"}
+
+
+def test_norms_biases_and_positions_do_not_decay():
+    spared, decayed = grouped(Stack(), 0.3, decay_norms_and_biases=False, layer_decay=1.0)
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
+    assert [p.dim() for p in decayed["params"]] == [2] * 5
+    assert sorted(p.dim() for p in spared["params"]) == [1, 1, 1, 3]
+    (everything,) = grouped(Stack(), 0.3, decay_norms_and_biases=True, layer_decay=1.0)
+    assert len(everything["params"]) == 9
+
+
+def test_a_layer_has_its_decay_of_the_rate():
+    layers = layers_of(Stack())
+    expected = {"position": 0, "stem.weight": 0, "blocks.0.weight": 1, "blocks.2.weight": 3}
+    assert layers | expected | {"norm.bias": 4, "head.weight": 4} == layers
+    recipe = SGDRecipe(lr=1.0, layer_decay=0.5)
+    optimizer = Optimizer(recipe, student := Stack(), None)
+    optimizer.set_rates(0.1)
+    rate = {id(p): g["lr"].item() for g in optimizer.torch[0].param_groups for p in g["params"]}
+    found = [rate[id(p)] for p in (student.head.weight, student.blocks[2].weight, student.position)]
+    assert found == pytest.approx([0.1, 0.05, 0.1 / 16])
+
+
+def test_helpers_have_a_rate_a_decay_and_a_clipping_of_their_own():
+    settings = {"helper_lr_scale": 2.0, "helper_weight_decay": 0.5, "clip_norm": 1.0}
+    recipe = SGDRecipe(lr=0.1, momentum=0.0, weight_decay=0.0, **settings)
+    student, policy = networks()
+    helper = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(helper.weight)
+    helper.weight.grad = torch.tensor([[7.0]])
+    norms = Optimizer(recipe, student, policy, helpers=[helper]).step()
+    assert norms[0].item() == pytest.approx(5.0)  # the student's alone
+    assert helper.weight.item() == pytest.approx(1.0 - 0.1 * 2.0 * (1.0 + 0.5))

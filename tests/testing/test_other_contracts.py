@@ -11,13 +11,13 @@ from ctkd.testing import check_schedule, check_settings, check_transform
 def test_faulty_schedules():
     check_schedule(lambda position: 0.0 if position < 2 else 1)
     for schedule, fault in {
-        (lambda position: 1.0 - position): "λ = -8.999999 at position 9.999999",
-        (lambda position: math.inf): "λ = inf at position 0.0: expected a finite number >= 0",
+        (lambda position: 1.0 - position): "-8.999999 at position 9.999999",
+        (lambda position: math.inf): "inf at position 0.0: expected a finite number >= 0",
     }.items():
         with pytest.raises(AssertionError, match=fault):
             check_schedule(schedule)
     calls = []
-    with pytest.raises(AssertionError, match="λ depends on earlier calls"):
+    with pytest.raises(AssertionError, match="a value depends on earlier calls"):
         check_schedule(lambda position: float(len(calls) or calls.append(1) or 0))
 
 

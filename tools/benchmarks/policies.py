@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 
 from ctkd.adversary.grl import gradient_reversal
-from ctkd.engine.optim import Optimizer, SGDRecipe
+from ctkd.engine.optim import Optimizer
+from ctkd.engine.optimizer_recipes import SGDRecipe
 from ctkd.results.compare.tables import Column, Table
 from tools.benchmarks.counts import POLICIES, make_policy
 from tools.benchmarks.timing import Section, in_turns, quartiles, spelled

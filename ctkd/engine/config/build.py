@@ -10,13 +10,13 @@ from torch import nn
 
 from ctkd.data.dataset import Dataset
 from ctkd.distiller import Distiller
+from ctkd.engine.config.build_optimizers import Optimizers, optimizers_of
 from ctkd.engine.config.builder import Builder, KnownNetworks
 from ctkd.engine.config.compatibility import check_classes, check_effect, check_policy
 from ctkd.engine.config.gin_files import GinFile, find_named
 from ctkd.engine.config.identity import Settings
 from ctkd.engine.config.parse import macros
 from ctkd.engine.config.settings import Instrument, Method, Recipe, Runtime, Seed, Teacher
-from ctkd.engine.optim import SGDRecipe
 from ctkd.engine.tasks.specs import spec_of
 from ctkd.errors import ConfigError
 from ctkd.registry import (
@@ -53,7 +53,7 @@ class Run:
     seed: int
     runtime: Runtime
     instrument: Instrument
-    optimizer: SGDRecipe
+    optimizers: Optimizers
     teacher: Teacher
     dataset: Dataset
     student: nn.Module
@@ -95,7 +95,8 @@ def build(
     call = Builder(known)
     runtime = _named(call, name)
     method, recipe, teacher = call.part(Method), call.part(Recipe), call.part(Teacher)
-    seed, instrument, optimizer = call.part(Seed).seed, call.part(Instrument), call.part(SGDRecipe)
+    seed, instrument = call.part(Seed).seed, call.part(Instrument)
+    optimizers = optimizers_of(call, recipe, bindings)
     dataset: Dataset = call.component(DATASETS, "Recipe.dataset", recipe.dataset)
     own_part = spec_of(dataset).settings
     task_part = None if own_part is None else call.part(own_part)
@@ -115,7 +116,7 @@ def build(
         seed=seed,
         runtime=runtime,
         instrument=instrument,
-        optimizer=optimizer.for_batches_of(recipe.batch_size),
+        optimizers=optimizers,
         teacher=teacher,
         dataset=dataset,
         student=student,

@@ -45,6 +45,10 @@ class Recipe:
 
     Attributes:
         dataset, student: components.
+        optimizer: the student's; None for SGD.
+        policy_optimizer: the policy's; None for SGD, since a step of Adam hardly depends on λ.
+        lr_schedule: of the learning rate; None for SGD's milestones, or CosineLR with another
+            optimizer.
         epochs: how long to train.
         recipe_epochs: the epochs that the schedules' numbers refer to; None for `epochs`. A run of
             24 epochs of a recipe of 240 passes through all its schedules ten times as fast.
@@ -58,6 +62,9 @@ class Recipe:
 
     dataset: Factory | None = None
     student: Factory | None = None
+    optimizer: Factory | None = None
+    policy_optimizer: Factory | None = None
+    lr_schedule: Factory | None = None
     epochs: int = 240
     recipe_epochs: int | None = None
     batch_size: int = 64

@@ -11,6 +11,7 @@ from ctkd.engine.config.build import Run
 from ctkd.engine.metrics import Meter
 from ctkd.engine.task import Task
 from ctkd.losses.few_classes import limits
+from ctkd.registry import name_of
 
 AT_BOUND = 0.01  # of the range of T: a T nearer to a bound than this is at the bound
 TOP5_KINDS = ("resident", "streamed")  # the kinds of data sets whose task measures test_top5
@@ -40,12 +41,25 @@ def faults_of_run(run: Run) -> list[str]:
             f"Runtime.accumulate = {parts}: the student's batch normalizations take the statistics "
             "of each part, not of the step: not the run that accumulate = 1 makes"
         )
-    bounds, decay = run.distiller.bounds, run.optimizer.policy_weight_decay
-    if run.distiller.learned and decay > 0:
+    return found + faults_of_policy_optimizer(run)
+
+
+def faults_of_policy_optimizer(run: Run) -> list[str]:
+    """Warnings about what moves a learned temperature."""
+    if not run.distiller.learned:
+        return []
+    optimizer, bounds = run.optimizers.policy, run.distiller.bounds
+    name, decay, found = name_of(type(optimizer)), optimizer.policy_weight_decay, []
+    if decay > 0:
         middle = f" (T = {sum(bounds) / 2:g})" if bounds else ""
         found.append(
-            f"SGD.policy_weight_decay = {decay} pulls the raw temperature to 0, T to the middle "
+            f"{name}.policy_weight_decay = {decay} pulls the raw temperature to 0, T to the middle "
             f"of its range{middle}, whatever the loss says"
+        )
+    if optimizer.hides_lambda:
+        found.append(
+            f"Recipe.policy_optimizer = @{name} divides the policy's gradient by its size: λ has "
+            "hardly any effect, only its sign. @SGD keeps it"
         )
     return found
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ctkd.engine.optim import Optimizer, SGDRecipe
+from ctkd.engine.optim import Optimizer
+from ctkd.engine.optimizer_recipes import SGDRecipe
 from ctkd.engine.teacher.frozen import autocast
 from ctkd.errors import NonFiniteError
 
@@ -42,7 +43,7 @@ def test_a_step_that_overflows_moves_nothing_and_halves_the_scale():
     assert optimizer.scaler.get_scale() == scale / 2
     after = [*student.parameters(), *policy.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
-    momenta = [state["momentum_buffer"] for state in optimizer.torch.state.values()]
+    momenta = [state["momentum_buffer"] for state in optimizer.torch[0].state.values()]
     assert len(momenta) == len(after)
     assert not any(momentum.any() for momentum in momenta)
     optimizer.check()
