@@ -22,6 +22,7 @@ HELP = {
     "gin_file": "A Gin file; may be repeated, later ones win.",
     "gin_param": "One more binding, 'Name.parameter = value' or 'macro = value'; may be repeated.",
     "workdir": "Where the run lives; by default derived from the configuration.",
+    "seeds": "Such as 0,1,2: a run for each seed, in one process that reads data and teacher once.",
     "mode": "train (the default), or evaluate: judge a trained student.",
     "checkpoint": "With --mode=evaluate: the student's weights.",
     "fresh": "Begin again; the old work directory is moved aside.",
@@ -32,6 +33,7 @@ for _name in ("gin_file", "gin_param"):
     flags.DEFINE_multi_string(_name, [], HELP[_name], flag_values=FLAGS)
 for _name in ("workdir", "checkpoint"):
     flags.DEFINE_string(_name, None, HELP[_name], flag_values=FLAGS)
+flags.DEFINE_list("seeds", [], HELP["seeds"], flag_values=FLAGS)
 for _name in ("fresh", "dry_run", "help"):
     flags.DEFINE_bool(_name, False, HELP[_name], flag_values=FLAGS)
 flags.DEFINE_enum("mode", "train", ["train", "evaluate"], HELP["mode"], flag_values=FLAGS)
@@ -57,6 +59,7 @@ def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
 
     keep_freed_memory()  # before torch allocates anything
     from ctkd.engine.dry_run import describe
+    from ctkd.engine.group import execute_group
     from ctkd.engine.job import Job, evaluate, execute
     from ctkd.engine.output.console import Console  # torch takes seconds to import, --help none
 
@@ -66,8 +69,16 @@ def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
         show(describe(job, Console()))
     elif FLAGS.mode == "evaluate":
         evaluate(job, FLAGS.checkpoint, Console())
+    elif FLAGS.seeds:
+        execute_group([job.for_seed(seed) for seed in _numbers(FLAGS.seeds)])
     else:
         execute(job, Console())
+
+
+def _numbers(seeds: Sequence[str]) -> list[int]:
+    if not all(seed.strip().isdigit() for seed in seeds):
+        raise ConfigError(f"--seeds={','.join(seeds)}: expected whole numbers, such as 0,1,2")
+    return [int(seed) for seed in seeds]
 
 
 def _config_beside(workdir: str | None, checkpoint: str | None) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -52,6 +52,11 @@ class Job:
         files = config.parse(self.gin_files, self.gin_params)
         return build(self.name, files, self.gin_params, meta=meta, known=known)
 
+    def for_seed(self, seed: int) -> "Job":
+        """The job of the same configuration with another seed, in a folder of its own."""
+        folder = None if self.workdir is None else f"{self.workdir}/seed{seed}"
+        return replace(self, gin_params=[*self.gin_params, f"seed = {seed}"], workdir=folder)
+
     def workdir_of(self, run: Run) -> pathlib.Path:
         """The folder given, or runs/GROUP/NAME-seedN-HASH, the same for the same command."""
         if self.workdir is not None:
@@ -89,7 +94,7 @@ def execute(job: Job, console: Console) -> Summary:
 
 def train_in(folder: Workdir, run: Run, console: Console) -> Summary:
     """Trains a run in a folder that this process, or its rank 0, has locked."""
-    summary = folder.on_rank_0(lambda: _begin(folder, run, console))
+    summary = folder.on_rank_0(lambda: begin(folder, run, console))
     if summary is not None:
         return summary
     for fault in faults_of_run(run):  # before a teacher is trained, which may take hours
@@ -101,8 +106,8 @@ def train_in(folder: Workdir, run: Run, console: Console) -> Summary:
     return train(prepared, folder, console)
 
 
-def _begin(folder: Workdir, run: Run, console: Console) -> Summary | None:
-    """Claims the folder; returns its summary if the run is finished."""
+def begin(folder: Workdir, run: Run, console: Console) -> Summary | None:
+    """Claims the folder of a run; returns its summary if the run is finished."""
     summary = folder.read_summary()
     if summary is None:
         folder.claim(run.settings, run.config)

@@ -143,6 +143,10 @@ class Task(abc.ABC):
     def probe(self, size: int) -> Batch:
         """A fixed batch of `size` training samples, for the landscape."""
 
+    def for_seed(self, seed: int) -> "Task":
+        """The same task on the same data for a run with another seed; see `engine.group`."""
+        raise NotImplementedError
+
     def try_student(self, student: nn.Module) -> None:
         """Calls the student in train mode on one blank sample, the smallest there is."""
         return None

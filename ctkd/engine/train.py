@@ -43,24 +43,10 @@ def train(prepared: Prepared, folder: Workdir, console: Console) -> records.Summ
         NonFiniteError: a quantity became NaN or infinite; nothing of it is saved.
         Interrupted: a stop was requested; if the error has a message, the state is saved.
     """
-    run, task = prepared.run, prepared.task
     trainer = Trainer(prepared, folder, console)
-    trainer.resume()
-    stop, live = StopRequests(), console.live(run, task)
-    with stop, while_waiting(stop.check), live, Board(run, folder) as board:
-        trainer.begin()
-        must_stop = StopVote(folder.world, lambda: stop.requested)
-        while trainer.epoch <= run.recipe.epochs:
-            for batch in trainer.batches(stop):
-                if must_stop():  # all ranks before the same step
-                    trainer.stop()
-                trainer.train_step(batch)
-                if trainer.steps_into_epoch == 0:
-                    board.add(trainer.finish_epoch())
-                if trainer.checkpoint_is_due:
-                    trainer.save()
-            if must_stop():
-                trainer.stop()
+    with StopRequests() as stop, while_waiting(stop.check):
+        for _ in trainer.turns(stop):
+            pass  # runs that share a process take turns here: see `engine.group`
     return records.finish(prepared, trainer.progress, folder, console)
 
 
@@ -120,6 +106,25 @@ class Trainer:
         """True after every epoch, and after every `Runtime.checkpoint_steps` steps."""
         by_steps = self.progress.steps % self.run.runtime.checkpoint_steps == 0
         return by_steps or self.steps_into_epoch == 0
+
+    def turns(self, stop: StopRequests) -> Iterator[None]:
+        """Trains from the latest checkpoint to the end; pauses after every step."""
+        self.resume()
+        run, must_stop = self.run, StopVote(self.world, lambda: stop.requested)
+        with self.console.live(run, self.task), Board(run, self.folder) as board:
+            self.begin()
+            while self.epoch <= run.recipe.epochs:
+                for batch in self.batches(stop):
+                    if must_stop():  # all ranks before the same step
+                        self.stop()
+                    self.train_step(batch)
+                    if self.steps_into_epoch == 0:
+                        board.add(self.finish_epoch())
+                    if self.checkpoint_is_due:
+                        self.save()
+                    yield
+                if must_stop():
+                    self.stop()
 
     def resume(self) -> None:
         """Loads the latest usable checkpoint, and rewrites the files that follow from it."""

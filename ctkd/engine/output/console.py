@@ -45,16 +45,17 @@ def as_text(name: str, value: float) -> str:
 class Console:
     """Speaks to standard output; warns on standard error or, while a live view is up, above it."""
 
-    def __init__(self, prefix: str = "", quiet: bool = False) -> None:
+    def __init__(self, prefix: str = "", quiet: bool = False, live: bool = True) -> None:
         """`prefix` opens every line: what is being trained, where that is not the run itself.
 
-        A `quiet` console says nothing: that of a rank for which another one speaks.
+        A `quiet` console prints nothing: that of every rank but rank 0. Without `live` there is no
+        live view.
         """
         self._out = RichConsole(soft_wrap=True, highlight=False, markup=False, quiet=quiet)
         self._errors = RichConsole(
             stderr=True, soft_wrap=True, highlight=False, markup=False, quiet=quiet
         )
-        self._prefix = prefix
+        self._prefix, self._is_live = prefix, live
         self._bars: Bars | None = None
         self._looked = 0.0
         self._said: set[str] = set()
@@ -76,7 +77,7 @@ class Console:
     @contextlib.contextmanager
     def live(self, run: "Run", task: "Task") -> Iterator[None]:
         """On a terminal, a view of two bars and the newest numbers while inside."""
-        if self._out.quiet or not self._out.is_terminal:
+        if self._out.quiet or not (self._is_live and self._out.is_terminal):
             yield
             return
         columns = (

@@ -1,5 +1,6 @@
 """The image task on a data set that is kept in memory, on the device."""
 
+import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,12 @@ class ClassificationTask(ImageTask, ViewedTask):
         inputs = self.train.batch(indices, views.to(self.device, non_blocking=True))
         return inputs, self.train.targets[indices]
 
+    def for_seed(self, seed: int) -> "ClassificationTask":
+        """See `Task`: the images are shared."""
+        task = copy.copy(self)
+        task.seed = seed
+        return task
+
     def data_fingerprint(self) -> str:
         """See `Task`: a hash of all pixels and labels."""
         splits = (self.train, *self.evaluated.values())
@@ -99,4 +106,4 @@ class ClassificationTask(ImageTask, ViewedTask):
             yield images.batch(indices), images.targets[indices]
 
 
-SPEC = TaskSpec(make_task, check_network)
+SPEC = TaskSpec(make_task, check_network, shared=True)

@@ -28,12 +28,14 @@ class TaskSpec:
         settings: a class of further settings, registered in `ctkd.engine.config.settings.PARTS`;
             `run.task_part` holds it.
         teacher: the class of frozen teachers.
+        shared: whether runs in one process can share the data, see `Task.for_seed`.
     """
 
     make: Callable[[Any, torch.device, World], Task]
     check_network: Callable[..., None]
     settings: type[Any] | None = None
     teacher: type[FrozenTeacher] = FrozenTeacher
+    shared: bool = False
 
 
 # The kind of a data set -> its spec, or the module whose SPEC it is: imported on first use.
