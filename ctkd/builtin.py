@@ -59,12 +59,16 @@ TEMPERATURES = {
     "AnnealedTemperature": "ctkd.temperature.annealed",
     "GlobalTemperature": "ctkd.temperature.global_temperature",
     "InstanceTemperature": "ctkd.temperature.instance",
+    "SpreadTemperature": "ctkd.temperature.spread",
+    "InverseDifficultyTemperature": "ctkd.temperature.inverse_difficulty",
 }
 SCHEDULES = dict.fromkeys(
     ("ConstantLambda", "LinearLambda", "CosineLambda"), "ctkd.adversary.schedules"
 )
 OBJECTIVES = {
     **dict.fromkeys(("CrossEntropy", "KD", "DKD"), "ctkd.losses.objectives"),
+    **dict.fromkeys(("ReverseKL", "JSD", "SkewedKL"), "ctkd.losses.divergences"),
+    "NormKD": "ctkd.losses.normkd",
     "DTKD": "ctkd.losses.dtkd",
     "WTTM": "ctkd.losses.wttm",
     "DIST": "ctkd.losses.dist",

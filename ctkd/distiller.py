@@ -1,7 +1,7 @@
 """The game between student and temperature, as a module for any training loop."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,9 @@ class Outcome(NamedTuple):
     Attributes:
         loss: 0-d, to call `backward` on.
         terms: the terms' means over the step's rows, detached and without their weights.
-        temperature: 0-d or [N, 1], detached; None without a teacher.
+        temperature: 0-d or [N, 1], detached; None without a teacher. Where the policy returns
+            two temperatures it is the student's, and the mean of the teacher's is a term,
+            "temperature_teacher".
         groups: for each group, sums over its rows divided by the rows of the step; see
             `group_sums`.
     """
@@ -60,8 +62,9 @@ class Distiller(nn.Module):
 
         Raises:
             ConfigError: a learned policy without a schedule of λ, a schedule without a learned
-                policy, an objective that needs a teacher without a policy, or a policy or transform
-                with an objective that needs no teacher.
+                policy, an objective that needs a teacher without a policy, a policy or transform
+                with an objective that needs no teacher, or a policy of two temperatures with an
+                objective that accepts one.
         """
         super().__init__()
         self.learned: bool = bool(getattr(policy, "learned", False))
@@ -78,6 +81,8 @@ class Distiller(nn.Module):
             raise ConfigError("a learned temperature needs a schedule of λ, such as CosineLambda")
         if schedule is not None and not self.learned:
             raise ConfigError("a schedule of λ works on a learned temperature only")
+        if getattr(policy, "two_temperatures", False):
+            check_two_temperatures(policy, objective)
         self.policy, self.schedule = policy, schedule
         self.objective, self.transform = objective, transform
         # Values that change from step to step are 0-d tensors on the device, so that a captured
@@ -157,6 +162,10 @@ class Distiller(nn.Module):
         for name, value in (other_losses or {}).items():
             means[name] = value * (rows / total)
             loss = loss + means[name]
+        if isinstance(temperature, tuple):
+            temperature, of_teacher = temperature
+            of_teacher = of_teacher.reshape(-1).expand(rows)
+            means |= means_of({"temperature_teacher": of_teacher}, rows, total)
         temperature = None if temperature is None else temperature.detach()
         sums: dict[str, Tensor] = {}
         if groups is not None:
@@ -171,9 +180,9 @@ class Distiller(nn.Module):
         student_logits: Tensor,
         teacher_logits: Tensor | None,
         targets: Tensor,
-        temperature: Tensor | None = None,
-    ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """The terms of each row, and the temperature at which they were computed.
+        temperature: Tensor | tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[dict[str, Tensor], Tensor | tuple[Tensor, Tensor] | None]:
+        """The terms of each row, and the temperature, or the two, at which they were computed.
 
         A `temperature` that is passed in replaces the policy's and is not reversed: the landscape
         L(T) is measured in this way.
@@ -189,9 +198,15 @@ class Distiller(nn.Module):
             if temperature is None:
                 temperature = self.policy(student, teacher, self._buffer("progress"))
                 if self.learned:
-                    temperature = gradient_reversal(temperature, self._buffer("lambda_"))
+                    temperature = self._reversed(temperature)
         terms = self.objective(student, teacher, targets, temperature, student_logits)
         return terms, temperature
+
+    def _reversed(self, temperature: Any) -> Any:
+        """The temperature, or the tuple of two, behind the gradient reversal."""
+        if isinstance(temperature, tuple):
+            return tuple(gradient_reversal(each, self._buffer("lambda_")) for each in temperature)
+        return gradient_reversal(temperature, self._buffer("lambda_"))
 
     def weighted(self, terms: dict[str, Tensor]) -> Tensor:
         """Σ weight · mean of the term over its rows, with the current weights."""
@@ -199,6 +214,16 @@ class Distiller(nn.Module):
 
     def _buffer(self, name: str) -> Tensor:
         return self.get_buffer(name)
+
+
+def check_two_temperatures(policy: object, objective: object) -> None:
+    """Raises ConfigError unless the objective accepts the policy's two temperatures."""
+    if not getattr(objective, "two_temperatures", False):
+        raise ConfigError(
+            f"{type(policy).__name__} returns two temperatures, the student's and the teacher's, "
+            f"and {type(objective).__name__} accepts one: use an objective such as KD or NormKD, "
+            "or a policy with one temperature"
+        )
 
 
 def weigh(terms: dict[str, Tensor], row_weights: Tensor | None) -> dict[str, Tensor]:

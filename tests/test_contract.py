@@ -27,6 +27,9 @@ ALL = (OBJECTIVES, TEMPERATURES, SCHEDULES, TRANSFORMS, OPTIMIZERS, LR_SCHEDULES
 OTHER_SETTINGS = {
     "DKD": [{"kd_weight": 0.5, "warmup_epochs": 20.0}],
     "DTKD": [{"warmup_epochs": 20.0}],
+    "SkewedKL": [{"reverse": True}],
+    "SpreadTemperature": [{"measure": "maximum"}, {"shared": True}],
+    "InverseDifficultyTemperature": [{"strength": -1.0}],
     "AnnealedTemperature": [{"shape": "cosine"}, {"shape": "exponential"}],
     "InstanceTemperature": [{"inputs": "probabilities", "order": "teacher"}, {"batch_norm": True}],
     "CosineLR": [{"warmup_epochs": 5.0, "end": 0.1}],
@@ -80,6 +83,10 @@ POSITIVE = {
     "ConstantTemperature": ["temperature"],
     "GlobalTemperature": ["tau_init", "tau_range"],
     "InstanceTemperature": ["tau_init", "tau_range"],
+    "SpreadTemperature": ["factor"],
+    "InverseDifficultyTemperature": ["temperature"],
+    "JSD": ["beta"],
+    "SkewedKL": ["alpha"],
     "LinearLambda": ["epochs"],
     "CosineLambda": ["epochs"],
     "LogitStandardization": ["epsilon"],
@@ -98,7 +105,7 @@ POSITIVE = {
 def test_settings(registry, name):
     required = {"num_classes": 5} if name == "InstanceTemperature" else {}
     component, positive = registry.get(name), POSITIVE.get(name, ())
-    check_settings(component, signed=["raw_init"], positive=positive, **required)
+    check_settings(component, signed=["raw_init", "strength"], positive=positive, **required)
 
 
 @pytest.mark.parametrize("name", [n for n in names(OBJECTIVES) if OBJECTIVES.get(n).needs_teacher])

@@ -60,7 +60,7 @@ class Meter:
     @property
     def losses(self) -> list[str]:
         """The names of the loss and of its terms."""
-        others = ("temperature", "gradient", "policy_gradient")
+        others = ("temperature", "temperature_teacher", "gradient", "policy_gradient")
         return [name for name in self.names if name not in others and "@" not in name]
 
     def read(self) -> dict[str, float]:

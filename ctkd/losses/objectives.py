@@ -5,7 +5,7 @@ divides by the number of rows of the whole step, which it alone knows.
 """
 
 import math
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -13,7 +13,8 @@ from ctkd.checks import expect, finite
 from ctkd.losses.dkd import dkd_terms
 from ctkd.losses.few_classes import SOFTMAX_CLASSES, temperature_without_maximum
 from ctkd.losses.kd import kd_rows
-from ctkd.losses.per_row import cross_entropy_rows, prepare_rows
+from ctkd.losses.per_row import cross_entropy_rows
+from ctkd.losses.two_temperatures import Temperatures, kd_rows_of_two, prepare_temperatures
 from ctkd.registry import OBJECTIVES
 
 Terms = dict[str, Tensor]
@@ -35,7 +36,7 @@ class ObjectiveLike(Protocol):
         student_logits: Tensor,
         teacher_logits: Tensor | None,
         targets: Tensor,
-        temperature: float | Tensor | None,
+        temperature: Temperatures | None,
         raw_student_logits: Tensor | None = None,
     ) -> Terms:
         """The named losses of each row, without their weights; see `Objective.__call__`."""
@@ -60,6 +61,7 @@ class Objective:
         needs_teacher: whether teacher's logits and temperature must be given. If False, there are
             no terms but cross-entropy.
         min_classes: with fewer classes a run is refused.
+        two_temperatures: whether the temperature may be a tuple, (student's, teacher's).
         warmed: the terms whose weights rise during the first `warmup_epochs` epochs.
 
     Raises:
@@ -68,6 +70,7 @@ class Objective:
 
     needs_teacher: bool = True
     min_classes: ClassVar[int] = SOFTMAX_CLASSES
+    two_temperatures: ClassVar[bool] = False
     warmed: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, ce_weight: float, warmup_epochs: float = 0.0, **weights: float) -> None:
@@ -82,10 +85,10 @@ class Objective:
             valid = finite(value) and value >= 0
             expect(valid, type(self).__name__, name, value, "a finite number >= 0")
 
-    def terms(
-        self, student: Tensor, teacher: Tensor, targets: Tensor, temperature: float | Tensor
-    ) -> Terms:
+    def terms(self, student: Tensor, teacher: Tensor, targets: Tensor, temperature: Any) -> Terms:
         """The subclass's own terms, name -> [N]; arguments as `prepare_rows` returns them.
+
+        The temperature is a number, 0-d or [N, 1]; it may be a tuple if `two_temperatures`.
 
         A term that is not made of rows is 0-d: a mean over the given rows.
         """
@@ -96,7 +99,7 @@ class Objective:
         student_logits: Tensor,
         teacher_logits: Tensor | None,
         targets: Tensor,
-        temperature: float | Tensor | None,
+        temperature: Temperatures | None,
         raw_student_logits: Tensor | None = None,
     ) -> Terms:
         """The named losses of each row, without their weights: "ce" and `terms`.
@@ -105,7 +108,8 @@ class Objective:
             student_logits: [N, C], after the transform.
             teacher_logits: [N, C], after the transform; None without a teacher.
             targets: [N], class indices.
-            temperature: a number, 0-d, or [N, 1]; None without a teacher.
+            temperature: a number, 0-d, or [N, 1]; None without a teacher. A tuple of two, the
+                student's and the teacher's, if `two_temperatures`.
             raw_student_logits: [N, C] before the transform. "ce" is computed from them, as in the
                 public code of Logit Standardization. None if there is no transform.
 
@@ -120,10 +124,11 @@ class Objective:
             if teacher_logits is None or temperature is None:
                 missing = "teacher_logits" if teacher_logits is None else "temperature"
                 raise ValueError(f"{missing} = None: {type(self).__name__} needs a teacher")
-            student, teacher, temperature = prepare_rows(
-                student_logits, teacher_logits, temperature
-            )
-            own = self.terms(student, teacher, targets, temperature)
+            if isinstance(temperature, tuple) and not self.two_temperatures:
+                raise ValueError(f"two temperatures: {type(self).__name__} accepts one")
+            prepared = prepare_temperatures(student_logits, teacher_logits, temperature)
+            student, teacher, prepared_temperature = prepared
+            own = self.terms(student, teacher, targets, prepared_temperature)
         raw = student_logits if raw_student_logits is None else raw_student_logits
         return {"ce": cross_entropy_rows(raw, targets), **own}
 
@@ -151,18 +156,21 @@ class CrossEntropy(Objective):
 class KD(Objective):
     """ce_weight · CE + kd_weight · T² · KL (Hinton et al. 2015).
 
-    The published weights are 0.1 and 0.9 on CIFAR-100, and 1 and 1 on ImageNet.
+    The published weights are 0.1 and 0.9 on CIFAR-100, and 1 and 1 on ImageNet. With two
+    temperatures T² is the square of the teacher's, see `kd_rows_of_two`.
     """
+
+    two_temperatures = True
 
     def __init__(self, ce_weight: float = 0.1, kd_weight: float = 0.9) -> None:
         super().__init__(ce_weight, kd=kd_weight)
         self.kd_weight = kd_weight
 
     def terms(
-        self, student: Tensor, teacher: Tensor, targets: Tensor, temperature: float | Tensor
+        self, student: Tensor, teacher: Tensor, targets: Tensor, temperature: Temperatures
     ) -> Terms:
         """{"kd" [N]}, T² included."""
-        return {"kd": kd_rows(student, teacher, temperature)}
+        return {"kd": kd_rows_of_two(student, teacher, temperature)}
 
     def limits(self, num_classes: int, learned: bool) -> list[str]:
         """With two classes a learned T has no maximum."""

@@ -21,6 +21,8 @@ def check_objective(objective: ObjectiveLike, num_classes: int = 10) -> None:
       computed in float32. The temperature may be a number, 0-d, or [N, 1]. N may be 1.
     - Values and gradients are finite for logits up to 1e4 and for rows of equal logits.
     - The gradients, in the student's logits and in T, are those of finite differences.
+    - If `two_temperatures`, T may be a tuple: two equal ones are one T, and the gradient in each is
+      that of finite differences.
     - A row of a term depends on that row of the arguments only. No argument is overwritten.
     - "ce", if there is one, is computed from the raw logits; no other term is.
     - `weights(position)` has the names of the terms, with finite numbers >= 0.
@@ -40,6 +42,8 @@ def check_objective(objective: ObjectiveLike, num_classes: int = 10) -> None:
     _check_large_logits(call, num_classes)
     _check_rows(call, num_classes)
     _check_gradients(call, num_classes)
+    if getattr(objective, "two_temperatures", False):
+        _check_two_temperatures(call, num_classes)
     _check_weights(call, num_classes)
     if objective.needs_teacher:
         student, teacher, targets = ordinary_rows(6, num_classes)
@@ -121,6 +125,15 @@ def _check_gradients(call: _Call, num_classes: int) -> None:
     check(bool(found.any()), "no gradient reaches the student")
     single = (student.detach().float().requires_grad_(), teacher.float(), targets)
     check.waits_for_nothing(call.loss, *single, heat.float().requires_grad_())
+
+
+def _check_two_temperatures(call: _Call, num_classes: int) -> None:
+    check, given = call.check, ordinary_rows(6, num_classes)
+    heat = torch.linspace(2, 20, 6, dtype=torch.float64)[:, None]
+    once, twice = call.terms(*given, heat), call.terms(*given, (heat, heat))
+    check.equal(twice, once, "two equal temperatures, and one, differ in")
+    for pair in ((heat, 0.7 * heat), (heat[1, 0], heat[2, 0])):
+        check.gradient(lambda s, t: call.loss(*given, (s, t)), *pair, what="two temperatures")
 
 
 def _check_weights(call: _Call, num_classes: int) -> None:

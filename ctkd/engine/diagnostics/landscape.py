@@ -7,6 +7,8 @@ that depends on T is measured over a grid of temperatures:
     L(T) = Σ weight · mean of the terms that feel T,   T* = argmax L(T),   regret = 1 − L(T)/L(T*).
 
 For a per-row policy L is taken at one common T, and the policy's own temperatures are quantiles.
+For a policy of two temperatures, the student's and the teacher's, L is taken at common multiples of
+the policy's own ones, and T is the mean of the student's.
 """
 
 import contextlib
@@ -131,17 +133,28 @@ class _Game:
     ) -> None:
         self._distiller = distiller
         self._rows, self._weights = (student, teacher, targets), weights
+        with torch.no_grad():
+            own = distiller.terms(*self._rows)[1]
+        self._pair = tuple(each.double() for each in own) if isinstance(own, tuple) else None
         # A term that T has no part in (cross-entropy) would only lift the landscape.
         temperature = self._tensor(4.0).requires_grad_()
         with torch.enable_grad():
-            terms, _ = distiller.terms(*self._rows, temperature=temperature)
+            terms, _ = distiller.terms(*self._rows, temperature=self._at(temperature))
         self._names = [name for name, term in terms.items() if term.requires_grad]
 
     def _tensor(self, value: float) -> Tensor:
         return torch.tensor(value, dtype=torch.float64, device=self._rows[0].device)
 
+    def _at(self, temperature: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """A common T, or the policy's two temperatures, scaled to this mean of the student's."""
+        if self._pair is None:
+            return temperature
+        student_t, teacher_t = self._pair
+        scale = temperature / student_t.mean()
+        return scale * student_t, scale * teacher_t
+
     def _loss_at(self, temperature: Tensor) -> Tensor:
-        terms, _ = self._distiller.terms(*self._rows, temperature=temperature)
+        terms, _ = self._distiller.terms(*self._rows, temperature=self._at(temperature))
         return self._weighted(terms)
 
     def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
@@ -157,10 +170,12 @@ class _Game:
             return self._loss_at(self._tensor(temperature)).item()
 
     def policy_temperatures(self) -> Tensor:
-        """The policy's own temperatures, 0-d or [N, 1]."""
+        """The policy's own temperatures, 0-d or [N, 1]; of two, the student's."""
+        if self._pair is not None:
+            return self._pair[0]
         with torch.no_grad():
             _, temperature = self._distiller.terms(*self._rows)
-        assert temperature is not None
+        assert isinstance(temperature, Tensor)
         return temperature.double()
 
     def faults(self) -> list[str]:
