@@ -1,13 +1,13 @@
-"""Ending the jobs of a sweep."""
+"""Ends the jobs of a sweep on SLURM."""
 
 import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ctkd.sweeps import local, sbatch, slurm
+from ctkd.sweeps import sbatch, slurm
 from ctkd.sweeps.cell_states import is_finished, job_states
 from ctkd.sweeps.folder import SweepFolder
-from ctkd.sweeps.jobs import JobState, spelled
+from ctkd.sweeps.jobs import spelled
 from ctkd.sweeps.ledger import Entry
 from ctkd.sweeps.slurm import ClusterError
 
@@ -22,7 +22,9 @@ class Cancelled(NamedTuple):
 
 
 def cancel(folder: SweepFolder) -> Cancelled:
-    """Ends every job of this sweep that waits or runs, and no other job.
+    """Ends every job of this sweep that waits or runs on SLURM, and no other job.
+
+    A run on this machine ends with its launcher, which a remark says.
 
     If squeue does not answer, scancel is called for all jobs of runs that are not finished: it
     passes over jobs that have ended.
@@ -36,14 +38,20 @@ def cancel(folder: SweepFolder) -> Cancelled:
         # The ledger also has the cells that the sweep's file does not have any more.
         entries = folder.ledger.read()
         attempts, known = _attempts(entries, remarks)
-        ended = _unended(folder, entries, remarks)
-        ids = [e.job for e in ended.values() if e.cluster == "slurm" and e.job]
+        sent = {key: entry for key, entry in entries.items() if entry.cluster == "slurm"}
+        ended = _unended(folder, sent, remarks)
+        ids = [e.job for e in ended.values() if e.job]
         slurm.cancel([*ids, *attempts])
         ended |= {key: entries[key] for key in known}
         for key, entry in ended.items():
             folder.ledger.add("cancelled", key, entry.cluster)
-    local.cancel([e.job for e in ended.values() if e.cluster == "local" and e.job], folder.path)
     _wait(ids, remarks)
+    here = [key for key in entries.keys() - sent.keys() if folder.is_training(key)]
+    if here or folder.has_launcher:
+        remarks.append(
+            "left alone: runs on this machine; Ctrl-C in the terminal of their launcher, or "
+            "SIGTERM to it, ends them with their states saved"
+        )
     return Cancelled(list(ended), remarks)
 
 
@@ -71,23 +79,13 @@ def _unended(
     folder: SweepFolder, entries: Mapping[str, Entry], remarks: list[str]
 ) -> dict[str, Entry]:
     """The cells that wait or run, or may do so."""
-    states: Mapping[str, JobState] | None
     try:
-        states = job_states(entries.values(), folder)
+        states = job_states(entries.values())
     except ClusterError as error:
-        states = None
         remarks.append(f"{error}; scancel was called for every run that is not finished")
-    here = [entry for entry in entries.values() if entry.cluster == "local"]
-    known = job_states(here, folder) if states is None else states
-    found = {}
-    for key, entry in entries.items():
-        waits = entry.cluster == "local" and entry.event == "sent"
-        state = known.get(entry.job or "")
-        active = state is not None and state.phase in ("running", "queued", "unclear")
-        silent = states is None and entry.cluster == "slurm" and entry.job is not None
-        if waits or active or (silent and not is_finished(folder, key)):
-            found[key] = entry
-    return found
+        return {k: e for k, e in entries.items() if e.job and not is_finished(folder, k)}
+    active = {job for job, s in states.items() if s.phase in ("running", "queued", "unclear")}
+    return {key: entry for key, entry in entries.items() if entry.job in active}
 
 
 def _wait(jobs: Sequence[str], remarks: list[str]) -> None:

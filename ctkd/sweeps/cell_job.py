@@ -1,4 +1,4 @@
-"""A cell's run as plain values, which submitit pickles. Importing this imports no torch."""
+"""The job of a cell on SLURM, as plain values that submitit pickles. Imports no torch."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctkd.engine.interrupt import request_stop
 from ctkd.errors import Interrupted, NonFiniteError, UserError
-from ctkd.sweeps.shared_files import read_json, write_whole
+from ctkd.sweeps.shared_files import count_epochs, read_json, write_whole
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
@@ -42,7 +42,7 @@ class CellJob:
     def __call__(self) -> dict[str, Any]:
         """Trains the run, or resumes it. Returns its summary."""
         with Preemption(self.grace) as preemption:  # before torch, which takes seconds to import
-            self._write("running", epochs_before=_epochs(self.workdir))
+            self._write("running", epochs_before=count_epochs(Path(self.workdir)))
             try:
                 summary = self._train(preemption)
             except Interrupted as error:
@@ -133,7 +133,7 @@ class Preemption:
         Clusters announce some preemptions by SIGTERM and send submitit's signal after it, so where
         only SIGTERM came the process waits: for that signal, or for its end.
         """
-        if self._asked is None and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+        if self._asked is None and "SUBMITIT_EXECUTOR" in os.environ:
             end = time.monotonic() + TERM_PATIENCE
             while time.monotonic() < end:  # the handler answers at once now: no loop runs
                 time.sleep(0.2)
@@ -147,25 +147,16 @@ def _number() -> signal.Signals:
 
 
 def _rank() -> int:
-    for name in ("SLURM_PROCID", "SUBMITIT_LOCAL_GLOBALID"):
-        if name in os.environ and "SUBMITIT_EXECUTOR" in os.environ:
-            return int(os.environ[name])
-    return 0
+    return int(os.environ.get("SLURM_PROCID", 0)) if "SUBMITIT_EXECUTOR" in os.environ else 0
 
 
 def _job() -> str | None:
-    """The job's number as submitit spells it; None outside of a job."""
+    """The job's number as submitit writes it; None outside of a job."""
     if "SUBMITIT_EXECUTOR" not in os.environ:
         return None
     from submitit import JobEnvironment
 
     return str(JobEnvironment().job_id)
-
-
-def _epochs(workdir: str) -> int:
-    """The number of finished epochs in the work directory."""
-    path = Path(workdir) / "metrics.jsonl"
-    return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
 def _node() -> str:

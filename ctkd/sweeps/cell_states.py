@@ -1,7 +1,7 @@
-"""The status of every cell of a sweep: from work directories, the tasks' notes and the cluster.
+"""The status of every cell of a sweep: from work directories, the notes of runs, and SLURM.
 
-A summary shows a finished run, the note of its task a failed one. The cluster has to know only the
-jobs that wait or run, so SLURM needs no accounting.
+A summary shows a finished run, its note a failed one. SLURM has to know only the jobs that wait or
+run, so it needs no accounting.
 """
 
 import json
@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ctkd.sweeps import local, slurm
+from ctkd.results.read.schema import measure_of
+from ctkd.sweeps import slurm
 from ctkd.sweeps.folder import SavedCell, SweepFolder
 from ctkd.sweeps.jobs import JobState, number_of
 from ctkd.sweeps.ledger import Entry
-from ctkd.sweeps.shared_files import read_json
+from ctkd.sweeps.shared_files import last_lines, read_json
 
 State = Literal[
     "finished",
@@ -31,7 +32,6 @@ State = Literal[
 ]
 ACTIVE: tuple[State, ...] = ("running", "queued")
 LOST: tuple[State, ...] = ("killed", "stopped")  # without an error; by a signal from outside
-TAIL = 4096  # bytes of a log that may hold its last line
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,8 @@ class Status:
         node: the node that runs it, or why it waits, or why its state is unknown.
         error: what went wrong, in a line or more.
         log: the job's log; its log of errors if something went wrong.
-        again: how often `--wait` sent it again.
-        away: whether the queue of another machine started it, which does not answer from here.
-        listed: whether the cluster may still have its job, in a state that is not clear.
+        again: how often the launcher sent it again.
+        listed: whether SLURM may still have its job, in a state that is not clear.
     """
 
     cell: SavedCell
@@ -59,7 +58,6 @@ class Status:
     error: str = ""
     log: Path | None = None
     again: int = 0
-    away: bool = False
     listed: bool = False
 
     @property
@@ -72,8 +70,8 @@ def statuses(folder: SweepFolder, *, ask: bool = True) -> list[Status]:
     """Every cell's status, in the sweep's order.
 
     Args:
-        ask: whether to ask the clusters; without it, cells that are neither finished nor failed
-            are unknown.
+        ask: whether to ask SLURM; without it, its cells that are neither finished nor failed are
+            unknown.
 
     Raises:
         UserError: the directory holds no sweep, or SLURM does not answer.
@@ -81,42 +79,36 @@ def statuses(folder: SweepFolder, *, ask: bool = True) -> list[Status]:
     sweep, entries = folder.read(), folder.ledger.read()
     finished = {cell.key: _summary(folder, cell.key) for cell in sweep.cells}
     asked = {key: entry for key, entry in entries.items() if not finished.get(key)}
-    jobs = job_states(asked.values(), folder) if ask else None
-    queue = any(e.cluster == "local" and e.job is None for e in asked.values())
-    waiting = queue and local.queue_is_alive(folder.path)
+    jobs = job_states(asked.values()) if ask else None
     found = []
     for cell in sweep.cells:
         entry, summary = entries.get(cell.key), finished[cell.key]
         if not summary:
-            status = _unfinished(folder, cell, entry, jobs, waiting)
+            status = _unfinished(folder, cell, entry, jobs)
             # A run that seems lost may have finished a moment ago.
             summary = _summary(folder, cell.key) if status.state in LOST else None
         found.append(_finished(folder, cell, summary, entry) if summary else status)
     return found
 
 
-def job_states(entries: Iterable[Entry], folder: SweepFolder) -> dict[str, JobState]:
-    """The states of the entries' jobs, by job, as far as the clusters know them."""
-    known: dict[str, list[str]] = {"slurm": [], "local": []}
-    for entry in entries:
-        if entry.job is not None and not _is_away(entry):
-            known[entry.cluster].append(entry.job)
-    found = local.states(known["local"], folder.path)
-    return found | (slurm.states(known["slurm"]) if known["slurm"] else {})
+def job_states(entries: Iterable[Entry]) -> dict[str, JobState]:
+    """The states of the entries' jobs, by job, as far as SLURM knows them."""
+    jobs = [entry.job for entry in entries if entry.cluster == "slurm" and entry.job is not None]
+    return slurm.states(jobs) if jobs else {}
 
 
 def _finished(
     folder: SweepFolder, cell: SavedCell, summary: Mapping[str, Any], entry: Entry | None
 ) -> Status:
-    primary = str(summary.get("primary", "test_top1")).removeprefix("test_")
+    measure = measure_of(str(summary.get("primary", "test_top1")))
     return Status(
         cell,
         "finished",
         epoch=int(summary.get("epochs", cell.epochs)),
-        accuracy=summary.get(f"last_{primary}"),
+        accuracy=summary.get(f"last_{measure}"),
         temperature=summary.get("temperature"),
         node=str((read_json(folder.note(cell.key)) or {}).get("node", "")),
-        log=_log(folder, entry, "out"),
+        log=_log(folder, cell, entry, "out"),
         again=entry.again if entry else 0,
     )
 
@@ -126,7 +118,6 @@ def _unfinished(
     cell: SavedCell,
     entry: Entry | None,
     jobs: Mapping[str, JobState] | None,
-    queue_alive: bool,
 ) -> Status:
     if entry is None:
         return Status(cell, "not sent")
@@ -137,16 +128,17 @@ def _unfinished(
     if note.get("job") != (number_of(entry.job) or None):
         note = {}  # of an earlier job
     job = (jobs or {}).get(entry.job or "")
-    state, where = _state(entry, job, note, queue_alive)
-    if jobs is None and state in (*LOST, *ACTIVE):
-        state = "unknown"
+    if entry.cluster == "local":
+        state, where = _local_state(folder, cell.key, entry, note)
+    else:
+        state, where = _state(entry, job, note)
+        state = "unknown" if jobs is None and state in (*LOST, *ACTIVE) else state
     row = last_row(folder.workdir(cell.key) / "metrics.jsonl")
-    away = state == "unknown" and _is_away(entry)
     went_wrong = state in ("failed", "killed")
     error = str(note.get("error", "")) if went_wrong or state == "stopped" else ""
-    log = _log(folder, entry, "err" if went_wrong else "out")
+    log = _log(folder, cell, entry, "err" if went_wrong else "out")
     if state == "killed" and not error:
-        error = _last_words(log) or "ended without a message"
+        error = ["ended without a message", *(last_lines(log) if log else [])][-1]
     return Status(
         cell,
         state,
@@ -158,22 +150,31 @@ def _unfinished(
         error=error,
         log=log,
         again=entry.again,
-        away=away,
         listed=state == "unknown" and job is not None,
     )
 
 
-def _is_away(entry: Entry) -> bool:
-    """Whether a job runs on another machine, whose process numbers mean nothing here."""
+def _local_state(
+    folder: SweepFolder, key: str, entry: Entry, note: Mapping[str, Any]
+) -> tuple[State, str]:
+    """The state of a run on this machine, and the node where it is another one."""
+    if folder.is_training(key):  # also without a launcher, if that was killed
+        return "running", ""
+    ended: dict[str, State] = {"failed": "failed", "killed": "killed", "interrupted": "stopped"}
+    noted = str(note.get("state"))
+    if noted in ended:
+        return ended[noted], ""
     # A laptop's name has a domain in some networks only.
     names = (name.partition(".")[0] for name in (entry.host, socket.gethostname()))
-    return entry.cluster == "local" and len(set(names)) == 2
+    if len(set(names)) == 2:  # the locks of another machine may not be seen from here
+        return "unknown", entry.host
+    if folder.has_launcher:
+        return ("running" if noted == "running" else "queued"), ""
+    return ("killed" if noted == "running" else "stopped"), ""
 
 
-def _state(
-    entry: Entry, job: JobState | None, note: Mapping[str, Any], queue_alive: bool
-) -> tuple[State, str]:
-    """The state, and the node or why it waits or is unknown."""
+def _state(entry: Entry, job: JobState | None, note: Mapping[str, Any]) -> tuple[State, str]:
+    """The state of a job of SLURM, and the node or why it waits or is unknown."""
     if job is not None and job.phase in ("running", "queued"):
         preempted = job.phase == "queued" and note.get("state") == "requeued"
         return ("queued" if job.phase == "queued" else "running"), (
@@ -183,10 +184,6 @@ def _state(
         return "cancelled", ""
     if job is not None and job.phase == "unclear":
         return "unknown", job.reason
-    if entry.cluster == "local" and entry.event == "sent":
-        return ("queued", "") if queue_alive else ("killed", "its queue has ended")
-    if _is_away(entry) and note.get("state") not in ("failed", "interrupted"):
-        return "unknown", entry.host
     if note.get("state") == "failed":
         return "failed", ""
     return ("stopped", "") if note.get("state") == "interrupted" else ("killed", "")
@@ -230,18 +227,11 @@ def _seconds_left(
     return max(0.0, pace * (cell.epochs - int(row["epoch"])) - (time.time() - written))
 
 
-def _log(folder: SweepFolder, entry: Entry | None, kind: str) -> Path | None:
-    if entry is None or not entry.jobs:
+def _log(folder: SweepFolder, cell: SavedCell, entry: Entry | None, kind: str) -> Path | None:
+    """The log of the newest job or run; `kind` is "out" or "err" of a job of SLURM."""
+    if entry is None:
         return None
-    path = folder.jobs / f"{number_of(entry.jobs[-1])}_0_log.{kind}"
+    path = folder.local_log(cell.key)
+    if entry.cluster == "slurm":
+        path = folder.jobs / f"{number_of(entry.job)}_0_log.{kind}"
     return path if path.exists() else None
-
-
-def _last_words(log: Path | None) -> str:
-    """The last line of a log that is not empty."""
-    if log is None:
-        return ""
-    with open(log, "rb") as file:
-        file.seek(max(0, log.stat().st_size - TAIL))
-        lines = file.read().decode(errors="replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -144,16 +144,17 @@ def _listed(seeds: list[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
-def estimate(study: Study, plans: list[Plan], parallel: int | None) -> str:
-    """The size of the sweep in one sentence, and the longest it can take."""
+def estimate(study: Study, plans: list[Plan], parallel: int | None, timed: bool = True) -> str:
+    """The size of the sweep in one sentence; with `timed`, also the longest that it can take."""
     runs, epochs = len(plans), sum(plan.epochs for plan in plans)
     minutes = study.resources.minutes
     rounds = -(-runs // (parallel or runs))
     at_once = f"{min(parallel, runs)} at a time" if parallel else "all at once"
-    return (
-        f"{runs:,} runs, {epochs:,} epochs in all; {at_once}, {minutes} minutes each at most, "
-        f"unless one is continued: up to {_duration(rounds * minutes)}"
-    )
+    size = f"{runs:,} runs, {epochs:,} epochs in all; {at_once}"
+    if not timed:  # this machine has no time limit
+        return size
+    longest = _duration(rounds * minutes)
+    return f"{size}, {minutes} minutes each at most, unless one is continued: up to {longest}"
 
 
 def _duration(minutes: float) -> str:

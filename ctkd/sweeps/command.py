@@ -1,36 +1,43 @@
-"""The command behind `launchers/slurm.py`: checks a sweep, sends it, follows it, ends it.
+"""The command behind `launchers/slurm.py`: checks a sweep, sends or runs it, follows it, ends it.
 
     python launchers/slurm.py --sweep gin/sweeps/lambda.gin [--wait]
     python launchers/slurm.py --sweep gin/sweeps/lambda.gin --status
     python launchers/slurm.py --sweep gin/sweeps/lambda.gin --cancel
 
-Exit status: 0 done (with --wait: all runs finished), 1 with --wait: not all of them finished, 2 a
-user's error, 130 interrupted (the runs go on).
+On SLURM the runs are sent, and the command ends; with --wait it follows them. Elsewhere, or with
+--cluster=local, the command itself runs them, --parallel at a time, until all have ended. Ctrl-C,
+SIGTERM and a closed terminal then stop the runs with their states saved; the same command continues
+the sweep.
+
+Exit status: 0 done (if it followed the runs: all finished), 1 not all of them finished, 2 a user's
+error, 130 interrupted.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from rich.console import Console
 
 from ctkd.command_line import help_text, read_flags, show
-from ctkd.errors import ConfigError, UserError
+from ctkd.errors import ConfigError, Interrupted, UserError
 from ctkd.standard_output import check_output, safe_output
 
 if TYPE_CHECKING:
-    from ctkd.sweeps.folder import SweepFolder
+    from ctkd.sweeps.cell_states import Status
+    from ctkd.sweeps.folder import SavedCell, SavedSweep, SweepFolder
 
 FLAGS = flags.FlagValues()  # type: ignore[no-untyped-call]
 HELP = {
     "sweep": "The sweep's Gin file.",
     "sweep_dir": "Where the sweep lives; by default runs/sweeps/NAME.",
-    "cluster": "auto|slurm|local; auto takes SLURM where there is one.",
+    "cluster": "auto|slurm|local; auto is SLURM where it is installed, else local, this machine.",
     "dry_run": "Check the cells and print the command of each; send nothing.",
-    "wait": "Stay until all runs have ended; send runs again that were killed without an error.",
+    "wait": "Follow the runs on SLURM until all have ended; send again those that were killed.",
     "status": "Show the states of the runs, live on a terminal; send nothing.",
-    "cancel": "End the jobs of this sweep that wait or run.",
+    "cancel": "End the jobs of this sweep that wait or run on SLURM.",
     "gin_file": "One more Gin file for every run; may be repeated.",
     "gin_param": "One more binding for every run; may be repeated.",
     "sweep_param": "A binding of the sweep itself, 'Sweep.seeds = [0]'; may be repeated.",
@@ -46,9 +53,9 @@ RESOURCES: dict[str, tuple[type, str]] = {
     "mem_gb": (float, "Memory of one node."),
     "nodes": (int, "Nodes of one run."),
     "tasks": (int, "Processes of one run on each node."),
-    "minutes": (int, "Minutes of a job; a run that needs more continues in its next job."),
+    "minutes": (int, "Minutes of a job on SLURM; a run that needs more continues in its next job."),
     "parallel": (int, "How many runs at once."),
-    "retries": (int, "How often --wait sends a run again that was killed without an error."),
+    "retries": (int, "How often a run that was killed without an error is sent again."),
 }
 for _name in ("gin_file", "gin_param", "sweep_param"):
     flags.DEFINE_multi_string(_name, [], HELP[_name], flag_values=FLAGS)
@@ -74,7 +81,7 @@ def parse_flags(arguments: Sequence[str]) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Carries out what the flags ask; the exit status. Raises UserError."""
+    """Does what the flags request; the exit status. Raises UserError or Interrupted."""
     parse_flags(arguments)
     if FLAGS.help:
         texts = {name: f"Resources.{name}: {text}" for name, (_, text) in RESOURCES.items()}
@@ -110,54 +117,85 @@ def _send() -> int:
         print(f"warning: {fault}", file=sys.stderr)
     # A dry run may be for a machine that carries more than this one.
     limit = study.resources.parallel if FLAGS.dry_run else send.at_once(saved, cluster)
-    print(estimate(study, plans, limit), file=shown)
+    timed = FLAGS.dry_run or cluster == "slurm"
+    print(estimate(study, plans, limit, timed), file=shown, flush=True)
     if FLAGS.dry_run:
         show("\n".join(cell.command for cell in saved.cells))
         return 0
     with folder.owned():
         folder.claim(saved, study.config)
-        cells = send.due(folder, saved.cells)
-        sent = send.send(folder, saved, cells, cluster)
-    rest = len(saved.cells) - len(cells)
-    also = f"; {rest} are finished, waiting or running" if rest else ""
-    earlier = len(folder.read().cells) - len(saved.cells)
-    also += f"; {earlier} that were sent earlier stay as they are" if earlier else ""
-    split = f" in {sent} arrays, since it limits the runs of one" if sent > 1 else ""
-    where = f"{_called(cluster)}{split}{also}"
-    print(f"{len(cells)} runs were sent to {where}: {folder.path}", flush=True)
+        if cluster == "local":
+            return _run_here(folder, saved)
+        _send_to_slurm(folder, saved)
     if not FLAGS.wait:
         print("--status shows their states, --wait follows them, --cancel ends them")
         return 0
-    return _wait(folder, {cell.key for cell in saved.cells})
+    return _follow(folder, saved, partial(_have_ended, folder))
+
+
+def _due(folder: "SweepFolder", saved: "SavedSweep") -> "tuple[list[SavedCell], str]":
+    """The cells that have to be sent, and a remark on the others."""
+    from ctkd.sweeps.send import due
+
+    cells = due(folder, saved.cells)
+    rest = len(saved.cells) - len(cells)
+    remark = f"; {rest} are finished, waiting or running" if rest else ""
+    earlier = len(folder.read().cells) - len(saved.cells)
+    return cells, remark + (
+        f"; {earlier} that were sent earlier stay as they are" if earlier else ""
+    )
+
+
+def _run_here(folder: "SweepFolder", saved: "SavedSweep") -> int:
+    from ctkd.sweeps.local import LocalRuns
+
+    cells, remark = _due(folder, saved)
+    print(f"{len(cells)} runs train on this machine{remark}: {folder.path}", flush=True)
+    with LocalRuns(folder, saved.resources, cells) as runs:
+        return _follow(folder, saved, lambda found: runs.ended() and not _any_active(found))
+
+
+def _send_to_slurm(folder: "SweepFolder", saved: "SavedSweep") -> None:
+    from ctkd.sweeps import arrays
+
+    cells, remark = _due(folder, saved)
+    count = arrays.send(folder, saved, cells) if cells else 0
+    split = f" in {count} arrays, since it limits the runs of one" if count > 1 else ""
+    print(f"{len(cells)} runs were sent to SLURM{split}{remark}: {folder.path}", flush=True)
 
 
 def _pause(folder: "SweepFolder") -> float:
-    """The longest between two looks, in seconds: SLURM answers many people."""
+    """The longest pause between two looks, in seconds: SLURM answers many people."""
     clusters = {entry.cluster for entry in folder.ledger.read().values()}
     return 30.0 if "slurm" in clusters else 1.0
 
 
-def _called(cluster: str) -> str:
-    return "SLURM" if cluster == "slurm" else "this machine's queue"
+def _any_active(found: "Sequence[Status]") -> bool:
+    return any(status.active for status in found)
 
 
-def _wait(folder: "SweepFolder", asked: set[str]) -> int:
-    """Follows the cells asked for until all have ended; the report is of all there are."""
-    from ctkd.sweeps.cell_states import Status, statuses
-    from ctkd.sweeps.report import write_report
+def _have_ended(folder: "SweepFolder", found: "Sequence[Status]") -> bool:
+    """Sends lost runs to SLURM again. Returns whether all runs have ended."""
     from ctkd.sweeps.send import send_again
+
+    again = send_again(folder, found)
+    if again:
+        print(f"sent again: {', '.join(cell.key for cell in again)}")
+    return not again and not _any_active(found)
+
+
+def _follow(
+    folder: "SweepFolder", saved: "SavedSweep", end: "Callable[[Sequence[Status]], bool]"
+) -> int:
+    """Shows these runs until `end`, and writes the report of the directory; the exit status."""
+    from ctkd.sweeps.cell_states import statuses
+    from ctkd.sweeps.report import write_report
     from ctkd.sweeps.status_table import follow, new_console, view
 
-    console = new_console()
+    console, keys = new_console(), {cell.key for cell in saved.cells}
 
-    def look() -> list[Status]:
-        return [status for status in statuses(folder) if status.cell.key in asked]
-
-    def end(found: Sequence[Status]) -> bool:
-        again = send_again(folder, found)
-        if again:
-            console.print(f"sent again: {', '.join(cell.key for cell in again)}", markup=False)
-        return not again and not any(status.active for status in found)
+    def look() -> "list[Status]":
+        return [status for status in statuses(folder) if status.cell.key in keys]
 
     found = follow(look, _pause(folder), console, end)
     if not console.is_terminal:
@@ -187,17 +225,12 @@ def _look() -> int:
 
 def _cancel() -> int:
     from ctkd.sweeps.cancel import cancel
-    from ctkd.sweeps.cell_states import statuses
 
-    folder = _folder()
-    cancelled = cancel(folder)
+    cancelled = cancel(_folder())
     ended = ", ".join(cancelled.keys)
-    print(f"cancelled: {ended}" if ended else "nothing waits or runs")
+    print(f"cancelled: {ended}" if ended else "nothing waits or runs on SLURM")
     for remark in cancelled.remarks:
         print(remark)
-    for status in statuses(folder, ask=False):
-        if status.away:
-            print(f"left alone: {status.cell.key} was started on {status.node}; cancel it there")
     return 0
 
 
@@ -218,7 +251,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except UserError as error:
             print(f"ctkd: {error}", file=sys.stderr)
             return 2
+        except Interrupted as error:
+            print(f"ctkd: {error}", file=sys.stderr)
+            return 130
         except KeyboardInterrupt:
-            note = "the runs go on; --status follows them, --cancel ends them"
+            note = "interrupted; runs on SLURM continue: --status follows them, --cancel ends them"
             print(f"ctkd: {note}", file=sys.stderr)
             return 130

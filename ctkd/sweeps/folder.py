@@ -3,8 +3,8 @@
 sweep.json   every cell that was ever sent
 sweep.gin    the configuration as it was sent last
 sent.jsonl              what was sent and when
-jobs/                   submitit's files: batch scripts, pickled tasks, logs
-notes/                  the state of each task, as the task itself notes it
+jobs/                   of SLURM: batch scripts, pickled jobs, logs; of this machine: CELL.log
+notes/                  the state of each run, written by its job or by the launcher here
 runs/                   the work directories, and the teachers they share
 report.html, report.csv, runs.csv
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctkd.errors import DataError, WorkdirError
 from ctkd.files import owner_of, user_path
-from ctkd.locks import locked
+from ctkd.locks import is_locked, locked
 from ctkd.sweeps.cell_job import CellJob
 from ctkd.sweeps.ledger import Ledger
 from ctkd.sweeps.shared_files import read_json, write_whole
@@ -69,18 +69,34 @@ class SweepFolder:
         """Creates nothing on the disk."""
         self.path = user_path(path, "--sweep_dir").absolute()
         self.ledger = Ledger(self.path / "sent.jsonl")
+        self.trains_here = False  # whether this process runs cells, see `LocalRuns`
+        self._is_owned = False  # whether this object holds the lock of `owned`
 
     @property
     def jobs(self) -> Path:
-        """The folder of submitit."""
+        """The folder of submitit, and of the logs."""
         return self.path / "jobs"
+
+    @property
+    def has_launcher(self) -> bool:
+        """Whether a launcher, in this process or another, runs cells on this machine now."""
+        # To test a lock that this process holds would release it.
+        return self.trains_here if self._is_owned else is_locked(self.path / ".lock")
+
+    def is_training(self, key: str) -> bool:
+        """Whether a process trains in a cell's work directory, also one that a user started."""
+        return is_locked(self.workdir(key) / ".lock")
+
+    def local_log(self, key: str) -> Path:
+        """The log of a cell's run on this machine."""
+        return self.jobs / f"{key}.log"
 
     def workdir(self, key: str) -> Path:
         """A cell's work directory."""
         return self.path / "runs" / key
 
     def note(self, key: str) -> Path:
-        """The file in which the task of a cell writes its state."""
+        """The file that holds the state of a cell's run."""
         return self.path / "notes" / f"{key}.json"
 
     def task(self, cell: SavedCell, resources: Resources) -> CellJob:
@@ -96,16 +112,23 @@ class SweepFolder:
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[None]:
-        """Locks the directory while cells are submitted, so that no other process submits them too.
+        """Locks the directory while cells are sent, or run here: no other launcher does it too.
 
         Raises:
-            WorkdirError: it cannot be made, or another launcher is sending.
+            WorkdirError: the directory cannot be made, or another launcher is at work.
         """
         try:
             with locked(self.path / ".lock", seconds=10) as ours:
                 if not ours:
-                    raise WorkdirError(f"another launcher is sending the sweep {self.path}")
-                yield
+                    raise WorkdirError(
+                        f"another launcher is running or sending the sweep {self.path}; --status "
+                        "shows its runs"
+                    )
+                self._is_owned = True
+                try:
+                    yield
+                finally:
+                    self._is_owned = False
         except OSError as error:
             raise WorkdirError(
                 f"cannot use {self.path}: {error.strerror}{owner_of(self.path)}; give another "

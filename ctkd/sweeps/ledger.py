@@ -1,7 +1,7 @@
 """The ledger: what was sent and when, one line of JSON for each event.
 
-The launcher and the queue of this machine append to it. "sending" is noted before sbatch is called,
-and is followed by "sent" or by "refused"; where neither follows, a job may be in the queue.
+"sending" is noted before sbatch is called, and is followed by "sent" or by "refused"; where neither
+follows, a job may be in the queue. For a run on this machine there is "sent" alone, at its start.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from ctkd.errors import WorkdirError
 from ctkd.files import owner_of
 from ctkd.locks import locked
 
-Event = Literal["sending", "refused", "sent", "started", "cancelled"]
+Event = Literal["sending", "refused", "sent", "cancelled"]
 
 
 @dataclass
@@ -27,12 +27,11 @@ class Entry:
     """A cell's history.
 
     Attributes:
-        job: the newest job's id; None while the cell waits in the queue of this machine.
-        event: the newest event: "sent", "started" or "cancelled".
+        job: the newest job's id; None for a run on this machine.
+        event: the newest event: "sent" or "cancelled".
         cluster, host: "slurm" or "local", and the machine that sent the cell.
-        again: how often `--wait` has sent the cell again since a user sent it.
+        again: how often the launcher has sent the cell again since a user sent it.
         jobs: all its jobs, oldest first.
-        devices: this machine's GPUs that the newest job has.
         attempt: the batch script of a try whose end is not known; empty for none.
     """
 
@@ -42,7 +41,6 @@ class Entry:
     host: str = ""
     again: int = 0
     jobs: list[str] = field(default_factory=list)
-    devices: list[int] = field(default_factory=list)
     attempt: str = ""
 
 
@@ -60,17 +58,16 @@ class Ledger:
         cluster: str,
         job: str | None = None,
         again: bool = False,
-        devices: Sequence[int] = (),
         script: str = "",
     ) -> None:
         """Appends an event.
 
         Args:
-            again: whether `--wait` sends the cell again.
+            again: whether the launcher sends the cell again, and not a user.
             script: the batch script that is being sent.
         """
         noted: dict[str, object] = {"event": event, "cell": cell, "cluster": cluster, "job": job}
-        noted |= {"again": again, "devices": list(devices), "host": socket.gethostname()}
+        noted |= {"again": again, "host": socket.gethostname()}
         if script:
             noted["script"] = script
         # A full disk may have cut the last line: this event begins a new one.
@@ -107,7 +104,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
-        """Inside, no other process both reads and adds: a cell is not started while cancelled.
+        """Inside, no other process that uses this both reads and adds.
 
         Raises:
             WorkdirError: the ledger cannot be written; it may belong to another user.
@@ -130,6 +127,4 @@ def _enter(entry: Entry, noted: dict[str, Any]) -> None:
     entry.job = noted["job"]
     if entry.job is not None:
         entry.jobs.append(entry.job)
-    entry.devices = noted.get("devices", [])  # older versions did not note it
-    if noted["event"] == "sent":
-        entry.again = entry.again + 1 if noted["again"] else 0
+    entry.again = entry.again + 1 if noted["again"] else 0

@@ -1,30 +1,39 @@
-"""A cluster of one machine, this one: a queue that starts submitit's jobs as others end.
+"""Runs the cells of a sweep on this machine, some at a time, each as a process of its own.
 
-The queue is a process that continues after the launcher has ended. As on a cluster, a sweep is
-sent, and a user may follow it or not.
+The launcher stays in the foreground until all runs have ended. Ctrl-C, SIGTERM and a closed
+terminal end the runs with their states saved. The same command continues them.
 """
 
+import contextlib
+import json
 import os
+import queue
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from ctkd.command_line import PACKAGE
-from ctkd.errors import ConfigError
-from ctkd.locks import is_locked
-from ctkd.sweeps.jobs import JobState
+from ctkd.errors import ConfigError, Interrupted
+from ctkd.sweeps.folder import SavedCell, SweepFolder
+from ctkd.sweeps.shared_files import count_epochs, last_lines, write_whole
 from ctkd.sweeps.study_settings import Resources
 
-PATIENCE = 20.0  # seconds from SIGTERM, at which a run saves its state, to SIGINT and SIGKILL
 NO_DEVICES = ("-1", "NoDevFiles")  # of CUDA, and of SLURM for a job without GPUs
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
+# What the exit status of a run means. A negative one is a signal: the run was killed.
+STATES = {0: "finished", 130: "interrupted"}
 
 
 def devices() -> list[int]:
-    """The GPUs that jobs may use.
+    """The GPUs that runs may use.
 
     Raises:
         ConfigError: CUDA_VISIBLE_DEVICES does not consist of numbers.
@@ -36,7 +45,7 @@ def devices() -> list[int]:
             return []
         if not all(name.isdigit() for name in names):
             raise ConfigError(
-                f"CUDA_VISIBLE_DEVICES = {visible}: this machine's queue deals out GPUs by their "
+                f"CUDA_VISIBLE_DEVICES = {visible}: the launcher gives each run its GPUs by their "
                 "numbers; expected 0,1, say (nvidia-smi -L lists them)"
             )
         return [int(name) for name in names]
@@ -46,10 +55,10 @@ def devices() -> list[int]:
 
 
 def capacity(resources: Resources) -> int:
-    """How many runs this machine can have at a time.
+    """The number of runs that this machine can train at a time.
 
     Raises:
-        ConfigError: it cannot have a single one.
+        ConfigError: it cannot train a single one.
     """
     if resources.nodes > 1:
         raise ConfigError(f"Resources.nodes = {resources.nodes}: this machine is one node")
@@ -66,72 +75,154 @@ def capacity(resources: Resources) -> int:
     return min(fits, resources.parallel or fits)
 
 
-def queue_lock(folder: Path) -> Path:
-    """The lock that the queue of a sweep's directory holds while it works."""
-    return folder / "jobs" / "queue.lock"
+class LocalRuns:
+    """The runs of some cells. They train inside the `with` block and end with it."""
 
+    def __init__(
+        self, folder: SweepFolder, resources: Resources, cells: Sequence[SavedCell]
+    ) -> None:
+        """Starts nothing. Raises ConfigError if this machine cannot train a single run."""
+        self._folder, self._resources, self._cells = folder, resources, cells
+        self._parallel = capacity(self._resources)
+        self._devices = self._dealt()
+        self._pool = ThreadPoolExecutor(self._parallel)
+        self._futures: list[Future[None]] = []
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._stopped = threading.Event()
+        self._handlers: dict[signal.Signals, Any] = {}
 
-def start_queue(folder: Path) -> None:
-    """Starts a queue for the cells that wait; it ends at once if another queue takes them.
+    def _dealt(self) -> "queue.SimpleQueue[str]":
+        """A value of CUDA_VISIBLE_DEVICES for each of the runs that train at a time."""
+        count, found = self._resources.gpus, devices() if self._resources.gpus else []
+        dealt: queue.SimpleQueue[str] = queue.SimpleQueue()
+        for index in range(self._parallel):
+            dealt.put(",".join(map(str, found[index * count : (index + 1) * count])))
+        return dealt
 
-    Raises:
-        ConfigError: it ended at once.
-    """
-    (folder / "jobs").mkdir(parents=True, exist_ok=True)
-    paths = [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    with open(folder / "jobs" / "queue.log", "a") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ctkd.sweeps.queue", str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            start_new_session=True,  # Ctrl-C at the launcher is not meant for the runs
-        )
-    while not queue_is_alive(folder):
-        if process.poll() not in (None, 0):
-            raise ConfigError(f"the queue of this machine ended at once: {folder}/jobs/queue.log")
-        if process.poll() == 0:
-            return
-        time.sleep(0.05)
+    def __enter__(self) -> "LocalRuns":
+        for number in SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+                self._handlers[number] = signal.signal(number, _interrupt)
+        self._folder.trains_here = True
+        for cell in self._cells:
+            self._folder.note(cell.key).unlink(missing_ok=True)
+            self._folder.ledger.add("sent", cell.key, "local")
+        self._futures = [self._pool.submit(self._train, cell) for cell in self._cells]
+        return self
 
+    def ended(self) -> bool:
+        """Whether all runs have ended. Raises the exception of a thread that failed."""
+        done = [future for future in self._futures if future.done()]
+        for future in done:
+            future.result()
+        return len(done) == len(self._futures)
 
-def states(jobs: Iterable[str], folder: Path) -> dict[str, JobState]:
-    """The states of the jobs that run here."""
-    host = socket.gethostname()
-    return {job: JobState("running", host) for job in jobs if is_alive(job, folder)}
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._stopped.set()
+        stopped, saved = len(self._processes), "and their states are saved"
+        while True:
+            try:
+                if self._stopped.is_set():
+                    self._stop()
+                self._pool.shutdown(cancel_futures=self._stopped.is_set())
+                break
+            except KeyboardInterrupt:  # a run that gets a second signal ends at once
+                self._stopped.set()
+                saved = "but may not have saved their states"
+        self._folder.trains_here = False
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            raise Interrupted(
+                f"{stopped} runs were stopped, {saved}; the same command continues the sweep"
+            )
 
+    def _stop(self) -> None:
+        """Ends the processes. A run saves its state at SIGTERM."""
+        running = list(self._processes.values())
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            print(f"stopping {len(running)} runs; they save their states", file=sys.stderr)
+        for process in running:
+            process.terminate()
 
-def queue_is_alive(folder: Path) -> bool:
-    """Whether a queue is at work for the cells that wait."""
-    return is_locked(queue_lock(folder))
-
-
-def is_alive(job: str, folder: Path) -> bool:
-    """Whether the process that watches a job exists; its number may be another process's now."""
-    words = _command(job)
-    return "submitit.local._local" in words and str(folder / "jobs") in words
-
-
-def cancel(jobs: Sequence[str], folder: Path) -> None:
-    """Ends the jobs: their runs save their states, and are killed if they take too long."""
-    for number in (signal.SIGTERM, signal.SIGINT):  # the watching process passes the first one on
-        for job in jobs:
-            if is_alive(job, folder):
-                os.kill(int(job), number)
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end and any(is_alive(job, folder) for job in jobs):
-            time.sleep(0.1)
-
-
-def _command(job: str) -> str:
-    """A process's command line; empty if there is no such process."""
-    listing = Path("/proc") / job / "cmdline"
-    if listing.parent.parent.joinpath("self").exists():
+    def _train(self, cell: SavedCell) -> None:
+        """Trains a cell; again if it was killed, as often as `Resources.retries` allows."""
+        visible = self._devices.get()
         try:
-            return listing.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            return ""
-    done = subprocess.run(["ps", "-p", job, "-o", "args="], capture_output=True, text=True)
-    return done.stdout
+            for attempt in range(1 + self._resources.retries):
+                if attempt:
+                    self._folder.ledger.add("sent", cell.key, "local", again=True)
+                status = self._run_once(cell, visible)
+                if status >= 0 or self._stopped.is_set():
+                    break
+            self._note(cell, **self._outcome(cell, status))
+        finally:
+            self._devices.put(visible)
+
+    def _run_once(self, cell: SavedCell, visible: str) -> int:
+        """The exit status of the run of a cell, which ends before this returns."""
+        log = self._folder.local_log(cell.key)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        epochs = count_epochs(self._folder.workdir(cell.key))
+        self._note(cell, state="running", started=time.time(), epochs_before=epochs)
+        with open(log, "ab") as output:
+            process = subprocess.Popen(
+                _command(cell, self._folder.workdir(cell.key), self._resources.tasks),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=_environment(visible, self._resources.cpus),
+                start_new_session=True,  # Ctrl-C reaches the launcher alone, which passes it on
+            )
+            self._processes[cell.key] = process
+            try:
+                # If `_stop` looked for processes before this one was there, it is ended here.
+                if self._stopped.is_set():
+                    process.terminate()
+                return process.wait()
+            finally:
+                del self._processes[cell.key]
+
+    def _outcome(self, cell: SavedCell, status: int) -> dict[str, Any]:
+        """The state of a run that has ended, and its error."""
+        state = STATES.get(status, "killed" if status < 0 else "failed")
+        if state != "finished" and self._stopped.is_set():
+            state = "interrupted"
+        if state in ("finished", "interrupted"):
+            return {"state": state}
+        # The message of the run: all lines after "ctkd: ", else the last line.
+        lines = last_lines(self._folder.local_log(cell.key)) or [""]
+        start = max((i for i, line in enumerate(lines) if line.startswith("ctkd: ")), default=-1)
+        return {"state": state, "error": "\n".join(lines[start:]).removeprefix("ctkd: ")}
+
+    def _note(self, cell: SavedCell, **fields: Any) -> None:
+        """Writes the state of a run to its note, for the commands that follow the sweep."""
+        note = {"job": None, "node": socket.gethostname(), "time": time.time(), **fields}
+        write_whole(self._folder.note(cell.key), json.dumps(note) + "\n")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _command(cell: SavedCell, workdir: Path, tasks: int) -> list[str]:
+    """The command of a cell's run, of several processes where `tasks` is above 1."""
+    start = ["ctkd.main"]
+    if tasks > 1:
+        start = ["torch.distributed.run", "--standalone", f"--nproc_per_node={tasks}"]
+        start += ["-m", "ctkd.main"]
+    words = [f"--gin_file={file}" for file in cell.files]
+    words += [f"--gin_param={param}" for param in cell.params]
+    return [sys.executable, "-m", *start, *words, f"--workdir={workdir}"]
+
+
+def _environment(visible: str, cpus: int) -> dict[str, str]:
+    """The environment of a run: its GPUs, its threads, and the package of this clone."""
+    paths = [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "CUDA_VISIBLE_DEVICES": visible,
+        "OMP_NUM_THREADS": str(cpus),
+    }

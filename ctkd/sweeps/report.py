@@ -35,21 +35,7 @@ def write_report(
             found = statuses(folder)
         except ClusterError:
             found = statuses(folder, ask=False)
-    runs = [
-        SweepRun(
-            cell=status.cell.label,
-            labels=status.cell.labels,
-            seed=status.cell.seed,
-            state=status.state,
-            path=folder.workdir(status.cell.key),
-            epochs=status.cell.epochs,
-            error=status.error,
-            log=status.log,
-            command=status.cell.command,
-        )
-        for status in found
-    ]
-    cells = sweep_cells(runs, sweep.baseline)
+    cells = sweep_cells([_sweep_run(folder, status) for status in found], sweep.baseline)
     target = folder.path if out is None else out.absolute()
     texts = {
         "report.html": sweep_page(sweep.name, sweep.axes, cells, target, time.time()),
@@ -63,3 +49,17 @@ def write_report(
         advice = "" if out else "; tools/report.py --out writes it into another folder"
         raise WorkdirError(f"cannot write the report: {error}{advice}") from error
     return [target / name for name in texts]
+
+
+def _sweep_run(folder: SweepFolder, status: Status) -> SweepRun:
+    return SweepRun(
+        cell=status.cell.label,
+        labels=status.cell.labels,
+        seed=status.cell.seed,
+        state=status.state,
+        path=folder.workdir(status.cell.key),
+        epochs=status.cell.epochs,
+        error=status.error,
+        log=status.log,
+        command=status.cell.command,
+    )

@@ -1,10 +1,9 @@
-"""Sending cells, and sending again what was lost."""
+"""Chooses the cells that have to be sent, and sends lost cells to SLURM again."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from ctkd.errors import ConfigError
-from ctkd.locks import is_locked
 from ctkd.sweeps import arrays, local, sbatch, slurm
 from ctkd.sweeps.cell_states import LOST, Status, statuses
 from ctkd.sweeps.folder import SWEEPS, SavedCell, SavedSweep, SweepFolder
@@ -28,7 +27,7 @@ def at_once(sweep: SavedSweep, cluster: str) -> int | None:
 
 
 def due(folder: SweepFolder, asked: Sequence[SavedCell]) -> list[SavedCell]:
-    """Those of the cells that have to be sent: no job of them waits or runs, here or by hand.
+    """The cells that have to be sent: unfinished, and no job of them waits or runs.
 
     Raises:
         ClusterError: an earlier try left a cell of which nobody knows whether it is in the queue.
@@ -42,7 +41,7 @@ def due(folder: SweepFolder, asked: Sequence[SavedCell]) -> list[SavedCell]:
         if status.cell.key in keys
         and status.state != "finished"
         and not status.active
-        and not is_locked(folder.workdir(status.cell.key) / ".lock")
+        and not folder.is_training(status.cell.key)
     ]
 
 
@@ -58,47 +57,21 @@ def _refuse_attempts(folder: SweepFolder, keys: set[str]) -> None:
         )
 
 
-def send(
-    folder: SweepFolder,
-    sweep: SavedSweep,
-    cells: Sequence[SavedCell],
-    cluster: str,
-    again: bool = False,
-) -> int:
-    """Sends cells to SLURM or to the queue of this machine; the number of SLURM's arrays.
-
-    Args:
-        again: whether `--wait` sends them, and not a user.
-
-    Raises:
-        UserError: the cluster refuses.
-    """
-    if not cells:
-        return 0
-    if cluster == "local":
-        local.capacity(sweep.resources)
-        for cell in cells:
-            folder.ledger.add("sent", cell.key, "local", again=again)
-        local.start_queue(folder.path)
-        return 0
-    return arrays.send(folder, sweep, cells, again)
-
-
 def send_again(folder: SweepFolder, found: Sequence[Status]) -> list[SavedCell]:
-    """Sends what was lost, as often as the sweep allows; the cells that were sent.
+    """Sends lost cells to SLURM again, as often as `Resources.retries` allows; returns them.
 
     Raises:
         UserError: the cluster refuses.
     """
     sweep, entries = folder.read(), folder.ledger.read()
     lost = [s.cell for s in found if s.state in LOST and s.again < sweep.resources.retries]
+    lost = [cell for cell in lost if entries[cell.key].cluster == "slurm"]
     if not lost:
         return []
     with folder.owned():
         lost = due(folder, lost)  # another launcher may have sent it, SLURM requeued it
-        for cluster in ("slurm", "local"):
-            cells = [cell for cell in lost if entries[cell.key].cluster == cluster]
-            send(folder, sweep, cells, cluster, again=True)
+        if lost:
+            arrays.send(folder, sweep, lost, again=True)
     return lost
 
 

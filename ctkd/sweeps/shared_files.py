@@ -1,6 +1,6 @@
-"""Small files that several processes share: written whole, so that nobody meets half of one.
+"""Small files that several processes share. They are written whole: nobody reads half of one.
 
-Nothing here imports torch: a task writes its first note before that.
+Nothing here imports torch: a job writes its first note before that.
 """
 
 import json
@@ -9,16 +9,32 @@ from typing import Any
 
 from ctkd.files import replacing
 
+TAIL = 4096  # bytes at the end of a log that are read
+
 
 def write_whole(path: Path, text: str) -> None:
-    """Replaces `path` by `text`; a reader never meets half of it."""
+    """Replaces the content of `path`; a reader sees the old content or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
+def count_epochs(workdir: Path) -> int:
+    """The number of finished epochs in a work directory."""
+    path = workdir / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def last_lines(log: Path) -> list[str]:
+    """The last lines of a log that are not empty."""
+    with open(log, "rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL))
+        lines = file.read().decode(errors="replace").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; None where there is none, or none that can be read."""
+    """The content of a JSON file; None where the file is missing or cannot be read."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError):

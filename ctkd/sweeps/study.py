@@ -94,32 +94,27 @@ def read_study(
     text = gin.config_str()
     title = sweep.name or pathlib.Path(path).stem
     axes, combinations = expand(sweep)
-    seeds = _seeds_of(sweep, axes, combinations)
     for param in (*sweep.params, *params):
         if re.match(r"\s*(Seed\.)?seed\s*=", param):
             raise ConfigError(f"{param!r}: a sweep's seeds are Sweep.seeds, a list of them")
-    base = [str(find_named(file, read, own)) for file in sweep.base]
-    last = [str(find_named(file, read, own)) for file in sweep.after]
-    last += [str(find(file)) for file in files]
+
+    def found(names: Sequence[str]) -> list[str]:
+        return [str(find_named(name, read, own)) for name in names]
+
+    base, last = found(sweep.base), [*found(sweep.after), *(str(find(file)) for file in files)]
     cells = []
-    # A cell's seeds side by side: runs of one seed that go at the same time would both compute the
+    # A cell's seeds are neighbors: two runs of one seed at the same time would both compute the
     # teacher's rows that neither has found in its cache.
-    for choices, seed in seeds:
-        chosen = [str(find_named(file, read, own)) for choice in choices for file in choice.files]
+    for choices, seed in _seeds_of(sweep, axes, combinations):
+        chosen = found([file for choice in choices for file in choice.files])
         if not (base or chosen):
             raise ConfigError(f"{path}: no run has a Gin file: set Sweep.base to a list of them")
-        chosen_params = [param for choice in choices for param in choice.params]
         name = run_name(choices, sweep.unnamed) or pathlib.Path((base or chosen)[0]).stem
         label = run_name(choices) or name
-        own_params = [
-            f"Runtime.name = {name!r}",
-            *sweep.params,
-            *chosen_params,
-            f"Seed.seed = {seed}",
-        ]
-        everything = (*base, *chosen, *last), (*own_params, *params)
-        key = f"{_slug(label)}-seed{seed}"
-        cells.append(Cell(key, name, label, choices, seed, *everything))
+        chosen_params = [param for choice in choices for param in choice.params]
+        given = [f"Runtime.name = {name!r}", *sweep.params, *chosen_params, f"Seed.seed = {seed}"]
+        everything = (*base, *chosen, *last), (*given, *params)
+        cells.append(Cell(f"{_slug(label)}-seed{seed}", name, label, choices, seed, *everything))
     return Study(title, find(path), sweep, resources, axes, tuple(cells), text)
 
 

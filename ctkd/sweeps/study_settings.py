@@ -1,4 +1,4 @@
-"""What a sweep's Gin file says: the cells of the study, and what one run of it needs."""
+"""The settings in a sweep's Gin file: the cells of the study, and the resources of one run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,17 +93,18 @@ class Resources:
     """What one run needs, and how runs are sent.
 
     Attributes:
-        minutes: that a job may take; a run that needs more goes on in the same job's next turn.
+        minutes: the longest job on SLURM; a run that needs more continues in the job's next turn.
         gpus: of one node.
         cpus: of one task.
         mem_gb: of one node; None for the cluster's own choice.
         nodes, tasks: nodes, and tasks on each; several in all make one distributed run.
         partition, account, qos, constraint: SLURM's; None for the cluster's own choice.
-        parallel: how many runs at once; None for as many as this machine carries, on SLURM for
-            as many as it gives.
+        parallel: how many runs at once; None for as many as this machine's cores and GPUs allow,
+            or as many as SLURM starts.
         timeouts: how often a run may use up its minutes.
-        grace: seconds before the end of a job at which the cluster tells it to save and exit.
-        retries: how often `--wait` sends a run again that was killed without a word.
+        grace: seconds before the end of a job on SLURM at which it is signaled to save and exit.
+        retries: how often a run that was killed without an error is sent again: on SLURM by
+            `--wait`, on this machine always.
         other: anything else that submitit's SLURM executor takes: {'exclude': 'node7'}, and in
             'additional_parameters' whatever sbatch takes.
     """

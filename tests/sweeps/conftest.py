@@ -1,4 +1,4 @@
-"""Small sweeps of digits runs, for a real SLURM where one is installed, else for this machine."""
+"""Small sweeps of digits runs; a real SLURM where it is installed, else programs of its names."""
 
 import importlib.util
 import json
@@ -13,9 +13,11 @@ from typing import NamedTuple
 import pytest
 
 from ctkd.sweeps import command
+from ctkd.sweeps import slurm as slurm_programs
 from ctkd.sweeps.cell_states import statuses
-from ctkd.sweeps.folder import SweepFolder
-from ctkd.sweeps.local import _command
+from ctkd.sweeps.check import check
+from ctkd.sweeps.folder import SweepFolder, saved_sweep
+from ctkd.sweeps.study import read_study
 
 _spec = importlib.util.spec_from_file_location(
     "slurm_cluster", pathlib.Path(__file__).with_name("slurm_cluster.py")
@@ -32,35 +34,26 @@ class Result(NamedTuple):
 
 @pytest.fixture(scope="session")
 def slurm():
-    """A cluster of two nodes for the whole session; skips where there can be none."""
+    """A cluster of two nodes for the whole session; skips where there can be none.
+
+    CTKD_TEST_CLUSTER=local leaves SLURM out although it is installed.
+    """
     reason = slurm_cluster.why_not()
+    if os.environ.get("CTKD_TEST_CLUSTER") == "local":
+        reason = "CTKD_TEST_CLUSTER is local"
     if reason is not None:
         pytest.skip(f"left out: {reason}")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="ctkd-slurm-"))
     folder.chmod(0o755)  # munge insists; pytest's own folders are closed to others
     try:
-        told = slurm_cluster.start(folder)
-        os.environ.update(told)
+        variables = slurm_cluster.start(folder)
+        os.environ.update(variables)
         yield folder
-        for name in told:
+        for name in variables:
             del os.environ[name]
     finally:
         slurm_cluster.stop(folder)
         shutil.rmtree(folder)
-
-
-@pytest.fixture
-def cluster(request):
-    """Where a test's sweep runs: on SLURM, or on this machine where SLURM is not installed.
-
-    CTKD_TEST_CLUSTER=local leaves SLURM out although it is there.
-    """
-    reason = slurm_cluster.why_not()
-    if reason is None and os.environ.get("CTKD_TEST_CLUSTER") != "local":
-        request.getfixturevalue("slurm")
-        return "slurm"
-    print(f"on this machine: {reason or 'as CTKD_TEST_CLUSTER says'}")
-    return "local"
 
 
 @pytest.fixture
@@ -90,6 +83,39 @@ def sweep_file(tmp_path):
 
 
 @pytest.fixture
+def folder(tmp_path, sweep_file):
+    """The directory of a sweep of three seeds, of which nothing was sent."""
+    cells = {"base": ["gin/digits/kd.gin"], "params": ["epochs = 10"], "seeds": [0, 1, 2]}
+    study = read_study(str(sweep_file(**cells)))
+    made = SweepFolder(tmp_path / "sweep")
+    with made.owned():
+        made.claim(saved_sweep(study, made, check(study, supplies=False)), study.config)
+    return made
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """The states of jobs that SLURM knows."""
+    states = {}
+    monkeypatch.setattr(
+        slurm_programs, "states", lambda jobs: {j: states[j] for j in jobs if j in states}
+    )
+    return states
+
+
+@pytest.fixture
+def note(folder):
+    """Writes the note of a cell."""
+
+    def write(key="kd-seed0", **fields):
+        path = folder.note(key)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"node": "n1", **fields}))
+
+    return write
+
+
+@pytest.fixture
 def launch(tmp_path, monkeypatch, capsys):
     """Calls the command in this process, in tmp_path; gives a Result."""
     monkeypatch.chdir(tmp_path)
@@ -104,7 +130,7 @@ def launch(tmp_path, monkeypatch, capsys):
 
 
 class Sent:
-    """A sweep that was sent: its directory, and what can be asked of it."""
+    """A sweep that was sent: its directory, and the states of its runs."""
 
     def __init__(self, path):
         self.path, self.folder = path, SweepFolder(path)
@@ -130,7 +156,7 @@ class Sent:
         return (self.folder.workdir(key) / "student_last.pt").read_bytes()
 
     def wait(self, condition, seconds=240):
-        """Waits until it holds; what it gave."""
+        """Waits until the condition holds; returns its value."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             found = condition()
@@ -148,27 +174,25 @@ class Sent:
         for entry in pathlib.Path("/proc").iterdir():
             if not entry.name.isdigit():
                 continue
-            words = _command(entry.name)
-            ours = "submitit.core._submit" in words and str(self.path) in words
+            words = _words(entry / "cmdline")
+            ours = "submitit.core._submit" in words and str(self.path) in " ".join(words)
             if ours and job in _jobs_of(entry):
                 return int(entry.name)
         return None
 
 
 def _jobs_of(entry):
-    """The job numbers that a process may be known by."""
-    told = _environment(entry)
-    array = (told.get("SLURM_ARRAY_JOB_ID", ""), told.get("SLURM_ARRAY_TASK_ID", ""))
-    names = ("SLURM_JOB_ID", "SUBMITIT_LOCAL_JOB_ID")
-    return {"_".join(array), *(told.get(name) for name in names)}
+    """The numbers that the job of a process may have."""
+    values = dict(word.split("=", 1) for word in _words(entry / "environ") if "=" in word)
+    array = (values.get("SLURM_ARRAY_JOB_ID", ""), values.get("SLURM_ARRAY_TASK_ID", ""))
+    return {"_".join(array), values.get("SLURM_JOB_ID")}
 
 
-def _environment(entry):
+def _words(path):
     try:
-        words = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
+        return path.read_bytes().decode(errors="replace").split("\0")
     except OSError:
-        return {}
-    return dict(word.split("=", 1) for word in words if "=" in word)
+        return []
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ def task(tmp_path):
 
 @pytest.fixture
 def in_job(monkeypatch):
-    """As if in a local job of submitit, which has set its own handler; the signals it answers."""
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
-    monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "77")
-    monkeypatch.setenv("SUBMITIT_LOCAL_GLOBALID", "0")
+    """As if in a job of submitit, which has set its own handler; the signals that it answers."""
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("SLURM_PROCID", "0")
     answers = []
 
     def answer(number, frame):
@@ -106,7 +106,7 @@ def test_sigterm_after_the_clusters_signal_does_not_end_the_saving(in_job):
 
 
 def test_only_the_first_process_of_a_run_answers(in_job, monkeypatch):
-    monkeypatch.setenv("SUBMITIT_LOCAL_GLOBALID", "1")
+    monkeypatch.setenv("SLURM_PROCID", "1")
     with Preemption(90), StopRequests() as stop, pytest.raises(SystemExit):
         send(signal.SIGUSR2, wait=1)  # to submitit's own handler, which only logs there
     assert not stop.requested

@@ -1,4 +1,4 @@
-"""Sweeps that are really sent: to SLURM where it is installed, else to this machine's queue.
+"""Sweeps that are really sent to SLURM, where it is installed.
 
 CTKD_PREEMPTED_SWEEPS says how many sweeps of six runs the last test sends (ten take about ten
 minutes); without it, it sends one of three.
@@ -24,20 +24,20 @@ KD, CTKD, INSTANCE = (f"gin/digits/{name}.gin" for name in ("kd", "ctkd", "ctkd_
 
 
 @pytest.fixture
-def send(launch, sweep_file, small, cluster, sent):
-    """Sends a sweep; gives the Result, and the sweep."""
+def send(launch, sweep_file, small, slurm, sent):
+    """Sends a sweep; returns the Result and the sweep."""
 
     def call(*flags, name="study", params=(), **settings):
         path = sweep_file(name=name, params=[*small, *params], **settings)
-        place = f"--sweep_dir=sweep-{name}"
-        return launch("--sweep", path, place, f"--cluster={cluster}", *flags), sent(f"sweep-{name}")
+        folder = f"--sweep_dir=sweep-{name}"
+        return launch("--sweep", path, folder, "--cluster=slurm", *flags), sent(f"sweep-{name}")
 
     return call
 
 
 @pytest.fixture(autouse=True)
 def _nothing_goes_on(tmp_path, sent, monkeypatch):
-    """Whatever a test leaves running would slow the next one down; here nobody looks at figures."""
+    """Ends the jobs that a test leaves running. No figures are drawn, which takes seconds."""
     monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
     yield
     for folder in tmp_path.glob("sweep-*"):
@@ -45,12 +45,9 @@ def _nothing_goes_on(tmp_path, sent, monkeypatch):
             cancel(sent(folder.name).folder)
 
 
-def preempt(sweep, key, cluster):
+def preempt(sweep, key):
     """As a cluster does it: the signal goes to the job's processes, not to the batch shell."""
-    if cluster == "slurm":
-        subprocess.run(["scancel", "--signal=USR2", sweep.jobs()[key]], check=True, timeout=60)
-    else:
-        os.kill(sweep.process(key), signal.SIGUSR2)
+    subprocess.run(["scancel", "--signal=USR2", sweep.jobs()[key]], check=True, timeout=60)
 
 
 def by_hand(sweep, key, tmp_path):
@@ -71,7 +68,7 @@ def weights(sweep, key):
     return torch.load(sweep.folder.workdir(key) / "student_last.pt", weights_only=True)
 
 
-def test_a_sweep_ends_in_its_report_and_is_never_trained_twice(send, cluster):
+def test_a_sweep_ends_in_its_report_and_is_never_trained_twice(send):
     study = {"grid": {"method": [KD, CTKD]}, "seeds": [0, 1], "params": ["epochs = 2"]}
     result, sweep = send("--wait", **study, baseline={"method": "kd"})
     assert result.status == 0, result.out + result.err
@@ -83,8 +80,7 @@ def test_a_sweep_ends_in_its_report_and_is_never_trained_twice(send, cluster):
         ["ctkd", "finished", "2"],
     ]
     assert (sweep.path / "report.html").stat().st_size > 10_000
-    if cluster == "slurm":
-        assert len({job.partition("_")[0] for job in sweep.jobs().values()}) == 1  # one array
+    assert len({job.partition("_")[0] for job in sweep.jobs().values()}) == 1  # one array
     jobs, trained = sweep.jobs(), sweep.note("kd-seed0")
     again, _ = send("--wait", **{**study, "seeds": [0]}, baseline={"method": "kd"})
     assert again.status == 0
@@ -111,19 +107,6 @@ def test_a_run_that_is_killed_without_a_word_is_sent_again(send, tmp_path):
     assert same(weights(sweep, key), by_hand(sweep, key, tmp_path))
 
 
-@pytest.mark.parametrize("cluster", ["local"])
-def test_a_run_is_not_sent_again_for_ever(send, cluster):
-    study = {"base": [CTKD], "params": ["epochs = 2000"], "resources": {"retries": 0}}
-    _, sweep = send(**study)
-    key = "ctkd-seed0"
-    sweep.wait(lambda: sweep.epochs(key) >= 1)
-    os.kill(sweep.process(key), signal.SIGKILL)
-    sweep.wait(lambda: sweep.states()[key] == "killed")
-    result, _ = send("--wait", params=["epochs = 2"], base=[CTKD], resources={"retries": 0})
-    assert result.status == 2  # the directory holds the longer run
-    assert "belongs to another sweep" in result.err
-
-
 def test_a_cell_that_fails_does_not_stop_the_others(send, launch):
     result, sweep = send("--wait", base=[KD], grid={"SGD.lr": [0.1, 1e30]}, params=["epochs = 2"])
     assert result.status == 1
@@ -136,7 +119,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(send, launch):
     assert "was NaN or infinite" in (sweep.path / "report.html").read_text()
 
 
-def test_cancel_ends_this_sweep_and_nothing_else(send, launch, cluster):
+def test_cancel_ends_this_sweep_and_nothing_else(send, launch):
     flags = ["--parallel=1"]
     _, other = send(name="other", base=[CTKD], params=["epochs = 5000"])
     _, sweep = send(*flags, base=[CTKD], seeds=[0, 1, 2], params=["epochs = 5000"])
@@ -148,54 +131,27 @@ def test_cancel_ends_this_sweep_and_nothing_else(send, launch, cluster):
     assert set(sweep.states().values()) == {"cancelled"}
     sweep.wait(lambda: sweep.process("ctkd-seed0") is None, 30)
     assert other.states() == {"ctkd-seed0": "running"}
-    assert launch(f"--sweep_dir={sweep.path}", "--cancel").out == "nothing waits or runs\n"
+    assert launch(f"--sweep_dir={sweep.path}", "--cancel").out == "nothing waits or runs on SLURM\n"
 
 
-@pytest.mark.parametrize("cluster", ["local"])
-def test_a_cancelled_run_goes_on_when_it_is_sent_again(send, launch, tmp_path, cluster):
-    study = {"base": [CTKD], "params": ["epochs = 40"]}
-    _, sweep = send(**study)
-    key = "ctkd-seed0"
-    sweep.wait(lambda: sweep.epochs(key) >= 2)
-    launch(f"--sweep_dir={sweep.path}", "--cancel")
-    result, _ = send("--wait", **study)
-    assert result.status == 0, result.out + result.err
-    assert "resumed at step" in sweep.log(key, "out")
-    assert same(weights(sweep, key), by_hand(sweep, key, tmp_path))
-
-
-def test_a_teacher_that_cells_share_is_trained_once(send):
-    params = ["teacher_weights = None", "epochs = 1", "steps_per_epoch = 2", "Teacher.floor = None"]
-    result, sweep = send("--wait", grid={"method": [KD, CTKD]}, params=params)
-    assert result.status == 0, result.out + result.err
-    logs = [sweep.log(key, "out") for key in sweep.jobs()]
-    assert sum("training the teacher, once" in log for log in logs) == 1
-    assert len(list((sweep.path / "runs" / "teachers").glob("*/student_last.pt"))) == 1
-
-
-def test_two_processes_train_what_one_does_with_the_same_temperature_on_both(
-    send, cluster, tmp_path
-):
-    shared = {"nodes": 2} if cluster == "slurm" else {"tasks": 2}
+def test_two_processes_train_what_one_does_with_the_same_temperature_on_both(send, tmp_path):
     params = ["epochs = 3", "batch_size = 61"]
-    both, two = send("--wait", name="two", base=[INSTANCE], params=params, resources=shared)
+    both, two = send("--wait", name="two", base=[INSTANCE], params=params, resources={"nodes": 2})
     assert both.status == 0, both.out + both.err
     key = "ctkd_instance-seed0"
     mine, theirs = by_hand(two, key, tmp_path), weights(two, key)
     for name, value in mine.items():
         torch.testing.assert_close(theirs[name], value, rtol=1e-4, atol=1e-5)
-    told = []
+    temperatures = []
     for rank in (0, 1):
         path = two.folder.jobs / f"{two.jobs()[key]}_{rank}_result.pkl"
         kind, summary = pickle.loads(path.read_bytes())
         assert kind == "success"
-        told.append(summary["temperature"])
-    assert told[0] == told[1]  # to the last bit
+        temperatures.append(summary["temperature"])
+    assert temperatures[0] == temperatures[1]  # to the last bit
 
 
-def test_sbatch_refuses_in_its_own_words_and_nothing_is_sent(send, cluster):
-    if cluster != "slurm":
-        pytest.skip("left out: SLURM is not installed")
+def test_sbatch_refuses_in_its_own_words_and_nothing_is_sent(send):
     result, sweep = send("--partition=nowhere", base=[KD], params=["epochs = 1"])
     assert result.status == 2
     assert result.err.startswith("ctkd: sbatch refused")
@@ -203,18 +159,14 @@ def test_sbatch_refuses_in_its_own_words_and_nothing_is_sent(send, cluster):
     assert sweep.jobs() == {}
 
 
-def test_an_argument_that_submitit_does_not_know_is_told(send, cluster):
-    if cluster != "slurm":
-        pytest.skip("left out: SLURM is not installed")
+def test_an_argument_that_submitit_does_not_know_is_refused(send):
     result, sweep = send(base=[KD], params=["epochs = 1"], resources={"other": {"color": "red"}})
     assert result.status == 2
     assert "color" in result.err
     assert sweep.jobs() == {}
 
 
-def test_a_cluster_that_does_not_answer_is_told(send, launch, cluster, monkeypatch, tmp_path):
-    if cluster != "slurm":
-        pytest.skip("left out: SLURM is not installed")
+def test_a_cluster_that_does_not_answer_is_an_error(send, launch, monkeypatch, tmp_path):
     _, sweep = send(base=[CTKD], params=["epochs = 3000"])
     with monkeypatch.context() as patch:
         patch.setenv("SLURM_CONF", str(tmp_path / "none.conf"))
@@ -226,7 +178,7 @@ def test_a_cluster_that_does_not_answer_is_told(send, launch, cluster, monkeypat
 
 @pytest.mark.parametrize("number", range(int(os.environ.get("CTKD_PREEMPTED_SWEEPS", "1"))))
 def test_sweeps_end_complete_and_with_the_same_bits_although_every_job_is_preempted(
-    send, cluster, tmp_path, number
+    send, tmp_path, number
 ):
     epochs, chance = 40, random.Random(time.time_ns() + number)
     study = {
@@ -245,7 +197,7 @@ def test_sweeps_end_complete_and_with_the_same_bits_although_every_job_is_preemp
         for key, moment in list(left.items()):
             if sweep.epochs(key) >= moment and sweep.note(key).get("state") == "running":
                 time.sleep(chance.random() * 0.05)
-                preempt(sweep, key, cluster)
+                preempt(sweep, key)
                 del left[key]
         return not left
 

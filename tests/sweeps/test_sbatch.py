@@ -7,6 +7,7 @@ import pytest
 
 from ctkd.sweeps import sbatch, slurm
 from ctkd.sweeps.sbatch import read_id
+from ctkd.sweeps.study import read_study
 
 SENTENCE = "Submitted batch job 15786755"
 DENIED = (
@@ -224,3 +225,22 @@ def test_without_slurms_database_the_cluster_that_is_here_still_answers(study, s
     site.answers("scontrol", "ClusterName             = cpu\n")
     with pytest.raises(slurm.ClusterError, match="Problem talking to database"):
         sweep.states()
+
+
+def test_what_is_sent_to_slurm_comes_from_the_resources(sweep_file):
+    wanted = {
+        "minutes": 90, "gpus": 2, "cpus": 8, "mem_gb": 1.5, "nodes": 2, "partition": "gpu",
+        "account": "lab", "constraint": "a100", "parallel": 4,
+        "other": {"exclude": "n7", "setup": ["module load cuda"], "srun_args": ["-v"]},
+    }  # fmt: skip
+    resources = read_study(str(sweep_file(base=["gin/digits/kd.gin"], resources=wanted))).resources
+    found = sbatch.parameters(resources, "x")
+    expected = {
+        "job_name": "ctkd-x", "time": 90, "gpus_per_node": 2, "cpus_per_task": 8, "mem": "1536MB",
+        "nodes": 2, "ntasks_per_node": 1, "partition": "gpu", "account": "lab",
+        "constraint": "a100", "array_parallelism": 4, "exclude": "n7",
+        "srun_args": ["--kill-on-bad-exit=1", "-v"],
+    }  # fmt: skip
+    assert {key: found[key] for key in expected} == expected
+    assert found["setup"][-1] == "module load cuda"
+    assert "qos" not in found
