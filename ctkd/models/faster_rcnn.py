@@ -156,42 +156,36 @@ def detector(
 
     Args:
         num_classes: columns of a row of class logits, the background included.
-        weights: of the backbone, pretrained on ImageNet: a file, a URL, or the name of
-            torchvision's (IMAGENET1K_V1), which are downloaded; None begins at random.
-        trainable_stages: the last so many of the backbone's five stages are trained; None for 3
-            with pretrained weights and all 5 without.
+        weights: of the backbone, pretrained on ImageNet: a file, a URL, or a name of torchvision's
+            weights (IMAGENET1K_V1), which are downloaded; None begins with random weights.
+        trainable_stages: how many of the backbone's five stages, the last ones, are trained; None
+            for 3 with pretrained weights and 5 without.
         norm: "frozen" leaves normalizations as the pretrained weights have them, "batch" trains
             them; "auto" does what fits `weights`.
-        min_size, max_size: sides to which a picture is resized when it is judged.
+        min_size, max_size: sides to which a picture is resized for the evaluation.
         anchor_sizes: pixels, one for each of the five levels.
         rois_per_image: proposals sampled for training, a quarter of them foreground at most.
         anchors_per_image: anchors sampled for training the proposals.
-        pyramid_channels: of every level; 256 is everybody's, fewer make a network for trying out.
+        pyramid_channels: of every level; 256 as published, fewer for a fast trial.
 
     Raises:
         ConfigError: a value out of range, or a name that torchvision does not know.
         DataError: the backbone's weights are missing or do not fit.
     """
-    owner = f"fasterrcnn_{stages.build.__name__}_fpn"  # the name it is registered as
-    counts = {"rois_per_image": rois_per_image, "anchors_per_image": anchors_per_image}
-    for name, value in {**counts, "pyramid_channels": pyramid_channels}.items():
+    owner = f"fasterrcnn_{stages.build.__name__}_fpn"  # the registered name
+    for name, value in (
+        ("rois_per_image", rois_per_image),
+        ("anchors_per_image", anchors_per_image),
+        ("pyramid_channels", pyramid_channels),
+    ):
         expect(value >= 1, owner, name, value, "a number of 1 or more")
     expect(num_classes >= 2, owner, "num_classes", num_classes, "2 or more, with the background")
     fine = trainable_stages is None or 0 <= trainable_stages <= 5
     expect(fine, owner, "trainable_stages", trainable_stages, "None or a number from 0 to 5")
     fine = len(anchor_sizes) == 5 and all(size > 0 for size in anchor_sizes)
     expect(fine, owner, "anchor_sizes", anchor_sizes, "five numbers of pixels")
-    frozen = norm == "frozen" or (norm == "auto" and weights is not None)
-    layer = FrozenBatchNorm2d if frozen else nn.BatchNorm2d
-    classifier = stages.build(norm_layer=layer)
-    if weights is not None:
-        load_backbone(classifier, stages.build, weights)
-    body = getattr(classifier, "features", classifier)
-    trained = trainable_stages if trainable_stages is not None else 3 if weights is not None else 5
-    for stage in stages.stages[: 5 - trained]:
-        for name in stage:
-            body.get_submodule(name).requires_grad_(False)
     levels = {name: str(level) for level, name in enumerate(stages.levels)}
+    body = _body(stages, weights, trainable_stages, norm)
     backbone = BackboneWithFPN(body, levels, list(stages.channels), pyramid_channels)
     anchors = AnchorGenerator(tuple((size,) for size in anchor_sizes), (RATIOS,) * 5)
     return Detector(
@@ -203,6 +197,22 @@ def detector(
         box_batch_size_per_image=rois_per_image,
         rpn_batch_size_per_image=anchors_per_image,
     )
+
+
+def _body(
+    stages: Stages, weights: str | None, trainable_stages: int | None, norm: Norm
+) -> nn.Module:
+    """The stages of a backbone, the first ones frozen; the arguments are those of `detector`."""
+    frozen = norm == "frozen" or (norm == "auto" and weights is not None)
+    classifier = stages.build(norm_layer=FrozenBatchNorm2d if frozen else nn.BatchNorm2d)
+    if weights is not None:
+        load_backbone(classifier, stages.build, weights)
+    body: nn.Module = getattr(classifier, "features", classifier)
+    trained = trainable_stages if trainable_stages is not None else 3 if weights is not None else 5
+    for stage in stages.stages[: 5 - trained]:
+        for name in stage:
+            body.get_submodule(name).requires_grad_(False)
+    return body
 
 
 def _register(name: str, stages: Stages) -> None:

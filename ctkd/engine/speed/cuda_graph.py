@@ -15,10 +15,12 @@ from ctkd.distiller import Outcome
 from ctkd.engine.config.build import Run
 from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Batch, Task, TeacherFunction, ViewedTask
+from ctkd.engine.teacher.frozen import FrozenTeacher
 
 WARM_UP = 3  # steps taken as usual before the capture: libraries set themselves up in them
 Norms = tuple[Tensor, Tensor]
 Step = Callable[[Batch, TeacherFunction | None], tuple[Outcome, Norms]]
+WholeStep = Callable[[Batch, FrozenTeacher | None], tuple[Outcome, Norms]]
 
 
 def capture(
@@ -28,7 +30,7 @@ def capture(
     device: torch.device,
     world: World,
     warn: Callable[[str], None],
-) -> Step:
+) -> WholeStep:
     """`step` captured as a CUDA graph where `Runtime.cuda_graph` says so, else `step` itself."""
     if not run.runtime.cuda_graph:
         return step
@@ -65,20 +67,20 @@ class GraphedStep:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._taken: tuple[Outcome, Norms] | None = None
 
-    def __call__(self, batch: Batch, teacher: TeacherFunction | None) -> tuple[Outcome, Norms]:
+    def __call__(self, batch: Batch, teacher: FrozenTeacher | None) -> tuple[Outcome, Norms]:
         """The step's outcome and gradient norms."""
         if len(batch.indices) != self._size or self._warm < WARM_UP:
             self._warm += 1
             return self._as_usual(batch, teacher)
         self._indices.copy_(batch.indices, non_blocking=True)
         self._views.copy_(batch.views, non_blocking=True)
-        remembered = getattr(teacher, "cache", None) is not None
-        if remembered and teacher is not None:
+        looked_up = teacher is not None and teacher.cache is not None
+        if teacher is not None and looked_up:
             rows = teacher(batch)
             self._rows = torch.empty_like(rows) if self._rows is None else self._rows
             self._rows.copy_(rows)
         if self._graph is None:
-            self._capture(self._given if remembered else teacher)
+            self._capture(self._given if looked_up else teacher)
         assert self._graph is not None
         assert self._taken is not None
         self._graph.replay()

@@ -70,14 +70,18 @@ class TeacherCache:
         teacher: Compute,
         samples: ViewedTask,
         device: torch.device,
-        table: Tensor | None = None,
     ) -> None:
-        """See `open_cache`. A `table` on the device holds all rows: nothing is read from disk."""
+        """See `open_cache`."""
         self._device = device
         self.store, self._teacher, self._samples = store, teacher, samples
-        self._table = table
+        self._table: Tensor | None = None  # all rows on a GPU: nothing is read from the disk
         self._ready: dict[int, Array] = {}  # computed ahead, and not on the disk
         self.hits = self.misses = 0
+
+    def move_to_gpu(self) -> None:
+        """Copies all rows to the device, if that is a GPU and the rows fit into memory."""
+        if self._device.type == "cuda" and (table := self.store.table()) is not None:
+            self._table = torch.from_numpy(table).to(self._device)
 
     def counts(self) -> str:
         """How many rows this process took from the cache, and how many it computed."""
@@ -193,12 +197,7 @@ def open_cache(
     if only_whole and not folder.is_dir():
         return None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        written = folder / "key.json"
-        if not written.exists():
-            write_text(written, text)
-        if written.read_bytes() != text.encode():
-            raise WorkdirError(f"{written} is damaged: delete the folder")
+        _write_key(folder, text)
         store = RowStore(folder, count, samples.num_classes, dtype, limit, warn)
     except (OSError, WorkdirError) as error:
         warn(
@@ -206,19 +205,44 @@ def open_cache(
             "names another folder for them"
         )
         return None
+    return _checked(TeacherCache(store, teacher, samples, device), only_whole, say, warn)
+
+
+def _write_key(folder: pathlib.Path, text: str) -> None:
+    """Creates the folder of a cache with its key, or compares the key of an existing folder.
+
+    Raises:
+        OSError: the folder cannot be created or read.
+        WorkdirError: the key is another one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = folder / "key.json"
+    if not written.exists():
+        write_text(written, text)
+    if written.read_bytes() != text.encode():
+        raise WorkdirError(f"{written} is damaged: delete the folder")
+
+
+def _checked(
+    cache: TeacherCache,
+    only_whole: bool,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+) -> TeacherCache | None:
+    """The cache, if its rows are the teacher's; a GPU takes all rows into its memory."""
+    store, folder = cache.store, cache.store.folder
     if not store.writable:
         say(f"{folder} is read-only: its rows are used, and no more are kept")
     share = store.share()
     if only_whole and share < 1.0:
         return None
-    cache = TeacherCache(store, teacher, samples, device)
     if not cache.agrees():
         warn(
             f"{folder} holds other rows than this teacher computes: it is not used; delete it if "
             "the network's code has changed"
         )
         return None
-    say(f"teacher rows are remembered in {folder} ({share:.1%} of {count:,} are there)")
-    if share == 1.0 and device.type == "cuda" and (table := store.table()) is not None:
-        return TeacherCache(store, teacher, samples, device, torch.from_numpy(table).to(device))
+    say(f"teacher rows are remembered in {folder} ({share:.1%} of {store.count:,} are there)")
+    if share == 1.0:
+        cache.move_to_gpu()
     return cache

@@ -21,7 +21,7 @@ class FrozenTeacher:
     Attributes:
         fingerprint: of the weights that it was loaded with.
         batch_size: the one size in which it computes, or None for any size.
-        cache: remembers rows, if there is one.
+        cache: looks rows up and keeps them; None where all rows are computed.
     """
 
     def __init__(
