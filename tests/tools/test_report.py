@@ -85,14 +85,13 @@ def sweep_dir(tmp_path):
                 continue
             sent.append({"event": "sent", "cell": key, "cluster": "local", "job": None,
                          "again": False, "host": "h"})  # fmt: skip
-            sent.append({**sent[-1], "event": "started", "job": str(900_000 + len(sent))})
             if key == "ctkd_end=10-seed1":
-                failed = {"job": sent[-1]["job"], "state": "failed", "node": "n1",
+                failed = {"job": None, "state": "failed", "node": "n1",
                           "error": "loss was NaN </script><b>& more</b>"}  # fmt: skip
                 (folder / "notes").mkdir()
                 (folder / "notes" / f"{key}.json").write_text(json.dumps(failed))
                 (folder / "jobs").mkdir()
-                (folder / "jobs" / f"{sent[-1]['job']}_0_log.err").write_text("traceback\n")
+                (folder / "jobs" / f"{key}.log").write_text("traceback\n")
                 continue
             # The seeds have a common part, which pairing takes out, and a small one of their own.
             own = 0.01 * ((seed * 7 + len(name)) % 3)
@@ -259,7 +258,7 @@ def test_a_row_opens_to_errors_logs_and_configuration(made, browse, tmp_path):
     assert len(detail) == 1
     links = re.findall(r'<a href="([^"]+)"', detail[0])
     assert "runs/ctkd_end=10-seed0/config.gin" in links
-    assert any(re.fullmatch(r"jobs/\d+_0_log.err", link) for link in links)
+    assert "jobs/ctkd_end=10-seed1.log" in links
     assert all((made / link).is_file() for link in links)
     assert "loss was NaN &lt;/script&gt;&lt;b&gt;&amp; more&lt;/b&gt;" in document
     assert "python -m ctkd.main --workdir=" in detail[0]
