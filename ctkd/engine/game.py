@@ -2,12 +2,19 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from ctkd.distiller import Distiller, Outcome
+from ctkd.engine.distributed.world import World
+from ctkd.engine.speed.compile import compile_student
 from ctkd.engine.task import Batch, Task, TeacherFunction
+from ctkd.engine.teacher.frozen import autocast
+
+if TYPE_CHECKING:
+    from ctkd.engine.config.build import Run
 
 
 class Game(nn.Module):
@@ -50,3 +57,16 @@ class Game(nn.Module):
             row_weights=rows.weights,
         )
         return outcome
+
+
+def game_of(
+    run: "Run",
+    student: nn.Module,
+    distiller: Distiller,
+    task: Task,
+    device: torch.device,
+    world: World,
+) -> Game:
+    """The game of a run, with its student compiled and in the precision that the run says."""
+    forward_student = compile_student(run, student, device, world)
+    return Game(student, distiller, task, forward_student, autocast(device, run.runtime.precision))

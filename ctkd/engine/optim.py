@@ -2,14 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from ctkd.distiller import Distiller
+from ctkd.engine.ema import Average
 from ctkd.engine.optimizer_recipes import Group, OptimizerRecipe
 from ctkd.engine.parameter_groups import grouped
 from ctkd.errors import NonFiniteError
+
+if TYPE_CHECKING:
+    from ctkd.engine.config.build import Run
 
 SMALLEST_SCALE = 2.0**-20  # of a loss; it starts at 2^16 and is halved by each skipped step
 
@@ -23,6 +28,7 @@ class Optimizer:
     Attributes:
         student, helpers, policy: the parameters that are trained.
         torch: the torch optimizers, one or two.
+        average: the moving average of the student.
     """
 
     def __init__(
@@ -33,11 +39,12 @@ class Optimizer:
         *,
         policy_recipe: OptimizerRecipe | None = None,
         helpers: Sequence[nn.Module] = (),
+        average: Average | None = None,
         scaled: bool = False,
     ) -> None:
         """Makes the groups; a policy without parameters gives none.
 
-        `policy_recipe` is the policy's; None for the student's.
+        `policy_recipe` is the policy's; None for the student's. `average` follows the student.
 
         `scaled` multiplies the loss, and divides the gradients, by a power of two that follows
         them: in float16 small ones would be 0. A step whose gradients overflow is skipped; of two
@@ -66,19 +73,23 @@ class Optimizer:
             ours, theirs = [*ours, *theirs], []
         kinds = ((recipe, ours), (self.policy_recipe, theirs))
         self.torch = [_made(kind, groups, device) for kind, groups in kinds if groups]
+        self.average = average or Average()
+        self.average.follow(student, device)
         self._nothing = torch.zeros((), device=device)  # the norm of no gradients
         self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
         if scaled:
             for (kind, _), optimizer in zip(kinds, self.torch, strict=False):
                 kind.fill(optimizer)
 
-    def state(self) -> list[dict[str, Any]]:
+    def state(self) -> dict[str, Any]:
         """The state that `load` restores."""
-        return [optimizer.state_dict() for optimizer in self.torch]
+        steps = [optimizer.state_dict() for optimizer in self.torch]
+        return {"optimizers": steps, "average": self.average.state()}
 
-    def load(self, states: list[dict[str, Any]]) -> None:
+    def load(self, saved: dict[str, Any]) -> None:
         """Restores the state of another optimizer with the same groups."""
-        for optimizer, state in zip(self.torch, states, strict=True):
+        self.average.load(saved["average"])
+        for optimizer, state in zip(self.torch, saved["optimizers"], strict=True):
             rates = [group["lr"] for group in optimizer.param_groups]
             optimizer.load_state_dict(state)
             # torch has replaced the tensors of the learning rate by those of the state, which may
@@ -86,8 +97,12 @@ class Optimizer:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate.copy_(group["lr"])
 
-    def set_rates(self, factor: float) -> float:
-        """Sets all rates to their own `lr` times the schedule's factor; returns the student's."""
+    def at(self, step: int, factor: float) -> float:
+        """Sets what depends on the step (from 0): all rates, each its `lr` times the factor.
+
+        Returns the student's rate.
+        """
+        self.average.at(step)
         for optimizer in self.torch:
             for group in optimizer.param_groups:
                 group["lr"].fill_(group["base_lr"] * factor * group["lr_scale"])
@@ -109,6 +124,7 @@ class Optimizer:
         policy_norm = self._clip(self.policy, self.policy_recipe.policy_clip_norm)
         for optimizer in self.torch:
             self.scaler.step(optimizer)
+        self.average.update()
         self.scaler.update()
         for optimizer in self.torch:
             optimizer.zero_grad(set_to_none=True)
@@ -129,6 +145,21 @@ class Optimizer:
                 "the gradients were NaN or infinite in float16 at every scale of the loss: "
                 "use --gin_param \"precision = 'bfloat16'\" or 'float32'"
             )
+
+
+def optimizer_of(
+    run: "Run", student: nn.Module, distiller: Distiller, average: Average
+) -> Optimizer:
+    """The optimizer of a run, whose networks are on their device."""
+    return Optimizer(
+        run.optimizers.student,
+        student,
+        distiller.policy,
+        policy_recipe=run.optimizers.policy,
+        helpers=distiller.helpers,
+        average=average,
+        scaled=run.runtime.precision == "float16",
+    )
 
 
 def _trained(module: nn.Module) -> list[nn.Parameter]:

@@ -3,14 +3,16 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from ctkd.distiller import Distiller
 from ctkd.engine.metrics import Meter, Trace
-from ctkd.engine.optim import Optimizer
 from ctkd.engine.task import Batch
+
+if TYPE_CHECKING:
+    from ctkd.engine.optim import Optimizer
 
 
 @dataclass
@@ -65,7 +67,7 @@ class Moving:
 
     student: nn.Module
     distiller: Distiller
-    optimizer: Optimizer
+    optimizer: "Optimizer"
     meter: Meter
     trace: Trace
 

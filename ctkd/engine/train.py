@@ -17,10 +17,11 @@ from ctkd.engine.distributed.batch_norm import average_statistics, synchronize_b
 from ctkd.engine.distributed.reduce import merge, parallel, sum_over_ranks, without_sum
 from ctkd.engine.distributed.stop_vote import StopVote
 from ctkd.engine.distributed.world import World
-from ctkd.engine.game import Game
+from ctkd.engine.ema import Average
+from ctkd.engine.game import game_of
 from ctkd.engine.interrupt import StopRequests
 from ctkd.engine.metrics import Meter, Trace, check_weights
-from ctkd.engine.optim import Optimizer
+from ctkd.engine.optim import optimizer_of
 from ctkd.engine.output import records
 from ctkd.engine.output.checkpoint import Checkpoints
 from ctkd.engine.output.console import Console
@@ -28,10 +29,9 @@ from ctkd.engine.output.tensorboard import Board
 from ctkd.engine.output.workdir import Workdir
 from ctkd.engine.prepare import Prepared
 from ctkd.engine.progress import Moving, Progress
-from ctkd.engine.speed.compile import compile_student
 from ctkd.engine.speed.cuda_graph import capture
 from ctkd.engine.task import Batch, TeacherFunction
-from ctkd.engine.teacher.frozen import autocast, judge
+from ctkd.engine.teacher.frozen import judge
 from ctkd.errors import Interrupted
 from ctkd.seeds import seed_of
 
@@ -59,25 +59,17 @@ class Trainer:
         self.run, self.task, self.teacher = run, task, prepared.teacher
         self.folder, self.console, self.world = folder, console, folder.world
         self.prepared = prepared
+        average = Average(run.student, run.recipe.ema_decay)
         synchronize_batch_norm(run.student, self.world if run.recipe.sync_batch_norm else World())
         synchronize_batch_norm(run.distiller, self.world)
         self.student = to_device(run.student, device)
         self.distiller = run.distiller.to(device)
-        self.optimizer = Optimizer(
-            run.optimizers.student,
-            self.student,
-            self.distiller.policy,
-            policy_recipe=run.optimizers.policy,
-            helpers=self.distiller.helpers,
-            scaled=run.runtime.precision == "float16",
-        )
+        self.optimizer = optimizer_of(run, self.student, self.distiller, average)
         self.meter = Meter(device)
         traced = min(run.instrument.trace_epochs, run.recipe.epochs) * task.steps_per_epoch
         self.trace = Trace(traced if self.teacher else 0, device)
         self.moving = Moving(self.student, self.distiller, self.optimizer, self.meter, self.trace)
-        forward_student = compile_student(run, self.student, device, self.world)
-        precision = autocast(device, run.runtime.precision)
-        self.game = Game(self.student, self.distiller, task, forward_student, precision)
+        self.game = game_of(run, self.student, self.distiller, task, device, self.world)
         self.parallel_game = parallel(self.game, self.world, run.runtime.accumulate)
         # `self.update`, or on a GPU its capture as one CUDA graph.
         self.captured_update = capture(run, self.update, task, device, self.world, console.warn)
@@ -166,7 +158,7 @@ class Trainer:
         recipe, per_epoch = self.run.recipe, self.task.steps_per_epoch
         position = recipe.position(self.progress.steps, per_epoch)
         self.distiller.at(position, self.progress.steps / (per_epoch * recipe.epochs))
-        self.lr = self.optimizer.set_rates(self.run.optimizers.schedule(position))
+        self.lr = self.optimizer.at(self.progress.steps, self.run.optimizers.schedule(position))
 
     def train_step(self, batch: Batch) -> None:
         """One step of the game; nothing in it waits for the device."""
@@ -223,6 +215,7 @@ class Trainer:
         lambda_ = self.distiller.get_buffer("lambda_").item() if self.distiller.schedule else None
         record = records.epoch_record(epoch, self.progress, self.meter, self.lr, lambda_)
         if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
+            record |= self.optimizer.average.evaluate(self.task, self.world)
             record |= self.task.evaluate(self.student)
             record |= self.measure_landscape(epoch)
             records.keep_best(record, self.task.primary, self.student, self.progress, self.folder)
@@ -280,4 +273,5 @@ class Trainer:
         """Makes the record files and, after an epoch, the weights agree with the checkpoint."""
         if self.steps_into_epoch == 0:
             records.write_weights(self.folder, "student_last.pt", self.student)
+            self.optimizer.average.write(self.folder)
         records.write_records(self.folder, self.progress, self.trace, self.task)

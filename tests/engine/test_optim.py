@@ -85,7 +85,7 @@ def test_the_policy_has_a_rate_a_decay_and_a_clipping_of_its_own():
     )
     student, policy = networks()
     optimizer = Optimizer(recipe, student, policy)
-    assert optimizer.set_rates(2.0) == pytest.approx(0.2)
+    assert optimizer.at(0, 2.0) == pytest.approx(0.2)
     optimizer.step()
     assert policy.raw.item() == pytest.approx(1.0 - 0.2 * 3.0 * (1.0 + 0.5), rel=1e-5)
     torch.testing.assert_close(student.weight.data, torch.tensor([[0.4, -2.8, 0.5]]))
@@ -134,14 +134,14 @@ def test_frozen_parameters_are_left_out():
 def test_a_loaded_state_leaves_the_rates_where_a_captured_step_reads_them():
     student, policy = networks()
     first = Optimizer(SGDRecipe(lr=0.1, policy_lr_scale=2.0), student, policy)
-    first.set_rates(0.25)
+    first.at(0, 0.25)
     first.step()
     second = Optimizer(SGDRecipe(lr=0.1, policy_lr_scale=2.0), *networks())
     rates = [group["lr"] for group in second.torch[0].param_groups]
     second.load(first.state())
     assert all(map(operator.is_, rates, (group["lr"] for group in second.torch[0].param_groups)))
     assert torch.tensor(rates).tolist() == pytest.approx([0.025, 0.05])
-    second.set_rates(5.0)
+    second.at(0, 5.0)
     assert first.torch[0].param_groups[0]["lr"].item() == pytest.approx(0.025)
     loaded = second.torch[0].state[second.student[0]]["momentum_buffer"]
     assert torch.equal(loaded, first.torch[0].state[first.student[0]]["momentum_buffer"])
@@ -182,7 +182,7 @@ def test_a_student_steps_by_its_optimizer_and_the_policy_by_sgd(kind, by_hand):
     factors, gradients = (1.0, 1.0, 0.5), ([3.0, 4.0, 0.5], [-9.0, 1.0, 2.0], [1.0, -2.0, 3.0])
     for factor, gradient in zip(factors, gradients, strict=True):
         student.weight.grad, policy.raw.grad = torch.tensor([gradient]), torch.tensor(2.0)
-        optimizer.set_rates(factor)
+        optimizer.at(0, factor)
         optimizer.step()
     by_weight = zip((1.0, -2.0, 0.5), zip(*gradients, strict=True), strict=True)
     expected = [by_hand(weight, given, [0.1 * f for f in factors]) for weight, given in by_weight]
@@ -220,7 +220,7 @@ def test_a_layer_has_its_decay_of_the_rate():
     assert layers | expected | {"norm.bias": 4, "head.weight": 4} == layers
     recipe = SGDRecipe(lr=1.0, layer_decay=0.5)
     optimizer = Optimizer(recipe, student := Stack(), None)
-    optimizer.set_rates(0.1)
+    optimizer.at(0, 0.1)
     rate = {id(p): g["lr"].item() for g in optimizer.torch[0].param_groups for p in g["params"]}
     found = [rate[id(p)] for p in (student.head.weight, student.blocks[2].weight, student.position)]
     assert found == pytest.approx([0.1, 0.05, 0.1 / 16])

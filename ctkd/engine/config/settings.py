@@ -55,6 +55,8 @@ class Recipe:
         batch_size: of a whole step, all ranks and accumulated parts together.
         steps_per_epoch: a cut for trying things out; None for the whole data set.
         eval_every: in epochs; the last epoch is always evaluated.
+        ema_decay: of the moving average of the student's weights, which is evaluated and saved
+            next to the student; None for no average.
         sync_batch_norm: whether batch normalizations take the statistics of all ranks' rows, so
             that a run does not depend on how many share it. Published recipes for several GPUs
             take each rank's own, which is faster.
@@ -70,6 +72,7 @@ class Recipe:
     batch_size: int = 64
     steps_per_epoch: int | None = None
     eval_every: int = 1
+    ema_decay: float | None = None
     sync_batch_norm: bool = True
 
     def __post_init__(self) -> None:
@@ -80,6 +83,9 @@ class Recipe:
             optional = name in ("recipe_epochs", "steps_per_epoch")
             expected = "None or a number of 1 or more" if optional else "a number of 1 or more"
             expect((optional and value is None) or value >= 1, "Recipe", name, value, expected)
+
+        value, expected = self.ema_decay, "None or a number from 0 to below 1"
+        expect(value is None or 0 <= value < 1, "Recipe", "ema_decay", value, expected)
 
     def position(self, step: int, steps_per_epoch: int) -> float:
         """The place in the published recipe, in its epochs, after `step` steps.

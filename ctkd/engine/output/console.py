@@ -144,6 +144,8 @@ class Console:
         for key, label in labels.items():
             if record.get(key) is not None:
                 parts.append(f"{label} {as_text(key, record[key])}")
+            if record.get(f"ema_{key}") is not None:
+                parts.append(f"ema {as_text(key, record[f'ema_{key}'])}")
         for key, label in (("temperature", "T"), ("t_star", "T*"), ("lambda", "λ"), ("lr", "lr")):
             if record.get(key) is not None:
                 parts.append(f"{label} {record[key]:.3g}")

@@ -129,7 +129,8 @@ def summarize(prepared: "Prepared", progress: Progress) -> RunSummary:
     run, task, teacher = prepared.run, prepared.task, prepared.teacher
     last, best = progress.history[-1], progress.best
     speeds = [record["images_per_s"] for record in progress.history if record["images_per_s"]]
-    recipe = run.settings["recipe"]
+    recipe, key = run.settings["recipe"], f"ema_{task.primary}"
+    averaged = {f"ema_{schema.measure_of(task.primary)}": last[key]} if key in last else {}
     return RunSummary(
         finished=True,
         name=run.name,
@@ -140,7 +141,7 @@ def summarize(prepared: "Prepared", progress: Progress) -> RunSummary:
         epochs=run.recipe.epochs,
         steps=progress.steps,
         primary=task.primary,
-        more=progress.teacher,
+        more=progress.teacher | averaged,
         teacher_claimed=run.teacher.claimed if run.teacher_network else None,
         teacher_fingerprint=teacher.fingerprint if teacher else None,
         last=last[task.primary],

@@ -28,6 +28,7 @@ def recipe(**values):
         (lambda: recipe(batch_size=0), "Recipe.batch_size"),
         (lambda: recipe(steps_per_epoch=0), "Recipe.steps_per_epoch"),
         (lambda: recipe(eval_every=-1), "Recipe.eval_every"),
+        (lambda: recipe(ema_decay=1.0), "Recipe.ema_decay"),
         (lambda: Teacher(floor=101.0), "Teacher.floor"),
         (lambda: Teacher(floor=math.nan), "Teacher.floor"),
         (lambda: Teacher(claimed=-1.0), "Teacher.claimed"),
