@@ -44,14 +44,22 @@ def check_types(owner: str, target: Any, arguments: dict[str, Any]) -> None:
     Raises:
         ConfigError: a value does not fit.
     """
-    described = getattr(target, "__init__") if isinstance(target, type) else target  # noqa: B009
-    try:
-        hints = typing.get_type_hints(described)
-    except (NameError, TypeError):  # names that only a type checker knows: left to the constructor
-        return
+    hints = type_hints(target)
     for parameter, value in arguments.items():
         if parameter in hints and not fits(value, hints[parameter]):
-            expect(False, owner, parameter, value, _spell(hints[parameter]))
+            expect(False, owner, parameter, value, spell_type(hints[parameter]))
+
+
+def type_hints(target: Any) -> dict[str, Any]:
+    """The annotations of a class's or a function's parameters; empty where they are not resolved.
+
+    An annotation may be a name that only a type checker knows.
+    """
+    described = getattr(target, "__init__") if isinstance(target, type) else target  # noqa: B009
+    try:
+        return typing.get_type_hints(described)
+    except (NameError, TypeError):
+        return {}
 
 
 def fits(value: Any, annotation: Any) -> bool:
@@ -90,19 +98,19 @@ def _items(origin: Any, arguments: tuple[Any, ...], count: int) -> tuple[Any, ..
     return (arguments[0] if arguments else Any,) * count
 
 
-def _spell(annotation: Any) -> str:
+def spell_type(annotation: Any) -> str:
     """An annotation in a user's words."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_spell(choice) for choice in arguments)
+        return " or ".join(spell_type(choice) for choice in arguments)
     if origin is typing.Literal:
         return "one of " + ", ".join(repr(choice) for choice in arguments)
     if origin is collections.abc.Callable or annotation is collections.abc.Callable:
         return "a reference to a component, such as @Name"
     if _by_position(origin, arguments):
-        return f"a tuple of {', '.join(map(_spell, arguments))}"
+        return f"a tuple of {', '.join(map(spell_type, arguments))}"
     if origin in (collections.abc.Sequence, tuple, list):
-        return f"a list of {_spell(arguments[0])}" if arguments else "a list"
+        return f"a list of {spell_type(arguments[0])}" if arguments else "a list"
     if annotation is type(None):
         return "None"
     words = {

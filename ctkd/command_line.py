@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 
 from absl import flags
@@ -29,6 +30,8 @@ def read_flags(
         ConfigError: an unknown flag, a bad value or a stray argument.
     """
     values.unparse_flags()
+    if split := _split_binding(arguments):
+        raise ConfigError(f"a binding with spaces needs quotes: {split}")
     try:
         rest = values([program, *arguments], known_only=False)[1:]
     except flags.UnrecognizedFlagError as error:
@@ -42,10 +45,20 @@ def read_flags(
         raise ConfigError(f"{rest[0]!r} is no flag: {stray}={rest[0]}")
 
 
+def _split_binding(arguments: Sequence[str]) -> str | None:
+    """The flag and the quoted binding, if a shell split one at spaces: `--gin_param seed = 1`."""
+    pattern = r"(--?(?:gin|sweep)_param)[ =]([\w.]+) ?= ?(\S+)"
+    for flag, name, value in re.findall(pattern, " ".join(arguments)):
+        whole = re.compile(rf"{re.escape(name)} ?= ?{re.escape(value)}")
+        if not any(map(whole.search, arguments)):
+            return f'{flag} "{name} = {value}"'
+    return None
+
+
 def help_text(description: str | None, texts: Mapping[str, str]) -> str:
     """A command's description and a line for each of its flags."""
     return "\n".join(
-        [description or "", *(f"  --{name:<11} {text}" for name, text in texts.items())]
+        [description or "", *(f"  --{name:<15} {text}" for name, text in texts.items())]
     )
 
 

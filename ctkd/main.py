@@ -14,15 +14,17 @@ from ctkd.command_line import ROOT, help_text, read_flags, show
 from ctkd.engine.interrupt import EarlyInterrupts
 from ctkd.errors import ConfigError, Interrupted, NonFiniteError, UserError
 from ctkd.files import user_path
+from ctkd.macro_flags import MACROS, macro_bindings
 from ctkd.memory import keep_freed_memory
 from ctkd.standard_output import safe_output
 
 FLAGS = flags.FlagValues()  # type: ignore[no-untyped-call]
 HELP = {
     "gin_file": "A Gin file; may be repeated, later ones win.",
-    "gin_param": "One more binding, 'Name.parameter = value' or 'macro = value'; may be repeated.",
-    "workdir": "Where the run lives; by default derived from the configuration.",
+    "workdir": "The folder of the run; alone, it resumes the run that is in it.",
+    **{name: text for name, (_, text) in MACROS.items()},
     "seeds": "Such as 0,1,2: a run for each seed, in one process that reads data and teacher once.",
+    "gin_param": "Any other setting: 'KD.kd_weight = 2.0', \"device = 'cuda'\"; may be repeated.",
     "mode": "train (the default), or evaluate: judge a trained student.",
     "checkpoint": "With --mode=evaluate: the student's weights.",
     "fresh": "Begin again; the old work directory is moved aside.",
@@ -31,7 +33,7 @@ HELP = {
 }
 for _name in ("gin_file", "gin_param"):
     flags.DEFINE_multi_string(_name, [], HELP[_name], flag_values=FLAGS)
-for _name in ("workdir", "checkpoint"):
+for _name in ("workdir", "checkpoint", *MACROS):
     flags.DEFINE_string(_name, None, HELP[_name], flag_values=FLAGS)
 flags.DEFINE_list("seeds", [], HELP["seeds"], flag_values=FLAGS)
 for _name in ("fresh", "dry_run", "help"):
@@ -47,10 +49,13 @@ def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
         show(f"{help_text(__doc__, HELP)}\n\n{where}")
         return
     files = list(FLAGS.gin_file)
-    if not files and FLAGS.mode == "evaluate":
-        files = [_config_beside(FLAGS.workdir, FLAGS.checkpoint)]
+    if not files and (FLAGS.mode == "evaluate" or FLAGS.workdir):
+        files = [_config_of_run(FLAGS.workdir, FLAGS.checkpoint)]
     if not files:
-        raise ConfigError("nothing to do: give --gin_file=gin/digits/ctkd.gin, say, or --help")
+        raise ConfigError(
+            "nothing to do: give --gin_file=gin/digits/ctkd.gin, say; `ctkd list` shows all, "
+            "--help the flags"
+        )
     if FLAGS.checkpoint and FLAGS.mode != "evaluate":
         raise ConfigError("--checkpoint goes with --mode=evaluate; a run resumes by itself")
 
@@ -64,7 +69,8 @@ def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
     from ctkd.engine.output.console import Console  # torch takes seconds to import, --help none
 
     early.raise_if_signalled()
-    job = Job(files, FLAGS.gin_param, FLAGS.workdir, FLAGS.fresh)
+    flagged = macro_bindings({name: FLAGS[name].value for name in MACROS}, FLAGS.gin_param)
+    job = Job(files, [*FLAGS.gin_param, *flagged], FLAGS.workdir, FLAGS.fresh)
     if FLAGS.dry_run:
         show(describe(job, Console()))
     elif FLAGS.mode == "evaluate":
@@ -81,8 +87,12 @@ def _numbers(seeds: Sequence[str]) -> list[int]:
     return [int(seed) for seed in seeds]
 
 
-def _config_beside(workdir: str | None, checkpoint: str | None) -> str:
-    """`config.gin` of the given work directory, or of the one that holds the checkpoint."""
+def _config_of_run(workdir: str | None, checkpoint: str | None) -> str:
+    """`config.gin` of the given work directory, or of the one that holds the checkpoint.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
     given = [user_path(workdir, "--workdir")] if workdir else []
     if checkpoint:  # it may be in the folder checkpoints/ of the work directory
         given += list(user_path(checkpoint.partition("::")[0], "--checkpoint").parents)[:2]
@@ -90,8 +100,14 @@ def _config_beside(workdir: str | None, checkpoint: str | None) -> str:
         path = folder / "config.gin"
         if path.is_file():
             return str(path)
+    if workdir:
+        state = "holds no config.gin" if given[0].is_dir() else "does not exist"
+        raise ConfigError(
+            f"--workdir={workdir} {state}, so no run was begun there: give the folder of a run "
+            "(runs/…/METHOD-seed0-HASH), or a --gin_file"
+        )
     raise ConfigError(
-        "--mode=evaluate needs --workdir or --checkpoint of a work directory, or a --gin_file "
+        "--mode=evaluate needs --workdir or --checkpoint of a run, or a --gin_file "
         "that says which network and which data"
     )
 
@@ -116,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _leave(status: int) -> None:
+def leave(status: int) -> None:
     """Ends the process; after an interrupt at once.
 
     At a normal exit Python would tear down libraries whose import was interrupted. That can abort
@@ -130,4 +146,4 @@ def _leave(status: int) -> None:
 
 
 if __name__ == "__main__":
-    _leave(main())
+    leave(main())

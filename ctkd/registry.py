@@ -142,6 +142,12 @@ class Registry:
             raise ConfigError(f"no {self.kind} is named {name!r}{hint} ({self.listed()})")
         return COMPONENTS[name]
 
+    def module_of(self, name: str) -> str:
+        """The module that defines `name`; a built-in module is not imported for that."""
+        if name in COMPONENTS:
+            return COMPONENTS[name].target.__module__
+        return self._modules.get(name) or self._families.get(self._family(name) or "", "")
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._names | self._modules.keys()))
 

@@ -1,4 +1,4 @@
-"""The wording and the judgement of settings that come from Gin, which checks no types."""
+"""The wording and the judgment of settings that come from Gin, which checks no types."""
 
 import math
 import typing

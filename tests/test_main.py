@@ -8,6 +8,7 @@ import pytest
 
 from ctkd import main as main_module
 from ctkd.errors import ConfigError, Interrupted, NonFiniteError
+from ctkd.macro_flags import gin_value
 from ctkd.main import FLAGS, HELP, main
 
 
@@ -60,6 +61,7 @@ def test_help_names_every_flag_and_says_what_the_command_is(command):
     assert (result.status, result.err) == (0, "")
     assert "python -m ctkd.main --gin_file=gin/digits/ctkd.gin" in result.out
     described = set(re.findall(r"^  --(\w+) ", result.out, re.MULTILINE))
+    assert all(len(line) <= 100 for line in result.out.splitlines()[:-1])
     assert described == set(HELP) == set(FLAGS)
     assert "130 interrupted" in result.out
     folder = re.search(r"The Gin files that come along lie in (.*)", result.out)[1]
@@ -123,3 +125,36 @@ def test_without_gin_config_a_process_says_what_to_install(python):
     )
     assert result.status == 2
     assert result.err == "ctkd: gin-config is not installed: pip install gin-config\n"
+
+
+def test_flags_set_the_macros_of_their_names(command):
+    given = ("--epochs=3", "--seed=4", "--student=digits_teacher", "--precision=bfloat16")
+    result = command("--gin_file=gin/digits/kd.gin", "--dry_run", *given)
+    assert "# run                kd, 3 epochs, seed 4" in result.out
+    assert "student = @digits_teacher" in result.out
+    assert "precision = 'bfloat16'" in result.out
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("teacher_weights", "/w/a.tar::b.pth", "'/w/a.tar::b.pth'"),
+        ("teacher_weights", "None", "None"),
+        ("data_dir", "it's", '"it\'s"'),
+        ("device", "'cuda'", "'cuda'"),
+        ("student", "@resnet20", "@resnet20"),
+        ("steps_per_epoch", "None", "None"),
+        ("workers", " 4", "4"),
+    ],
+)
+def test_the_value_of_a_flag_as_gin_writes_it(name, value, expected):
+    assert gin_value(name, value) == expected
+
+
+def test_the_folder_of_a_run_alone_resumes_it(command):
+    """`config.gin` holds all settings, those of the command line too."""
+    first = command("--gin_file=gin/digits/vanilla.gin", "--epochs=1", "--workdir=run")
+    assert first.status == 0, first.err
+    again = command("--workdir=run")
+    assert (again.status, again.err) == (0, "")
+    assert "holds this run, finished; nothing is left to train" in again.out

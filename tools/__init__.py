@@ -1,1 +1,1 @@
-"""More commands, run from a clone. `python tools/NAME.py --help` describes each."""
+"""The subcommands of `ctkd` by their earlier names, and `check.py`, which tests a clone."""

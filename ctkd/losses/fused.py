@@ -14,7 +14,7 @@ of interleaved rounds):
 
 DKD pays from 2 classes on, and KD from 100 classes on; for fewer classes KD is as fast as its
 readable form. Beyond the logits and the returned gradient, KD allocates one array of the logits'
-size, DKD two; the readable form of KD allocates six. `python tools/benchmark.py --only losses`
+size, DKD two; the readable form of KD allocates six. `ctkd benchmark --only losses`
 measures both.
 """
 

@@ -46,7 +46,7 @@ def write_report(
         for name, text in texts.items():
             write_whole(target / name, text)
     except OSError as error:
-        advice = "" if out else "; tools/report.py --out writes it into another folder"
+        advice = "" if out else "; `ctkd report --out` writes it into another folder"
         raise WorkdirError(f"cannot write the report: {error}{advice}") from error
     return [target / name for name in texts]
 

@@ -6,7 +6,7 @@ process; what is trained by other tests is not trained here.
 """
 
 import functools
-import importlib.util
+import importlib
 import pathlib
 import re
 import shlex
@@ -16,9 +16,12 @@ from torch.distributed.run import get_args_parser
 
 from ctkd import main
 from ctkd.command_line import read_flags
+from ctkd.commands.list_names import page
+from ctkd.commands.program import SUBCOMMANDS
 from ctkd.engine.config.builder import KnownNetworks
 from ctkd.engine.job import Job
 from ctkd.errors import ConfigError
+from ctkd.macro_flags import MACROS, macro_bindings
 from ctkd.sweeps import command as launcher
 from ctkd.sweeps.check import check
 from ctkd.sweeps.study import read_study
@@ -36,7 +39,10 @@ STANDS_FOR = {
     "OTHER": "runs/other",
     "mine.gin": "gin/imagenet/ctkd.gin",  # tests/docs/test_your_images.py runs it
 }
-PROGRAM = r"(?:\w+=\S+ )*(?:\S*/)?(?:python3?|pip|torchrun) |(?:tools|launchers)/\w+\.py "
+SUBCOMMAND = rf"ctkd (?:{'|'.join(SUBCOMMANDS)}) (?=\S)"
+PROGRAM = (
+    rf"(?:\w+=\S+ )*(?:\S*/)?(?:python3?|pip|torchrun) |(?:tools|launchers)/\w+\.py |{SUBCOMMAND}"
+)
 KNOWN = KnownNetworks()
 # TensorBoard's; and those of other code, which docs/coming_from.md translates.
 FLAGS_OF_OTHERS = set("logdir kd_ t_start t_end cosine_decay decay_max decay_min".split())
@@ -69,7 +75,7 @@ def commands_of(path):
 
 def replaced(command):
     command, cut, _ = command.strip().replace("=…", "=runs/x").partition(" …")
-    if cut and command.endswith("ctkd.main"):
+    if cut and command.endswith(("ctkd.main", "ctkd train")):
         command += " --gin_file=gin/digits/ctkd.gin"
     for name, value in STANDS_FOR.items():
         command = re.sub(rf"\b{name}\b", value, command)
@@ -79,13 +85,36 @@ def replaced(command):
 COMMANDS = [(path, command) for path in (*PAGES, *CARDS) for command in commands_of(path)]
 
 
-@functools.cache
 def tool(name):
-    """The parser of one of the tools."""
-    spec = importlib.util.spec_from_file_location(f"said_{name}", ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module._parser()
+    """The parser of one of the tools: that of the subcommand that the tool hands over to."""
+    text = (ROOT / "tools" / f"{name}.py").read_text(encoding="utf-8")
+    (module,) = re.findall(r"^from (ctkd\.\S+) import main$", text, re.MULTILINE)
+    return importlib.import_module(module).make_parser()
+
+
+def check_subcommand(name, words):
+    """The words behind `ctkd NAME`."""
+    module = SUBCOMMANDS[name].module
+    words = [*SUBCOMMANDS[name].first, *words]
+    if module == "ctkd.main":
+        check_main(words)
+    elif module == "ctkd.sweeps.command":
+        check_launcher(words)
+    else:
+        check_options(importlib.import_module(module).make_parser().parse_args(words))
+
+
+def check_options(options):
+    """The run of a tool that takes Gin files; the name that is to be listed."""
+    if "rows" in options:
+        build(tuple(options.gin_file), (*options.gin_param, *macros_of(options)))
+    elif "name" in options:
+        assert page(options.name)
+
+
+def macros_of(options):
+    """The bindings of the flags that set macros: an object with an attribute for each."""
+    return tuple(macro_bindings({name: getattr(options, name) for name in MACROS}))
 
 
 @functools.cache
@@ -97,16 +126,16 @@ def build(files, params):
 def check_main(words):
     read_flags(main.FLAGS, "ctkd.main", words, stray="?")
     if main.FLAGS.gin_file:
-        build(tuple(main.FLAGS.gin_file), tuple(main.FLAGS.gin_param))
+        build(tuple(main.FLAGS.gin_file), (*main.FLAGS.gin_param, *macros_of(main.FLAGS)))
     else:
-        assert main.FLAGS.mode == "evaluate"
+        assert main.FLAGS.mode == "evaluate" or main.FLAGS.workdir or main.FLAGS.help
 
 
 def check_launcher(words):
     launcher.parse_flags(words)
     flags = launcher.FLAGS
     if flags.sweep:
-        files, params = tuple(flags.gin_file), tuple(flags.gin_param)
+        files, params = tuple(flags.gin_file), (*flags.gin_param, *macros_of(flags))
         study = read_study(flags.sweep, files, params, launcher._own_bindings())
         assert check(study, supplies=False)
 
@@ -115,9 +144,7 @@ def check_tool(name, words):
     if name == "check":
         assert set(words) <= {"--fast"}
         return
-    options = tool(name).parse_args(words)
-    if name == "fill_teacher_cache":
-        build(tuple(options.gin_file), tuple(options.gin_param))
+    check_options(tool(name).parse_args(words))
 
 
 def check_python(words):
@@ -143,11 +170,12 @@ def check_python(words):
 
 def check_pip(words):
     assert words[0] == "install"
-    extras = re.search(r"extras_require=\{(.*)\}", (ROOT / "setup.py").read_text(), re.DOTALL)[1]
+    metadata = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extras = re.search(r"\[project.optional-dependencies\]\n(.*?)\n\[", metadata, re.DOTALL)[1]
     (what,) = (word for word in words[1:] if not word.startswith("-"))
-    wanted = re.fullmatch(r"\.(?:\[(\w+)\])?", what)
+    wanted = re.fullmatch(r"(?:\.|ctkd)(?:\[(\w+)\])?", what)
     assert wanted, f"{what}: not this project"
-    assert wanted[1] is None or f'"{wanted[1]}": [' in extras
+    assert wanted[1] is None or re.search(rf"^{wanted[1]} = \[", extras, re.MULTILINE)
 
 
 def check_command(command):
@@ -161,6 +189,8 @@ def check_command(command):
         check_python(["-m", options.training_script, *options.training_script_args])
     elif program == "pip":
         check_pip(words[1:])
+    elif program == "ctkd":
+        check_subcommand(words[1], words[2:])
     else:
         check_python(words[1:] if program.startswith("python") else words)
 
@@ -200,6 +230,8 @@ def test_a_command_that_is_wrong_is_noticed():
         "python tools/no_such_tool.py",
         "torchrun --processes=4 -m ctkd.main --gin_file=gin/digits/ctkd.gin",
         "pip install .[devel]",
+        "ctkd train --gin_file=gin/digits/ctkd.gin --epochs=many",
+        "ctkd list resnet8x5",
     ):
         with pytest.raises((AssertionError, ConfigError, SystemExit)):
             check_command(command)
@@ -211,7 +243,7 @@ def flags_known():
     for path in (ROOT / "tools").glob("*.py"):
         if path.stem not in ("__init__", "check"):
             known |= {option[2:] for option in tool(path.stem)._option_string_actions}
-    return known | {"fast"}
+    return known | {"fast", "version"}
 
 
 @pytest.mark.parametrize("path", [*PAGES, *CARDS], ids=lambda path: str(path.relative_to(ROOT)))
@@ -239,8 +271,9 @@ USUAL += [("gin/imagenet/ctkd.gin",), ("gin/coco/ctkd.gin",)]
 def files_of(path):
     """The Gin files of each command that trains."""
     for command in commands_of(path):
-        if "-m ctkd.main --gin_file" in command:
-            words = shlex.split(command.partition("-m ctkd.main ")[2])
+        found = re.search(r"(?:-m ctkd\.main|\bctkd train) (?=--gin_file)", command)
+        if found:
+            words = shlex.split(command[found.end() :])
             read_flags(main.FLAGS, "ctkd.main", words, stray="?")
             yield tuple(main.FLAGS.gin_file)
 

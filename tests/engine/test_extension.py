@@ -183,7 +183,7 @@ def test_mistakes_in_parts_from_outside_are_told_as_in_those_from_inside(
 ):
     monkeypatch.syspath_prepend(tmp_path)
     for binding, expected in [
-        ("MeanSquares.wieght = 0.1", "did you mean weight?"),
+        ("MeanSquares.wieght = 0.1", "did you mean weight?"),  # codespell:ignore
         ("MeanSquares.weight = 'much'", "MeanSquares.weight = 'much': expected a number"),
         ("Method.objective = @MeanSquare", "did you mean MeanSquares"),
     ]:

@@ -113,6 +113,10 @@ def test_the_wheel_runs_the_digits_from_an_empty_folder(installed, tmp_path):
     where, version = call([installed, "-c", code], tmp_path).split()
     assert pathlib.Path(where).is_relative_to(installed.parents[1])
     assert version == ctkd.__version__
+    ctkd_command = installed.parent / "ctkd"
+    listed = call([ctkd_command, "list"], tmp_path)
+    assert "dkd_ctkd" in listed
+    assert "GlobalTemperature" in listed
     quick = ["--gin_param=epochs = 2", "--gin_param=Runtime.tensorboard = False"]
     call([installed, "-m", "ctkd.main", "--gin_file=digits/ctkd.gin", *quick], tmp_path)
     (run,) = (tmp_path / "runs/digits").glob("ctkd-seed0-*")
@@ -122,9 +126,10 @@ def test_the_wheel_runs_the_digits_from_an_empty_folder(installed, tmp_path):
     # A longer spelling is the same file, and so the same run: finished.
     again = ["--gin_file=gin/digits/ctkd.gin", *quick]
     assert "nothing is left to train" in call([installed, "-m", "ctkd.main", *again], tmp_path)
-    sweep = ["--sweep", "sweeps/digits.gin", "--dry_run"]
-    cells = call([installed, "-m", "ctkd.sweeps", *sweep], tmp_path).splitlines()
-    assert len(cells) == 6
+    compared = call([ctkd_command, "compare", "runs"], tmp_path)
+    assert "digits_teacher → digits_student" in compared
+    cells = call([ctkd_command, "sweep", "--sweep=sweeps/digits.gin", "--dry_run"], tmp_path)
+    assert len(cells.splitlines()) == 6
 
 
 def test_all_that_the_package_imports_is_required():
@@ -138,8 +143,8 @@ def test_all_that_the_package_imports_is_required():
                 imported.add(node.module.partition(".")[0])
     foreign = imported - {"ctkd"} - OPTIONAL - sys.stdlib_module_names
     assert {"torch", "gin", "absl", "sklearn"} <= foreign
-    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
-    block = re.search(r"install_requires=\[(.*?)\]", setup, re.DOTALL)[1]
+    metadata = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    block = re.search(r"^dependencies = \[(.*?)^\]", metadata, re.DOTALL | re.MULTILINE)[1]
     required = {name.lower() for name in re.findall(r'"([A-Za-z][\w-]*)', block)}
     by_import = importlib.metadata.packages_distributions()
     missing = [name for name in foreign if not required & {d.lower() for d in by_import[name]}]

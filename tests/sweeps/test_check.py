@@ -17,21 +17,23 @@ def study(sweep_file):
 
 def test_a_misspelled_binding_in_the_ninth_cell_names_cell_and_line(study):
     methods = {f"m{n}": [CTKD, f"CosineLambda.end = {n}.0"] for n in range(1, 9)}
-    methods["m9"] = [CTKD, "CosineLambda.ned = 9.0"]
+    methods["m9"] = [CTKD, "CosineLambda.ned = 9.0"]  # codespell:ignore
     made = study(grid={"method": methods})
     with pytest.raises(ConfigError) as caught:
         check(made)
     message = str(caught.value)
     assert message.startswith("cell 9 (method = m9, seed 0): ")
     assert "did you mean end?" in message
-    assert message.endswith(f"study.gin, line {line_of(made, 'CosineLambda.ned = 9.0')})")
+    assert message.endswith(
+        f"study.gin, line {line_of(made, 'CosineLambda.ned = 9.0')})"
+    )  # codespell:ignore
 
 
 @pytest.mark.parametrize(
     ("axis", "expected"),
     [
         ("CosineLmbda.end", "did you mean CosineLambda"),
-        ("CosineLambda.ned", "did you mean end?"),
+        ("CosineLambda.ned", "did you mean end?"),  # codespell:ignore
         ("epohcs", "did you mean epochs?"),
     ],
 )

@@ -2,10 +2,10 @@
 
 import pytest
 
+from ctkd.commands.report_sweep import main as report
 from ctkd.sweeps.check import check
 from ctkd.sweeps.folder import SweepFolder, saved_sweep
 from ctkd.sweeps.study import read_study
-from tools.report import main as report
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_it_is_not_sent(theirs, launch):
 
 def test_its_report_goes_elsewhere(theirs, capsys):
     assert report([str(theirs)]) == 2
-    assert "; tools/report.py --out writes it into another folder\n" in capsys.readouterr().err
+    assert "; `ctkd report --out` writes it into another folder\n" in capsys.readouterr().err
     out = theirs.parent / "out"
     assert report([str(theirs), f"--out={out}"]) == 0
     assert {path.name for path in out.iterdir()} == {"report.html", "report.csv", "runs.csv"}

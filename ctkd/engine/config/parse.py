@@ -1,16 +1,16 @@
 """Gin files into Gin's state: included files, imported names, and clear messages for mistakes."""
 
-import inspect
 import re
 import tokenize
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ctkd.checks import suggest
+from ctkd.engine.config.advice import on_gin_error, on_macro, on_unquoted
 from ctkd.engine.config.gin_files import GinFile, find, read_with_includes
 from ctkd.errors import ConfigError
 from ctkd.files import expand_user
-from ctkd.registry import COMPONENTS, GIN_INSTALLED, REGISTRIES, gin, import_mentioned
+from ctkd.registry import GIN_INSTALLED, gin, import_mentioned
 
 
 def parse(
@@ -39,47 +39,37 @@ def parse(
     for path in paths:
         _translated(gin.parse_config_file, str(path), str(path))
     for binding in bindings:
-        _translated(gin.parse_config, binding, f"{flag} {binding!r}")
-    _check_macros(set(re.findall(r"%(\w+)", text)), bindings)
+        _translated(gin.parse_config, binding, f"{flag} {binding!r}", on_unquoted(binding, flag))
+    _check_macros(text, bindings)
     _check_scopes()
     return read
 
 
-def _translated(parser: Callable[[str], Any], source: str, name: str) -> None:
-    """Calls one of Gin's parsers; its many kinds of exception become one, with advice."""
+def _translated(
+    parser: Callable[[str], Any], source: str, name: str, quoting: str | None = None
+) -> None:
+    """Calls one of Gin's parsers; its many kinds of exception become one, with advice.
+
+    Args:
+        quoting: the advice for a syntax error, where it is known.
+    """
     try:
         parser(source)
     except (ValueError, TypeError, ImportError, OSError) as error:
-        raise ConfigError(f"{name}: {_advise(str(error))}") from error
+        raise ConfigError(f"{name}: {on_gin_error(str(error))}") from error
     except (SyntaxError, tokenize.TokenError) as error:
         token = re.search(r"Failed to parse token '(.*)' \(.*?(line \d+)", str(error))
-        if token:  # Gin's own words here are those of Python's ast module
+        if quoting is not None:
+            what = quoting
+        elif token:  # Gin's own words here are those of Python's ast module
             what = f"{token[2]}: {token[1]!r} is no value (a text needs quotes, a component an @)"
         else:
-            what = _advise(str(error))
+            what = on_gin_error(str(error))
         raise ConfigError(f"{name}: syntax error: {what}") from error
 
 
-def _advise(message: str) -> str:
-    """Gin's message with the nearest valid names behind its first sentence."""
-    sentence, _, place = message.partition("\n")
-    advice = ""
-    unknown = re.match(r"No configurable matching (?:reference )?'@?([\w./]+)", sentence)
-    parameter = re.match(r"Configurable '(\w+)' doesn't have a parameter named '(\w+)'", sentence)
-    if unknown:
-        names = {name for registry in REGISTRIES for name in registry}
-        advice = suggest(unknown[1].rpartition("/")[2], names)
-    elif parameter and parameter[1] in COMPONENTS:
-        valid = list(inspect.signature(COMPONENTS[parameter[1]].target).parameters)
-        advice = f"{suggest(parameter[2], valid)} (it has {', '.join(valid)})"
-    # Gin points into the line at fault: the line is kept, the pointer is not.
-    lines = [line for line in place.split("\n") if line.strip(" ^")]
-    place = "" if "bindings string" in place else "".join(f"\n{line}" for line in lines)
-    return f"{sentence.rstrip('.')}{advice}{place}"
-
-
-def _check_macros(mentioned: set[str], bindings: Sequence[str]) -> None:
-    """Refuses a macro that is used but not set, and a macro of `bindings` that no text mentions.
+def _check_macros(text: str, bindings: Sequence[str]) -> None:
+    """Refuses a macro that is used but not set, and a macro of `bindings` that `text` ignores.
 
     A file may set macros that a run does not need: a pair's file sets those of several methods.
     """
@@ -93,8 +83,9 @@ def _check_macros(mentioned: set[str], bindings: Sequence[str]) -> None:
     for name in sorted(used - defined):
         raise ConfigError(f"the macro %{name} is used but never set{suggest(name, defined)}")
     given = {match[1] for text in bindings if (match := re.match(r"\s*(\w+)\s*=", text))}
-    for name in sorted(given - mentioned):
-        raise ConfigError(f"nothing refers to the macro {name!r}{suggest(name, used)}")
+    for name in sorted(given - set(re.findall(r"%(\w+)", text))):
+        hint = on_macro(name, used, re.findall(r"\w+", text))
+        raise ConfigError(f"nothing refers to the macro {name!r}{hint}")
 
 
 def _check_scopes() -> None:

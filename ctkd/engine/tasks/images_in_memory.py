@@ -95,7 +95,8 @@ class ClassificationTask(ImageTask, ViewedTask):
         dataset, views = self.dataset, self.train.views
         return {
             "images": self.train.fingerprint,
-            "normalisation": [list(dataset.mean), list(dataset.std)],
+            # Existing caches have this key.
+            "normalisation": [list(dataset.mean), list(dataset.std)],  # codespell:ignore
             "views": [type(views).__name__, views.padding, views.count],
         }
 

@@ -44,7 +44,7 @@ def read_summaries(path: str | os.PathLike[str]) -> list[RunRecord]:
         if not set(REQUIRED).issubset(reader.fieldnames or ()):
             raise DataError(
                 f"{path}: expected the columns {', '.join(REQUIRED)}, as in the runs.csv that "
-                "tools/report.py writes for a sweep"
+                "`ctkd report` writes for a sweep"
             )
         return [_record(f"{path}:{reader.line_num}", row) for row in reader]
     except OSError as error:

@@ -82,7 +82,7 @@ def test_the_same_file_may_be_included_twice(write):
         ("epohcs = 2", r"nothing refers to the macro 'epohcs'; did you mean epochs\?"),
         ("SGD.lr = = 2", "syntax error"),
         ("SGD.lr = (1, 2", "syntax error"),
-        ("SGD.lr = high", r"syntax error: line 1: 'high' is no value \(a text needs quotes"),
+        ("SGD.lr = high", r"syntax error: a text needs quotes: --gin_param \"SGD.lr = 'high'\""),
         ("import no_such_package.losses", "No module named 'no_such_package'"),
         ("epochs", "syntax error"),
     ],

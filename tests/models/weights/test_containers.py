@@ -112,7 +112,7 @@ def test_only_the_part_that_fits_needs_no_name(state, loaded, network):
 
 def test_a_part_that_is_not_there_or_does_not_fit(state, network, path, refusal):
     torch.save({"student": state, "teacher": network("resnet14").state_dict()}, path)
-    message = refusal(f"{path}::techer")
+    message = refusal(f"{path}::techer")  # codespell:ignore
     assert f"{path} has no part 'techer'; did you mean teacher?" in message
     assert message.endswith("Its parts: student, teacher")
     assert "They fit resnet14 with 10 classes" in refusal(f"{path}::teacher")

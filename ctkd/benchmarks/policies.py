@@ -5,11 +5,11 @@ from collections.abc import Callable
 import torch
 
 from ctkd.adversary.grl import gradient_reversal
+from ctkd.benchmarks.counts import POLICIES, make_policy
+from ctkd.benchmarks.timing import Section, in_turns, quartiles, spelled
 from ctkd.engine.optim import Optimizer
 from ctkd.engine.optimizer_recipes import SGDRecipe
 from ctkd.results.compare.tables import Column, Table
-from tools.benchmarks.counts import POLICIES, make_policy
-from tools.benchmarks.timing import Section, in_turns, quartiles, spelled
 
 CLASSES = 100
 

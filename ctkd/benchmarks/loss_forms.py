@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from ctkd.benchmarks.timing import Section, in_turns, quartiles, ratios, spelled
 from ctkd.losses.dkd import dkd_rows
 from ctkd.losses.kd import kd_rows
 from ctkd.results.compare.tables import Column, Table
-from tools.benchmarks.timing import Section, in_turns, quartiles, ratios, spelled
 
 ROWS, CLASSES = (64, 256, 2048, 65_536), (2, 10, 100, 1000, 32_000)
 LARGEST = 2**26  # rows × classes

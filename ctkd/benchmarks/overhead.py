@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from ctkd.benchmarks.measured_images import MeasuredCIFAR
+from ctkd.benchmarks.policies import own_step
+from ctkd.benchmarks.step import BATCH, Ours, Pair
+from ctkd.benchmarks.timing import in_turns, quartiles
 from ctkd.results.compare.tables import Column, Table
-from tools.benchmarks.images import MeasuredCIFAR
-from tools.benchmarks.policies import own_step
-from tools.benchmarks.step import BATCH, Ours, Pair
-from tools.benchmarks.timing import in_turns, quartiles
 
 METHODS = {
     "ConstantTemperature": "kd",

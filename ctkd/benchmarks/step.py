@@ -11,6 +11,18 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
+from ctkd.benchmarks.counts import split_name
+from ctkd.benchmarks.measured_images import MeasuredCIFAR
+from ctkd.benchmarks.plain_loop import PILImages, PlainLoop
+from ctkd.benchmarks.timing import (
+    Section,
+    Work,
+    in_turns,
+    quartiles,
+    ratios,
+    spelled,
+    wait_for_device,
+)
 from ctkd.engine.config.build import Run
 from ctkd.engine.device import device_of
 from ctkd.engine.job import Job
@@ -21,18 +33,6 @@ from ctkd.engine.task import Batch
 from ctkd.engine.teacher.frozen import FrozenTeacher
 from ctkd.engine.train import Trainer
 from ctkd.results.compare.tables import Column, Table
-from tools.benchmarks.counts import split_name
-from tools.benchmarks.images import MeasuredCIFAR
-from tools.benchmarks.plain_loop import PILImages, PlainLoop
-from tools.benchmarks.timing import (
-    Section,
-    Work,
-    in_turns,
-    quartiles,
-    ratios,
-    spelled,
-    wait_for_device,
-)
 
 BATCH = 64
 PLAIN, OFF, COLD, WARM = "plain loop", "ours, no cache", "ours, cold cache", "ours, warm cache"

@@ -9,12 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-if str(Path(__file__).resolve().parents[2]) not in sys.path:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from tools.benchmarks.counts import count, count_pair
-from tools.benchmarks.overhead import median_interval
-from tools.count_overhead import paper_pairs, verdict
+from ctkd.benchmarks.counts import count, count_pair
+from ctkd.benchmarks.overhead import median_interval
+from ctkd.commands.count_overhead import paper_pairs, verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ctkd.commands import fill_cache
 from ctkd.errors import Interrupted, NonFiniteError
-from tools import fill_teacher_cache
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "fill_teacher_cache.py"
 
@@ -93,8 +93,8 @@ def test_what_ends_its_teachers_training_ends_it(monkeypatch, capsys, error, sta
     def fail(options):
         raise error
 
-    monkeypatch.setattr(fill_teacher_cache, "_fill", fail)
-    assert fill_teacher_cache.main(["--gin_file=gin/digits/kd.gin"]) == status
+    monkeypatch.setattr(fill_cache, "_fill", fail)
+    assert fill_cache.main(["--gin_file=gin/digits/kd.gin"]) == status
     assert told in capsys.readouterr().err
 
 
@@ -108,7 +108,7 @@ def test_mistakes_are_told(fill, tmp_path):
     assert (status, "has no teacher" in err) == (2, True)
     status, _, err = fill(weights=tmp_path / "absent.pt")
     assert status == 2
-    assert err.startswith("fill_teacher_cache: the file of weights")
+    assert err.startswith("ctkd fill-cache: the file of weights")
     (tmp_path / "file").write_text("")
     status, _, err = fill(cache="file")
     assert status == 2

@@ -2,7 +2,6 @@
 
 import csv
 import html
-import importlib.util
 import json
 import pathlib
 import re
@@ -14,21 +13,14 @@ from xml.etree import ElementTree
 
 import pytest
 
+from ctkd.commands import compare_runs as compare
+from ctkd.commands import report_sweep as report
+
 ROOT = pathlib.Path(__file__).parents[2]
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 AXES = ["method", "CosineLambda.end"]
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-compare, report = load("compare"), load("report")
 
 
 def losses(peak):
@@ -157,7 +149,7 @@ def test_a_sweep_half_done_has_a_report_and_a_folder_of_something_else_has_none(
     capsys.readouterr()
     assert report.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
-        f"report: {tmp_path} is no directory of a sweep: it holds no sweep.json\n"
+        f"ctkd report: {tmp_path} is no directory of a sweep: it holds no sweep.json\n"
     )
 
 

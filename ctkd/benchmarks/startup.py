@@ -4,12 +4,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from ctkd.benchmarks.timing import Section, Work, in_turns, quartiles, ratios, spelled
+from ctkd.command_line import PACKAGE
 from ctkd.results.compare.tables import Column, Table
-from tools.benchmarks.timing import Section, Work, in_turns, quartiles, ratios, spelled
 
-ROOT = Path(__file__).resolve().parents[2]
 BASE = "import torch"
 COMMANDS: dict[str, Sequence[str]] = {
     BASE: ("-c", "import torch"),
@@ -33,12 +32,11 @@ def measure_startup(rounds: int) -> Section:
 
 
 def _process(arguments: Sequence[str]) -> Work:
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH"))))
 
     def run() -> None:
         subprocess.run(
             [sys.executable, *arguments],
-            cwd=ROOT,
             env={**os.environ, "PYTHONPATH": path},
             stdout=subprocess.DEVNULL,
             check=True,

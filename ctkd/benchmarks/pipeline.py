@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional
 
+from ctkd.benchmarks.timing import Section, Work, in_turns, quartiles, ratios, spelled
 from ctkd.data.decoding import RandomCrop
 from ctkd.data.from_files import ImageFiles, Normalization, Reader, Samples, collate
 from ctkd.data.imagenet import ImageNet
 from ctkd.data.workers import stream
 from ctkd.results.compare.tables import Column, Table
-from tools.benchmarks.timing import Section, Work, in_turns, quartiles, ratios, spelled
 
 BATCH = 64
 COUNT = 1920  # images in a pass, so that to start workers, which a run does once, is little of it

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ctkd.benchmarks.measured_images import MeasuredCIFAR
+from ctkd.benchmarks.plain_loop import PILImages, endless
+from ctkd.benchmarks.timing import Section, Work, in_turns, quartiles, ratios, spelled
 from ctkd.engine.distributed.world import World
 from ctkd.engine.tasks.images_in_memory import ClassificationTask
 from ctkd.results.compare.tables import Column, Table
-from tools.benchmarks.images import MeasuredCIFAR
-from tools.benchmarks.plain_loop import PILImages, endless
-from tools.benchmarks.timing import Section, Work, in_turns, quartiles, ratios, spelled
 
 BATCH = 64
 

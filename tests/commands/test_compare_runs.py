@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from ctkd.commands import compare_runs as compare
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def load(path):
-    """A file outside the package: the tool itself, and the builder of work directories."""
+    """A file outside the package: the builder of work directories."""
     spec = importlib.util.spec_from_file_location(f"loaded_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-compare = load(ROOT / "tools" / "compare.py")
 build = load(ROOT / "tests" / "results" / "conftest.py").build
 
 
@@ -38,7 +39,7 @@ def refused(capsys, *arguments):
     status = compare.main([str(argument) for argument in arguments])
     text = capsys.readouterr()
     assert (status, text.out) == (2, "")
-    assert text.err.startswith("compare: ")
+    assert text.err.startswith("ctkd compare: ")
     assert "Traceback" not in text.err
     return text.err
 

@@ -8,13 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-if str(Path(__file__).resolve().parents[2]) not in sys.path:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
+from ctkd.benchmarks.counts import split_name
+from ctkd.benchmarks.timing import in_turns, ratios, spelled
 from ctkd.errors import ConfigError
 from ctkd.models.cifar_resnet import resnet8
-from tools.benchmarks.counts import split_name
-from tools.benchmarks.timing import in_turns, ratios, spelled
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,7 +52,7 @@ def test_pairs_by_name():
 
 def test_the_plain_loop_learns():
     """It does what it is compared for: the loss falls, and T moves."""
-    from tools.benchmarks.plain_loop import PlainLoop
+    from ctkd.benchmarks.plain_loop import PlainLoop
 
     torch.manual_seed(0)
     images, targets = torch.randn(16, 3, 32, 32), torch.arange(16)

@@ -1,4 +1,4 @@
-"""tools/detect.py: boxes of the student and the teacher, drawn side by side."""
+"""`ctkd detect`: boxes of the student and the teacher, drawn side by side."""
 
 import pathlib
 import shutil
@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tools.detect import GAP, draw, in_a_row, main
+from ctkd.commands.detect_boxes import GAP, draw, in_a_row, main
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -1,0 +1,1 @@
+"""What `ctkd benchmark` measures, one module for each table."""

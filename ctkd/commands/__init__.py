@@ -1,0 +1,1 @@
+"""The command `ctkd` and its subcommands; a subcommand is a module with a function `main`."""

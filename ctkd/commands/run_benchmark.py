@@ -1,0 +1,179 @@
+"""Measures ctkd on this machine: the training step and its parts, the losses, loading, start-up.
+
+    ctkd benchmark [--quick] [--only step,losses] [--pair resnet56_resnet20]...
+                              [--threads N] [--markdown FILE] [--json FILE]
+
+Everything is measured in turns within one run, and ratios are taken within a turn: on a machine
+that is not quiet they still hold, where milliseconds do not. Numbers are medians with quartiles in
+brackets. The images are CIFAR-100 from --data_dir or CTKD_DATA, or random bytes where there are
+none, and the networks' weights are random: speed depends on neither; the JPEG pipeline is measured
+on the photographs of --images DIR (train/CLASS/*.JPEG), or on pictures made up. The plain loop is
+ctkd/benchmarks/plain_loop.py. Without --quick it takes some ten minutes for each pair.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ctkd.benchmarks.timing import Section, machine, quartiles
+from ctkd.command_line import path_argument
+from ctkd.errors import ConfigError, UserError
+from ctkd.memory import keep_freed_memory
+from ctkd.results.compare.tables import print_table, to_markdown
+from ctkd.standard_output import check_output, safe_output
+
+if TYPE_CHECKING:
+    import torch
+
+    from ctkd.benchmarks.measured_images import MeasuredCIFAR
+
+SECTIONS = ("step", "policies", "losses", "loader", "pipeline", "startup")
+PAIRS = ("resnet56_resnet20", "resnet110_resnet32", "resnet32x4_resnet8x4")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and prints; returns the exit status: 0, or 2 for a user's error."""
+    with safe_output():
+        options = make_parser().parse_args(arguments)
+        keep_freed_memory()  # as the command does, before torch allocates anything
+        try:
+            sections = list(_measure(options))
+            _save(options, sections)
+            check_output()
+        except (UserError, OSError) as error:
+            print(f"ctkd benchmark: {error}", file=sys.stderr)
+            return 2
+        return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="ctkd benchmark",
+        description="Measures ctkd on this machine, in turns: medians, quartiles, ratios.",
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="few rounds, one pair, smaller losses: some minutes")
+    add("--only", default=",".join(SECTIONS), help="a list out of " + ",".join(SECTIONS))
+    add("--pair", action="append", help="TEACHER_STUDENT; may be repeated (default: three pairs)")
+    add("--rounds", type=int, help="turns that are counted (default 12; 4 with --quick)")
+    add("--block", type=int, help="steps in a row in a turn (default 8; 2 with --quick)")
+    add("--threads", type=int, help="torch's threads (default: its own choice)")
+    add("--workers", type=int, help="of the DataLoader (default: the cores, at most 8)")
+    add("--data_dir", help="CIFAR-100 (default: CTKD_DATA, else random images)")
+    add(
+        "--images",
+        type=path_argument,
+        help="ImageNet-like folders for the pipeline (default: made-up pictures)",
+    )
+    add("--gin_param", action="append", default=[], help="a binding for our step; may be repeated")
+    add("--no_plain", action="store_true", help="leave the plain loop out")
+    add("--json", type=path_argument, metavar="FILE", help="all numbers; - for the screen")
+    add("--markdown", type=path_argument, metavar="FILE", help="the tables; - for the screen")
+    return parser
+
+
+def _measure(options: argparse.Namespace) -> Iterator[Section]:
+    """The sections that are asked for, printed as they come."""
+    import torch
+
+    from ctkd.benchmarks.measured_images import MeasuredCIFAR, default_workers
+
+    wanted = options.only.split(",")
+    if unknown := set(wanted) - set(SECTIONS):
+        raise ConfigError(f"--only {', '.join(unknown)}: expected some of {', '.join(SECTIONS)}")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    options.machine = machine()
+    _show(options, "  ".join(f"{key} {value}" for key, value in options.machine.items()))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rounds = options.rounds or (4 if options.quick else 12)
+    workers = default_workers() if options.workers is None else options.workers
+    dataset = MeasuredCIFAR(options.data_dir or os.environ.get("CTKD_DATA"))
+    for section in _sections(options, wanted, dataset, device, rounds, workers):
+        if not _to_screen(options):
+            print_table(section.table, sys.stdout, title=section.title)
+            print(flush=True)
+        yield section
+    if not dataset.real:
+        _show(options, "(random images: there is no CIFAR-100 in --data_dir or CTKD_DATA)")
+
+
+def _sections(
+    options: argparse.Namespace,
+    wanted: Sequence[str],
+    dataset: "MeasuredCIFAR",
+    device: "torch.device",
+    rounds: int,
+    workers: int,
+) -> Iterator[Section]:
+    """Measures one section after another."""
+    step_seconds = None
+    if "step" in wanted or "policies" in wanted:
+        from ctkd.benchmarks import policies, step
+
+        block = options.block or (2 if options.quick else 8)
+        pairs = options.pair or (PAIRS[:1] if options.quick or "step" not in wanted else PAIRS)
+        threads = [f"threads = {options.threads}"] if options.threads else []
+        for name in pairs:
+            steps = 2 * (rounds + 2) * block
+            pair = step.Pair(name, dataset, [*threads, *options.gin_param], steps)
+            found = step.measure_pair(pair, rounds, block, workers, not options.no_plain)
+            pair.close()
+            yield from found if "step" in wanted else ()
+            values = next(row["seconds"] for row in found[0].data if row["case"] == step.OFF)
+            assert isinstance(values, list)
+            step_seconds = step_seconds or quartiles(values)[1]
+    if "policies" in wanted and step_seconds is not None:
+        yield policies.measure_policies(step.BATCH, step_seconds, device, 3 * rounds)
+    if "losses" in wanted:
+        from ctkd.benchmarks import loss_forms
+
+        largest = 2**21 if options.quick else loss_forms.LARGEST
+        yield loss_forms.measure_losses(device, rounds, largest)
+    if "loader" in wanted:
+        from ctkd.benchmarks import loading
+
+        yield loading.measure_loading(dataset, device, workers, rounds)
+    if "pipeline" in wanted:
+        from ctkd.benchmarks import pipeline
+
+        count = 2 * pipeline.BATCH if options.quick else pipeline.COUNT
+        images = None if options.images is None else str(options.images)
+        yield pipeline.measure_pipeline(images, device, workers, rounds, count)
+    if "startup" in wanted:
+        from ctkd.benchmarks import startup
+
+        yield startup.measure_startup(rounds)
+
+
+def _to_screen(options: argparse.Namespace) -> bool:
+    """Whether standard output is for a program or a paste, and must hold nothing else."""
+    return any(str(path) == "-" for path in (options.json, options.markdown) if path is not None)
+
+
+def _show(options: argparse.Namespace, line: str) -> None:
+    print(line, file=sys.stderr if _to_screen(options) else sys.stdout, flush=True)
+
+
+def _save(options: argparse.Namespace, sections: Sequence[Section]) -> None:
+    """Writes what was asked for, as JSON and as Markdown."""
+    whole = {
+        "machine": options.machine,
+        "sections": [{"name": s.name, "title": s.title, "rows": list(s.data)} for s in sections],
+    }
+    about = ", ".join(f"{key} {value}" for key, value in options.machine.items())
+    tables = [f"**{s.title}**\n\n{to_markdown(s.table)}" for s in sections]
+    texts = {
+        options.json: json.dumps(whole, indent=1) + "\n",
+        options.markdown: "\n".join([f"Measured on: {about}.\n", *tables]),
+    }
+    for path, text in texts.items():
+        if path is not None and str(path) == "-":
+            print(text, end="")
+        elif path is not None:
+            path.write_text(text, encoding="utf-8")
+            print(f"written: {path}")

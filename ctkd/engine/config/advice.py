@@ -1,0 +1,59 @@
+"""Advice behind the messages of Gin: the nearest valid names, and the quotes that a text needs."""
+
+import inspect
+import re
+import shlex
+from collections.abc import Iterable
+
+from ctkd.checks import suggest
+from ctkd.macro_flags import MACROS
+from ctkd.registry import COMPONENTS, REGISTRIES
+
+# A value that a user means as a text: a path, a URL, a name.
+_TEXT = re.compile(r"\s*([\w.]+)\s*=\s*([A-Za-z~./][^'\"=(){}\[\],]*?)\s*")
+
+
+def on_gin_error(message: str) -> str:
+    """Gin's message with the nearest valid names behind its first sentence."""
+    sentence, _, place = message.partition("\n")
+    advice = ""
+    unknown = re.match(r"No configurable matching (?:reference )?'@?([\w./]+)", sentence)
+    parameter = re.match(r"Configurable '(\w+)' doesn't have a parameter named '(\w+)'", sentence)
+    if unknown:
+        names = {name for registry in REGISTRIES for name in registry}
+        advice = suggest(unknown[1].rpartition("/")[2], names)
+    elif parameter and parameter[1] in COMPONENTS:
+        valid = list(inspect.signature(COMPONENTS[parameter[1]].target).parameters)
+        advice = f"{suggest(parameter[2], valid)} (it has {', '.join(valid)})"
+    # Gin points into the line at fault: the line is kept, the pointer is not.
+    lines = [line for line in place.split("\n") if line.strip(" ^")]
+    place = "" if "bindings string" in place else "".join(f"\n{line}" for line in lines)
+    return f"{sentence.rstrip('.')}{advice}{place}"
+
+
+def on_unquoted(binding: str, flag: str) -> str | None:
+    """How a binding is written whose text lacks quotes, or whose component lacks its @."""
+    found = _TEXT.fullmatch(binding)
+    if found is None:
+        return None
+    name, value = found.groups()
+    if any(value in registry for registry in REGISTRIES):
+        return f"a component needs an @: {flag} '{name} = @{value}'"
+    shorter = f", or --{name}={shlex.quote(value)}" if name in MACROS else ""
+    return f"a text needs quotes: {flag} \"{name} = '{value}'\"{shorter}"
+
+
+def on_macro(name: str, used: Iterable[str], mentioned: Iterable[str]) -> str:
+    """The macros that are nearest to `name`, or the settings that have a parameter of this name."""
+    if hint := suggest(name, used):
+        return hint
+    words = set(mentioned)
+    owners = sorted(
+        owner
+        for owner, component in COMPONENTS.items()
+        if (owner in words or component.kind == "engine part")
+        and name in inspect.signature(component.target).parameters
+    )
+    return f"; a setting of that name is {' or '.join(f'{o}.{name}' for o in owners)}" * bool(
+        owners
+    )
