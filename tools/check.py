@@ -1,4 +1,4 @@
-"""The project's whole check: style, types, layers, and the tests with their coverage.
+"""The project's whole check: style, spelling, types, layers, and the tests with their coverage.
 
     python tools/check.py            everything
     python tools/check.py --fast     without the tests marked slow, and without coverage
@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> int:
     commands = [
         [str(binaries / "ruff"), "check", "."],
         [str(binaries / "ruff"), "format", "--check", "."],
+        [str(binaries / "codespell")],
         [str(binaries / "mypy")],
         [str(binaries / "lint-imports"), "--no-logo"],
         pytest,

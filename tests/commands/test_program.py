@@ -24,8 +24,10 @@ def test_help_lists_every_subcommand_in_80_columns(capsys):
 
 
 def test_an_unknown_subcommand_is_an_error(capsys):
-    assert program.main(["trian"]) == 2
-    assert capsys.readouterr().err == "ctkd: no subcommand 'trian'; did you mean train?\n"
+    assert program.main(["trian"]) == 2  # codespell:ignore
+    assert (
+        capsys.readouterr().err == "ctkd: no subcommand 'trian'; did you mean train?\n"
+    )  # codespell:ignore
 
 
 @pytest.mark.parametrize("name", program.SUBCOMMANDS)

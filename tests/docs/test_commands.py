@@ -27,7 +27,7 @@ from ctkd.sweeps.check import check
 from ctkd.sweeps.study import read_study
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "BUILD.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 CARDS = sorted((ROOT / "gin").rglob("*.gin"))
 STANDS_FOR = {
     "METHOD": "kd",

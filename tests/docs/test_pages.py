@@ -7,7 +7,7 @@ import re
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "BUILD.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 # Files that examples make, and those that a run leaves.
 MADE = r"my_pkg/.*|mine\.gin|pairs_teacher\.gin|config\.gin|[\w{},.]+\.(png|pdf|jsonl?|csv|pt)"

@@ -19,7 +19,7 @@ import ctkd
 
 ROOT = pathlib.Path(__file__).parents[2]
 OPTIONAL = {"timm"}  # asked for by name, with a message where it is not installed
-PACKED = "ctkd gin launchers tools tests docs typings .ci".split()
+PACKED = "ctkd gin launchers tools tests docs typings .ci .github".split()
 BUILD = "import sys; from setuptools import build_meta as b; print(b.build_{}(sys.argv[1]))"
 
 
@@ -86,8 +86,8 @@ def files_below(folder, suffix=""):
 def test_the_source_distribution_holds_what_a_clone_holds(built):
     with tarfile.open(built[0]) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    single = "LICENSE README.md BUILD.md CITATION.cff pyproject.toml setup.py MANIFEST.in .ci/run"
-    wanted = set(single.split())
+    single = "LICENSE README.md BUILD.md CHANGELOG.md CITATION.cff CONTRIBUTING.md pyproject.toml"
+    wanted = {*single.split(), *"setup.py MANIFEST.in .pre-commit-config.yaml .ci/run".split()}
     for folder in PACKED:
         wanted |= files_below(folder)
     assert sorted(wanted - held) == []

@@ -24,9 +24,8 @@ def test_a_misspelled_binding_in_the_ninth_cell_names_cell_and_line(study):
     message = str(caught.value)
     assert message.startswith("cell 9 (method = m9, seed 0): ")
     assert "did you mean end?" in message
-    assert message.endswith(
-        f"study.gin, line {line_of(made, 'CosineLambda.ned = 9.0')})"
-    )  # codespell:ignore
+    line = line_of(made, "CosineLambda.ned = 9.0")  # codespell:ignore
+    assert message.endswith(f"study.gin, line {line})")
 
 
 @pytest.mark.parametrize(

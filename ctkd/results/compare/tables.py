@@ -133,7 +133,7 @@ def to_latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_rich(table: Table, title: str | None = None, narrow: bool = False) -> "RichTable":
+def to_rich(table: Table, narrow: bool = False) -> "RichTable":
     """A table for rich's console; brackets in a text are not markup.
 
     `narrow` breaks headings, spreads and intervals into two lines.
@@ -144,8 +144,7 @@ def to_rich(table: Table, title: str | None = None, narrow: bool = False) -> "Ri
 
     columns, rows = table.texts()
     gap = (0, 0 if narrow else 1, 0, 0)  # in addition to the one space of the box
-    drawn = RichTable(title=title, title_style="bold", box=box.SIMPLE_HEAD, padding=gap)
-    drawn.title_justify, drawn.pad_edge = "left", False
+    drawn = RichTable(box=box.SIMPLE_HEAD, padding=gap, pad_edge=False)
     for column in columns:
         heading = column.title
         if narrow and len(heading) > 8:
@@ -162,12 +161,16 @@ def print_table(table: Table, stream: TextIO, title: str | None = None) -> None:
     """Prints the table, narrower if the terminal is narrow, but never cuts a number."""
     from rich.console import Console
 
-    drawn = to_rich(table, title)
+    drawn = to_rich(table)
     wide = Console(width=10_000)
     width = wide.measure(drawn).maximum
     if stream.isatty() and width > Console(file=stream).width:
-        drawn = to_rich(table, title, narrow=True)
+        drawn = to_rich(table, narrow=True)
         width = wide.measure(drawn).maximum
+    if title is not None:  # a title of the table itself would be wrapped to the table's width
+        Console(file=stream, highlight=False, soft_wrap=True).print(
+            title, style="bold", markup=False
+        )
     Console(file=stream, highlight=False, width=width).print(drawn)
 
 

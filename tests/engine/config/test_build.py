@@ -241,10 +241,7 @@ def test_a_run_without_distillation_has_no_teacher():
         (["student = @wide_network_of_test_build"], "the student tells 7 classes apart"),
         (["student = @resnet8"], "the student cannot take images of 1 × 8 × 8"),
         (["student = @particular_network_of_test_build"], "the student cannot take images of"),
-        (
-            ["student = @listing_network_of_test_build"],
-            "makes <class 'list'> of 2 images: expec",
-        ),  # codespell:ignore
+        (["student = @listing_network_of_test_build"], "makes <class 'list'> of 2 images: exp"),
         (["student = @digits_student()"], "Recipe.student is a DigitsCNN that was made already"),
         (["DKD.beta = 2.0"], "'DKD.beta = 2.0' changes nothing: this run uses only "),
         (["Recipe.batch_size = '64'"], "Recipe.batch_size = '64': expected a whole number"),

@@ -147,10 +147,7 @@ def test_byte_order_marks_and_line_ends_of_other_systems(write, start, end):
     ("data", "found"),
     [
         ("epochs = 1".encode("utf-16"), "it is UTF-16 text"),
-        (
-            b"seed = 1\n# caf\xe9",
-            "line 2: the byte 0xE9 is not UTF-8 (perhaps Latin-1",
-        ),  # codespell:ignore
+        (b"seed = 1\n# pas\xe9", "line 2: the byte 0xE9 is not UTF-8 (perhaps Latin-1"),
     ],
 )
 def test_other_encodings_are_refused_by_name(write, data, found):
