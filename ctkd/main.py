@@ -23,7 +23,7 @@ HELP = {
     "gin_file": "A Gin file; may be repeated, later ones win.",
     "workdir": "The folder of the run; alone, it resumes the run that is in it.",
     **{name: text for name, (_, text) in MACROS.items()},
-    "seeds": "Such as 0,1,2: a run for each seed, in one process that reads data and teacher once.",
+    "seeds": "Such as 0,1,2: a run for each, in one process that reads data and teacher once.",
     "gin_param": "Any other setting: 'KD.kd_weight = 2.0', \"device = 'cuda'\"; may be repeated.",
     "mode": "train (the default), or evaluate: judge a trained student.",
     "checkpoint": "With --mode=evaluate: the student's weights.",
