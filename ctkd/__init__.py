@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ctkd.losses.kd import kd_loss
     from ctkd.losses.objectives import DKD, KD, CrossEntropy
     from ctkd.losses.transforms import LogitStandardization
+    from ctkd.models.extraction import features
     from ctkd.temperature.annealed import AnnealedTemperature
     from ctkd.temperature.constant import ConstantTemperature
     from ctkd.temperature.global_temperature import GlobalTemperature
@@ -35,6 +36,7 @@ __all__ = [
     "LogitStandardization",
     "__version__",
     "dkd_loss",
+    "features",
     "gradient_reversal",
     "kd_loss",
 ]
@@ -44,6 +46,7 @@ __getattr__ = lazy_names(
         "Distiller": "ctkd.distiller",
         "kd_loss": "ctkd.losses.kd",
         "dkd_loss": "ctkd.losses.dkd",
+        "features": "ctkd.models.extraction",
         "gradient_reversal": "ctkd.adversary.grl",
         "ConstantTemperature": "ctkd.temperature.constant",
         "AnnealedTemperature": "ctkd.temperature.annealed",

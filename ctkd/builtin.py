@@ -77,3 +77,7 @@ OPTIMIZERS = dict.fromkeys(("SGD", "AdamW", "Lion"), "ctkd.engine.optimizer_reci
 LR_SCHEDULES = dict.fromkeys(
     ("ConstantLR", "LinearLR", "CosineLR", "OneCycleLR", "MultiStepLR"), "ctkd.engine.lr_schedules"
 )
+FEATURES = {
+    "PKT": "ctkd.losses.features.pkt",
+    "SP": "ctkd.losses.features.sp",
+}

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from ctkd.adversary.grl import gradient_reversal
 from ctkd.errors import ConfigError
+from ctkd.losses.features.feature_loss import FeatureLoss, Features, StepRows
+from ctkd.losses.features.feature_terms import FeatureTerms
 from ctkd.losses.objectives import ObjectiveLike
 from ctkd.losses.row_groups import group_sums
 
@@ -42,13 +44,14 @@ class Distiller(nn.Module):
     for the student and ascends for the policy (CTKD, Li et al. 2023, equations 4 to 8).
     `objective` returns the losses of each row.
 
-    `distiller.parameters()` are those of the policy, and of an objective or a transform that has
-    parameters (`helpers`). Give them to the optimizer together with the student's. Give the
-    policy's no weight decay, which would pull T to the middle of its range.
+    `distiller.parameters()` are those of the policy, and of an objective, a transform or a feature
+    loss that has parameters (`helpers`). Give them to the optimizer together with the student's.
+    Give the policy's no weight decay, which would pull T to the middle of its range.
 
     Attributes:
         learned: whether the policy is trained, against the student.
         bounds: (lower, upper) of a bounded T, or None.
+        features: the feature losses, terms that never see T; their parameters descend.
     """
 
     def __init__(
@@ -57,14 +60,15 @@ class Distiller(nn.Module):
         schedule: Schedule | None,
         objective: ObjectiveLike,
         transform: Transform | None = None,
+        features: Sequence[FeatureLoss] = (),
     ) -> None:
         """Composes the parts; `policy` and `schedule` are None without a teacher.
 
         Raises:
             ConfigError: a learned policy without a schedule of λ, a schedule without a learned
                 policy, an objective that needs a teacher without a policy, a policy or transform
-                with an objective that needs no teacher, or a policy of two temperatures with an
-                objective that accepts one.
+                with an objective that needs no teacher, a policy of two temperatures with an
+                objective that accepts one, or a feature loss that is given twice.
         """
         super().__init__()
         self.learned: bool = bool(getattr(policy, "learned", False))
@@ -85,18 +89,25 @@ class Distiller(nn.Module):
             check_two_temperatures(policy, objective)
         self.policy, self.schedule = policy, schedule
         self.objective, self.transform = objective, transform
+        self.features = FeatureTerms(features)
         # Values that change from step to step are 0-d tensors on the device, so that a captured
         # step sees them change.
         self.register_buffer("lambda_", torch.zeros(()), persistent=False)
         self.register_buffer("progress", torch.zeros(()), persistent=False)
-        for term, weight in objective.weights(0.0).items():
+        for term, weight in self.weights(0.0).items():
             self.register_buffer(f"weight_{term}", torch.tensor(weight), persistent=False)
         self._placed = False
 
     @property
+    def needs_teacher(self) -> bool:
+        """Whether the objective or a feature loss compares the student with a teacher."""
+        return self.objective.needs_teacher or len(self.features) > 0
+
+    @property
     def helpers(self) -> list[nn.Module]:
-        """The objective and the transform, where they are modules: their parameters descend."""
-        return [part for part in (self.objective, self.transform) if isinstance(part, nn.Module)]
+        """Objective, transform and feature losses, where they have parameters, which descend."""
+        parts = (self.objective, self.transform, self.features)
+        return [part for part in parts if isinstance(part, nn.Module)]
 
     def at(self, position: float, progress: float = 0.0) -> None:
         """Sets λ and the weights for a position in the recipe.
@@ -118,9 +129,13 @@ class Distiller(nn.Module):
                 )
             self._buffer("lambda_").fill_(strength)
         self._buffer("progress").fill_(progress)
-        for term, weight in self.objective.weights(position).items():
+        for term, weight in self.weights(position).items():
             self._buffer(f"weight_{term}").fill_(weight)
         self._placed = True
+
+    def weights(self, position: float) -> dict[str, float]:
+        """The weights of all terms at a position in the recipe."""
+        return self.objective.weights(position) | self.features.weights(position)
 
     def forward(
         self,
@@ -135,6 +150,8 @@ class Distiller(nn.Module):
         groups: Tensor | None = None,
         group_names: Sequence[str] = (),
         row_weights: Tensor | None = None,
+        features: tuple[Features, Features] | None = None,
+        indices: Tensor | None = None,
     ) -> Outcome:
         """The loss of the step, or the share that this part of the step has in it.
 
@@ -146,6 +163,8 @@ class Distiller(nn.Module):
             other_losses: scalars of this part, added with weight 1.
             groups, group_names: [N], the group of each row, and the names of the groups.
             row_weights: [N], the weight of each row in the loss; the terms reported are unweighted.
+            features: the student's and the teacher's, by name; for feature losses.
+            indices: [N], of the samples in the training set; for feature losses that ask for them.
 
         Raises:
             ValueError: there was neither a position nor a call of `at`.
@@ -155,6 +174,9 @@ class Distiller(nn.Module):
         if not self._placed:
             raise ValueError("Distiller: pass position=<done epochs>, or call at(position) before")
         terms, temperature = self.terms(student_logits, teacher_logits, targets)
+        if self.features:
+            rows_given = StepRows(targets, teacher_logits, indices)
+            terms = {**terms, **self.features(features, rows_given)}
         rows, total = len(targets), total_rows or len(targets)
         means = means_of(terms, rows, total)
         counted = means_of(weigh(terms, row_weights), rows, total)

@@ -6,6 +6,7 @@ import torch
 from ctkd import Distiller
 from ctkd.adversary.schedules import ConstantLambda
 from ctkd.registry import (
+    FEATURES,
     LR_SCHEDULES,
     OBJECTIVES,
     OPTIMIZERS,
@@ -15,6 +16,7 @@ from ctkd.registry import (
 )
 from ctkd.temperature import GlobalTemperature, InstanceTemperature
 from ctkd.testing import (
+    check_feature_loss,
     check_objective,
     check_policy,
     check_schedule,
@@ -22,7 +24,7 @@ from ctkd.testing import (
     check_transform,
 )
 
-ALL = (OBJECTIVES, TEMPERATURES, SCHEDULES, TRANSFORMS, OPTIMIZERS, LR_SCHEDULES)
+ALL = (FEATURES, OBJECTIVES, TEMPERATURES, SCHEDULES, TRANSFORMS, OPTIMIZERS, LR_SCHEDULES)
 # Settings that add terms, curves or layers to what the defaults make.
 OTHER_SETTINGS = {
     "DKD": [{"kd_weight": 0.5, "warmup_epochs": 20.0}],
@@ -76,6 +78,11 @@ def test_schedules(name, settings):
 @pytest.mark.parametrize(("name", "settings"), cases(TRANSFORMS))
 def test_transforms(name, settings, num_classes):
     check_transform(TRANSFORMS.get(name)(**settings), num_classes)
+
+
+@pytest.mark.parametrize(("name", "settings"), cases(FEATURES))
+def test_feature_losses(name, settings):
+    check_feature_loss(FEATURES.get(name)(**settings))
 
 
 POSITIVE = {

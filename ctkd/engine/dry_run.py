@@ -29,6 +29,11 @@ def describe(job: Job, console: Console) -> str:
     policy = run.distiller.policy
     if policy is not None:
         sizes.append(f"{'temperature policy':<18} {type(policy).__name__}, {_parameters(policy)}")
+    if run.features is not None:
+        sizes += [f"{'feature':<18} {line}" for line in run.features.lines()]
+        for loss in run.distiller.features:
+            about = f"{type(loss).__name__}, weight {loss.weight:g}, {_parameters(loss)}"
+            sizes.append(f"{'feature loss':<18} {about}")
     return run.config + "\n" + "\n".join(f"# {line}" for line in sizes)
 
 

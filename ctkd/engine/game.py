@@ -1,5 +1,6 @@
 """The game of one step as a module: a batch in, the loss out."""
 
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from torch import nn
 
 from ctkd.distiller import Distiller, Outcome
 from ctkd.engine.distributed.world import World
+from ctkd.engine.recorder import rows_with_features
 from ctkd.engine.speed.compile import compile_student
 from ctkd.engine.task import Batch, Task, TeacherFunction
 from ctkd.engine.teacher.frozen import autocast
@@ -35,7 +37,10 @@ class Game(nn.Module):
         forward_student: Callable[..., Any],
         autocast: AbstractContextManager[object],
     ) -> None:
-        """`forward_student` is the student as it is called: compiled, or the student itself."""
+        """`forward_student` is the student as it is called: the student itself, or compiled.
+
+        With feature losses it returns (logits, features).
+        """
         super().__init__()
         self.student, self.distiller = student, distiller
         self.task, self.forward_student, self.autocast = task, forward_student, autocast
@@ -43,8 +48,11 @@ class Game(nn.Module):
 
     def forward(self, batch: Batch, teacher: TeacherFunction | None) -> Outcome:
         """The share that a batch, or a part of it, has in the loss of the step."""
+        make_rows = self.task.rows
+        if self.distiller.features:
+            make_rows = functools.partial(rows_with_features, self.task)
         with self.autocast:  # the networks only: the losses are always in float32
-            rows = self.task.rows(self.forward_student, teacher, batch)
+            rows = make_rows(self.forward_student, teacher, batch)
         self.rows = rows.total
         outcome: Outcome = self.distiller(
             rows.student.float(),
@@ -55,6 +63,8 @@ class Game(nn.Module):
             groups=rows.groups,
             group_names=rows.group_names,
             row_weights=rows.weights,
+            features=rows.features,
+            indices=batch.indices,
         )
         return outcome
 

@@ -6,6 +6,7 @@ import torch
 
 from ctkd.engine.config.build import Run
 from ctkd.engine.device import prepare_device
+from ctkd.engine.distributed.reduce import RowGatherer
 from ctkd.engine.distributed.world import World
 from ctkd.engine.output.console import Console
 from ctkd.engine.output.workdir import Workdir
@@ -64,6 +65,8 @@ def prepare(
         weights = folder.on_rank_0(lambda: str(trained_teacher(run, folder.path, console)))
         prepare_device(run)  # again: the teacher's training may have had other settings
     teacher = load_teacher(run, weights, device, folder.world, console)
+    if folder.world.size > 1:
+        run.distiller.features.gather = RowGatherer(folder.world)
     attach_cache(run, teacher, task, device, folder.path, console, fill=fill_cache)
     # A run that is cut short, for a trial, cuts the training of its teacher too.
     is_trial = run.teacher.weights is None and task.is_cut

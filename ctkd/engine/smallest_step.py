@@ -11,6 +11,7 @@ from ctkd.engine.diagnostics.landscape import undisturbed
 from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Task
 from ctkd.errors import ConfigError
+from ctkd.losses.features.feature_loss import Features, StepRows
 
 
 def check_smallest_step(run: Run, task: Task, world: World) -> None:
@@ -35,6 +36,8 @@ def check_smallest_step(run: Run, task: Task, world: World) -> None:
         trials["student"] = lambda: task.try_student(run.student)
     if world.size == 1:
         trials |= _trials_of_one_row(run.distiller, run.dataset)
+    if run.features is not None and (world.size == 1 or not run.recipe.sync_batch_norm):
+        trials["feature losses"] = lambda: run.distiller.features(*_one_row_of_features(run))
     for whose, trial in trials.items():
         try:
             with undisturbed(run.student, run.distiller), torch.no_grad():
@@ -57,6 +60,16 @@ def _trials_of_one_row(distiller: Distiller, dataset: Dataset) -> dict[str, Call
     if policy is not None:
         trials["temperature policy"] = lambda: policy(row, row, 0.0)
     return {**trials, "objective": lambda: distiller.terms(row, teacher, target)}
+
+
+def _one_row_of_features(run: Run) -> tuple[tuple[Features, Features], StepRows]:
+    """Blank features of one sample, and what else a feature loss may use."""
+    plan = run.features
+    assert plan is not None
+    sides = plan.student_shapes, plan.teacher_shapes
+    student, teacher = ({k: torch.zeros(s) for k, s in shapes.items()} for shapes in sides)
+    one = torch.zeros(1, dtype=torch.int64)
+    return (student, teacher), StepRows(one, torch.zeros(1, run.dataset.num_classes), one)
 
 
 def _smallest(run: Run, samples: int, world: World) -> str:

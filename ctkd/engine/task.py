@@ -87,6 +87,7 @@ class Rows:
         other_losses: scalars that are added with weight 1 (box regression, say).
         weights: [N], the weight of each row in the loss; None for 1. Reported means are unweighted.
         total: number of rows of the whole step, where it is not the number of samples.
+        features: the student's and the teacher's features by name, where feature losses need them.
     """
 
     student: Tensor
@@ -97,6 +98,7 @@ class Rows:
     total: int | None = None
     group_names: tuple[str, ...] = ()
     weights: Tensor | None = None
+    features: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
 
 
 StudentFunction = Callable[..., Any]

@@ -73,7 +73,8 @@ class Trainer:
         self.parallel_game = parallel(self.game, self.world, run.runtime.accumulate)
         # `self.update`, or on a GPU its capture as one CUDA graph.
         self.captured_update = capture(run, self.update, task, device, self.world, console.warn)
-        self.probe = Probe(run.instrument, task, self.teacher) if self.teacher else None
+        probed = self.teacher if self.distiller.policy else None  # without a T there is no L(T)
+        self.probe = Probe(run.instrument, task, probed) if probed else None
         keep = run.runtime.keep_checkpoints
         self.checkpoints = Checkpoints(folder.path / "checkpoints", keep, console.warn)
         self.identity = identity_of(run.settings)

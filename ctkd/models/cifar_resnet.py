@@ -9,6 +9,8 @@ normal distribution (`blocks.initialize`), the linear layer at PyTorch's default
 of the published RepDistiller and mdistiller files.
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -76,6 +78,12 @@ def _stage(
 class CifarResNet(nn.Module):
     """The three-stage network of `depth` = 6n + 2 layers."""
 
+    feature_paths: ClassVar = {
+        "stem": "layer1:input",
+        **{f"stage{k}": f"layer{k}" for k in (1, 2, 3)},
+        "pooled": "fc:input",
+    }
+
     def __init__(self, depth: int, widths: Widths, num_classes: int) -> None:
         super().__init__()
         blocks = (depth - 2) // 6
@@ -96,6 +104,12 @@ class CifarResNet(nn.Module):
 
 class CifarBottleneckResNet(nn.Module):
     """The four-stage network of `blocks` bottleneck blocks a stage, at 32, 16, 8 and 4 pixels."""
+
+    feature_paths: ClassVar = {
+        "stem": "layer1:input",
+        **{f"stage{k}": f"layer{k}" for k in (1, 2, 3, 4)},
+        "pooled": "linear:input",
+    }
 
     def __init__(self, blocks: tuple[int, int, int, int], num_classes: int) -> None:
         super().__init__()

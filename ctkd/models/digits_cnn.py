@@ -1,6 +1,7 @@
 """Two small convolutional networks for the 8 × 8 digits, so that a first run takes a minute."""
 
 import itertools
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,11 @@ from ctkd.registry import MODELS
 
 class DigitsCNN(nn.Module):
     """Three 3 × 3 convolutions with batch norm, global average pooling, one linear layer."""
+
+    feature_paths: ClassVar = {
+        **{f"stage{k}": f"features.{3 * k - 1}" for k in (1, 2, 3)},
+        "pooled": "classifier:input",
+    }
 
     def __init__(self, num_classes: int, width: int) -> None:
         """Builds for `num_classes`; the convolutions have width, 2·width and 2·width channels."""

@@ -8,7 +8,7 @@ a spelling that every torchvision network has besides.
 import functools
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,12 @@ MOBILENET_V1 = (
 
 class ImageNetMobileNetV1(nn.Module):
     """MobileNetV1 of width 1 (Howard et al. 2017, arXiv 1704.04861), with mdistiller's keys."""
+
+    feature_paths: ClassVar = {
+        "stem": "model.0",
+        **{f"stage{k}": f"model.{block}" for k, block in enumerate((3, 5, 11, 13), 1)},
+        "pooled": "fc:input",
+    }
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

@@ -6,6 +6,8 @@ stride (the last features are 2x2), no dropout. All convolutions start at He's n
 the linear layer at N(0, 0.01²) with a bias of 0. Keys as in the published files.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
@@ -48,7 +50,13 @@ class InvertedResidual(nn.Module):
 
 
 class CIFARMobileNetV2(nn.Module):
-    """The network of `STAGES`."""
+    """The network of `STAGES`; the stages of its features are 12, 16, 48 and 160 channels wide."""
+
+    feature_paths: ClassVar = {
+        "stem": "conv1",
+        **{f"stage{k}": f"blocks.{block}" for k, block in enumerate((1, 2, 4, 6), 1)},
+        "pooled": "classifier.0:input",
+    }
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

@@ -5,6 +5,8 @@ halves them. Everything starts at PyTorch's default, He's uniform distribution w
 in the published runs. Keys as in the published files.
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -16,6 +18,11 @@ STEM = 24
 GROUPS = 3  # V1
 WIDTHS_V1, BLOCKS_V1 = (240, 480, 960), (4, 8, 4)
 WIDTHS_V2, BLOCKS_V2, HEAD_V2 = (116, 232, 464), (4, 8, 4), 1024
+FEATURE_PATHS = {
+    "stem": "layer1:input",
+    **{f"stage{k}": f"layer{k}" for k in (1, 2, 3)},
+    "pooled": "linear:input",
+}
 
 
 def shuffle(x: torch.Tensor, groups: int) -> torch.Tensor:
@@ -55,6 +62,8 @@ class Unit(nn.Module):
 
 class ShuffleNetV1(nn.Module):
     """Three stages of `Unit`s."""
+
+    feature_paths: ClassVar = FEATURE_PATHS
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -125,6 +134,8 @@ class DownUnit(nn.Module):
 
 class ShuffleNetV2(nn.Module):
     """Three stages, each a `DownUnit` and then `SplitUnit`s, and a 1x1 convolution on top."""
+
+    feature_paths: ClassVar = FEATURE_PATHS
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

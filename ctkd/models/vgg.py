@@ -6,6 +6,8 @@ that the final features are 4x4 before they are averaged. Convolutions start at 
 distribution, the linear layer at N(0, 0.01²), biases at 0. Keys as in the published files.
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -26,7 +28,13 @@ def _block(inputs: int, outputs: int, convolutions: int) -> nn.Sequential:
 
 
 class VGG(nn.Module):
-    """A VGG with so many `convolutions` in its five blocks."""
+    """A VGG with so many `convolutions` in its five blocks; the first block is the stem."""
+
+    feature_paths: ClassVar = {
+        "stem": "block0",
+        **{f"stage{k}": f"block{k}" for k in (1, 2, 3, 4)},
+        "pooled": "classifier:input",
+    }
 
     def __init__(self, convolutions: tuple[int, int, int, int, int], num_classes: int) -> None:
         super().__init__()

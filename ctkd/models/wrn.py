@@ -7,6 +7,7 @@ linear layer's weights at PyTorch's default, its bias at 0. Keys as in the publi
 """
 
 from collections import OrderedDict
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,16 @@ def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential
 
 
 class WideResNet(nn.Module):
-    """The network of `depth` = 6n + 4 layers, `width` times as wide as ResNet's."""
+    """The network of `depth` = 6n + 4 layers, `width` times as wide as ResNet's.
+
+    A stage's feature is the sum of its last block, before the next normalization.
+    """
+
+    feature_paths: ClassVar = {
+        "stem": "conv1",
+        **{f"stage{k}": f"block{k}" for k in (1, 2, 3)},
+        "pooled": "fc:input",
+    }
 
     def __init__(self, depth: int, width: int, num_classes: int) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from ctkd.distiller import Distiller
 from ctkd.engine.config.build_optimizers import Optimizers, optimizers_of
 from ctkd.engine.config.builder import Builder, KnownNetworks
 from ctkd.engine.config.compatibility import check_classes, check_effect, check_policy
+from ctkd.engine.config.feature_plan import FeaturePlan, feature_losses, plan_features
 from ctkd.engine.config.gin_files import GinFile, find_named
 from ctkd.engine.config.identity import Settings
 from ctkd.engine.config.parse import macros
@@ -39,12 +40,13 @@ class Run:
     """Everything a run consists of, built; what comes later is data, weights and time.
 
     Attributes:
-        teacher_network: None where the objective needs no teacher.
+        teacher_network: None where the method needs no teacher.
         settings: every value that was used, in four sets, as `settings.json` holds it.
         config: Gin text that builds this run again.
         inherited: macros that hold for the teacher too, where this run trains one.
         gin_files: the Gin files that were read, in the order in which they take effect.
         teacher_gin: the path of `Teacher.run`, or its name where there is no such file.
+        features: which features are compared; None without feature losses.
         task_part: the further settings of the data set's kind, if it has any.
     """
 
@@ -64,6 +66,7 @@ class Run:
     inherited: dict[str, Any]
     gin_files: tuple[GinFile, ...] = ()
     teacher_gin: str | None = None
+    features: FeaturePlan | None = None
     task_part: Any = None
 
     @property
@@ -102,9 +105,11 @@ def build(
     task_part = None if own_part is None else call.part(own_part)
     distiller = _distiller(call, method, teacher, seed, dataset)
     student, teacher_network = _networks(
-        call, recipe, teacher, seed, dataset, meta, distiller.objective.needs_teacher
+        call, recipe, teacher, seed, dataset, meta, distiller.needs_teacher
     )
     _check_networks({"student": student, "teacher": teacher_network}, dataset, meta, known)
+    with _placed(meta):
+        features = plan_features(call, distiller.features, student, teacher_network, dataset, seed)
     check_classes(distiller, dataset)
     check_policy(distiller.policy, dataset)
     check_effect(bindings, call.used)
@@ -127,6 +132,7 @@ def build(
         inherited=macros(INHERITED),
         gin_files=tuple(files),
         teacher_gin=_teacher_gin(teacher, files, bindings),
+        features=features,
         task_part=task_part,
     )
 
@@ -137,10 +143,12 @@ def _distiller(
     """The game of the method; its policy is small enough to be built for a dry run too."""
     with seeded(seed, "objective"):
         objective = call.component(OBJECTIVES, "Method.objective", method.objective)
-    if objective.needs_teacher and teacher.network is None:
+    losses = feature_losses(call, method)
+    if (objective.needs_teacher or losses) and teacher.network is None:
+        needs = losses[0].named if losses else f"the objective {type(objective).__name__}"
         raise ConfigError(
-            f"the objective {type(objective).__name__} needs a teacher: set Teacher.network "
-            "(the macro `teacher`) to a network, such as @resnet56"
+            f"{needs} needs a teacher: set Teacher.network (the macro `teacher`) to a network, "
+            "such as @resnet56"
         )
     with seeded(seed, "policy"):
         return Distiller(
@@ -148,6 +156,7 @@ def _distiller(
             call.component(SCHEDULES, "Method.schedule", method.schedule),
             objective,
             call.component(TRANSFORMS, "Method.transform", method.transform),
+            losses,
         )
 
 

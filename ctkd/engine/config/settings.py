@@ -5,7 +5,7 @@ neither. The components are references (`@GlobalTemperature`): `build` calls eac
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,15 +27,39 @@ class Method:
         policy: the temperature; None where nothing is distilled.
         schedule: λ, the strength of the gradient reversal; for learned policies.
         transform: of both logits, before everything else; None for none.
+        features: feature losses, terms next to the objective that never see T.
     """
 
     objective: Factory | None = None
     policy: Factory | None = None
     schedule: Factory | None = None
     transform: Factory | None = None
+    features: Sequence[Factory] = ()
 
     def __post_init__(self) -> None:
         expect(self.objective is not None, "Method", "objective", None, "an objective, such as @KD")
+
+
+@PARTS.register(settings="method")
+@dataclass(frozen=True)
+class Features:
+    """Where feature losses find the features of a network; see `ctkd.models.feature_paths`.
+
+    Attributes:
+        student, teacher: feature name -> module path, such as {'stage1': 'layer1'}; the names that
+            are not given are the built-in ones.
+    """
+
+    student: Mapping[str, str] | None = None
+    teacher: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("student", "teacher"):
+            paths = getattr(self, name) or {}
+            fine = isinstance(paths, Mapping) and all(
+                isinstance(text, str) for pair in paths.items() for text in pair
+            )
+            expect(fine, "Features", name, paths, "a dictionary of names and module paths")
 
 
 @PARTS.register
@@ -220,4 +244,6 @@ def spell(value: Any) -> Any:
     """A setting as JSON holds it: components by name, sequences as lists."""
     if callable(value):
         return f"@{getattr(value, '__name__', value)}"
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [spell(item) for item in value]
+    return dict(value) if isinstance(value, Mapping) else value

@@ -67,7 +67,7 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         second = values.square().sum(axes, dtype=torch.float64)
         count = first.new_full((1,), input.numel() / self.num_features)
         sums = torch.cat([first, second, count])
-        everywhere = _SumOverRanks.apply(sums, self.world)
+        everywhere = SumOverRanks.apply(sums, self.world)
         channels = self.num_features
         total, squares, rows = torch.split(everywhere, [channels, channels, 1])
         mean = total / rows
@@ -97,14 +97,16 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.running_var.lerp_(unbiased.to(self.running_var), share)
 
 
-class _SumOverRanks(torch.autograd.Function):
+class SumOverRanks(torch.autograd.Function):
     """A sum over ranks; every rank's loss depends on it, so its gradient is summed too."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, tensor: Tensor, world: World) -> Tensor:
+        """The sum over ranks."""
         ctx.world = world  # type: ignore[attr-defined]
         return world.sum(tensor.clone())
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        """The sum of the ranks' gradients."""
         return ctx.world.sum(gradient.clone()), None  # type: ignore[attr-defined]

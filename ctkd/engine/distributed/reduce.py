@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ctkd.distiller import Outcome
+from ctkd.engine.distributed.batch_norm import SumOverRanks
 from ctkd.engine.distributed.world import World
 
 
@@ -75,6 +76,30 @@ def sum_over_ranks(world: World, outcome: Outcome, rows: int | None) -> Outcome:
     groups = dict(zip(outcome.groups, rest[len(terms) :], strict=True))
     temperature = sums[-1].reshape(-1, 1) if per_row else outcome.temperature
     return Outcome(loss, terms, temperature, groups)
+
+
+class RowGatherer:
+    """Gathers rows [n, …] of all ranks, in an order that is the same on every rank.
+
+    A gradient of the gathered rows comes back as the sum over all ranks. Two all-reduces per call.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def __call__(self, mine: Tensor) -> Tensor:
+        """[N, …], the rows of rank 0 first."""
+        world = self._world
+        counts = torch.zeros(world.size, dtype=torch.int64)  # on the CPU: nothing waits
+        counts[world.rank] = len(mine)
+        counts = world.sum(counts)
+        before, after = int(counts[: world.rank].sum()), int(counts[world.rank + 1 :].sum())
+        blank = [mine.new_zeros(count, *mine.shape[1:]) for count in (before, after)]
+        spread = torch.cat([blank[0], mine, blank[1]])
+        if not mine.is_floating_point():
+            return world.sum(spread)
+        gathered: Tensor = SumOverRanks.apply(spread, world)
+        return gathered
 
 
 def _spread(world: World, mine: Tensor, rows: int | None) -> Tensor:

@@ -18,6 +18,7 @@ from ctkd.data.dataset import ImageDataset
 from ctkd.engine.config.build import Run
 from ctkd.engine.distributed.world import World
 from ctkd.errors import ConfigError
+from ctkd.models.extraction import Extractor
 
 WORTH_STEPS = 2000  # a shorter run ends before the time for compiling is won back
 
@@ -27,18 +28,21 @@ def compile_student(
 ) -> Callable[..., Any]:
     """The student as the loop calls it: compiled for whole batches, or unchanged.
 
+    In a run with feature losses it returns (logits, features).
+
     Raises:
         ConfigError: `Runtime.compile` is True and compiling is not possible.
     """
+    called = student if run.features is None else Extractor(student, run.features.student)
     if not compiles_student(run, device):
-        return student
+        return called
     parts = world.size * run.runtime.accumulate
     if world.size > 1 and run.recipe.batch_size % parts:
         # A rank with a smaller share would run the eager network. The sums over ranks inside batch
         # normalization may come in another order in compiled code, and the ranks would wait for
         # each other without end.
-        return student
-    return WholeBatches(student, -(-run.recipe.batch_size // parts))
+        return called
+    return WholeBatches(called, -(-run.recipe.batch_size // parts))
 
 
 def compiles_student(run: Run, device: torch.device) -> bool:
@@ -83,10 +87,10 @@ def has_compiler(device: torch.device) -> bool:
     return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
-def compile_frozen(network: nn.Module) -> Callable[[Tensor], Tensor]:
+def compile_frozen(network: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     """The network compiled for inference on batches of one size; its weights become constants."""
     options: dict[str, str | int | bool | Callable[..., object]] = {"freezing": True}
-    compiled: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False, options=options)
+    compiled: Callable[[Tensor], Any] = torch.compile(network, dynamic=False, options=options)
     return compiled
 
 
@@ -96,12 +100,10 @@ class WholeBatches:
     Compiling again for one short batch an epoch would take longer than it could save.
     """
 
-    def __init__(self, network: nn.Module, size: int) -> None:
+    def __init__(self, network: Callable[[Tensor], Any], size: int) -> None:
         self._network, self._size = network, size
         self._compiled = torch.compile(network, dynamic=False)
 
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Logits of inputs."""
-        whole = len(inputs) == self._size
-        logits: Tensor = (self._compiled if whole else self._network)(inputs)
-        return logits
+    def __call__(self, inputs: Tensor) -> Any:
+        """What the network returns for inputs."""
+        return (self._compiled if len(inputs) == self._size else self._network)(inputs)

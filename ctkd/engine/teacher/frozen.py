@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,20 +10,27 @@ from torch import Tensor, nn
 
 from ctkd.engine.config.settings import Teacher
 from ctkd.engine.task import Batch, Task
+from ctkd.engine.teacher.fold_batch_norm import WithFeatures
 from ctkd.errors import DataError
+from ctkd.models.extraction import Features
 
 if TYPE_CHECKING:
     from ctkd.engine.teacher.cache import TeacherCache
 
 
 class FrozenTeacher:
-    """A network that only gives logits: no gradient, eval mode, channels last.
+    """A network that gives logits, and features if any are wanted: no gradient, eval mode.
+
+    A row of it are the logits, followed by the features where each is one vector per sample.
 
     Attributes:
         fingerprint: of the weights that it was loaded with.
         batch_size: the one size in which it computes, or None for any size.
         cache: looks rows up and keeps them; None where all rows are computed.
+        widths: the numbers of features in a row, by name; None where a feature is a map.
     """
+
+    widths: Mapping[str, int] | None = None
 
     def __init__(
         self,
@@ -34,6 +42,7 @@ class FrozenTeacher:
         batch_size: int | None = None,
         compiled: bool = False,
         half_rows: bool = False,
+        with_features: WithFeatures | None = None,
     ) -> None:
         """Takes the network, its weights loaded (and folded, if they are to be).
 
@@ -42,38 +51,69 @@ class FrozenTeacher:
             compiled: whether to compile it for its one batch size.
             half_rows: whether the logits are rounded to 16 bits, as a cache of half the size has
                 them; inexact.
+            with_features: the network as a function that returns (logits, features).
         """
         self.fingerprint, self.batch_size, self.half_rows = fingerprint, batch_size, half_rows
         self.network = network.requires_grad_(False).eval()
         self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.cache: TeacherCache | None = None
         self._autocast = autocast(device, precision)
-        self._forward = self.network
+        self._forward: Callable[[Tensor], Any] = with_features or self.network
+        if isinstance(with_features, nn.Module):
+            with_features.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._has_features = with_features is not None
         if compiled:
             from ctkd.engine.speed.compile import compile_frozen
 
-            self._forward = compile_frozen(self.network)  # type: ignore[assignment]
+            self._forward = compile_frozen(self._forward)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits [B, C], float32, of a batch."""
-        return self.compute(batch.inputs) if self.cache is None else self.cache.rows(batch)
+        rows = self.compute(batch.inputs) if self.cache is None else self.cache.rows(batch)
+        return self.split(rows)[0] if self.widths else rows
+
+    def with_features(self, batch: Batch) -> tuple[Tensor, Features]:
+        """Logits [B, C] and features of a batch, float32."""
+        if self.cache is not None:
+            return self.split(self.cache.rows(batch))
+        return self._compute(batch.inputs)
 
     def compute(self, inputs: Any) -> Tensor:
-        """Logits [B, C], float32, in calls of `batch_size`.
+        """Rows [B, C + features], float32, in calls of `batch_size`.
 
         A convolution or a matrix product may add up in another order for another batch size, but
         does not read the other rows of a batch: so a row has the same bits in every batch.
         """
+        logits, features = self._compute(inputs)
+        return torch.cat([logits, *features.values()], 1) if self.widths else logits
+
+    def split(self, rows: Tensor) -> tuple[Tensor, Features]:
+        """Logits and features of rows."""
+        widths = self.widths or {}
+        classes = rows.shape[1] - sum(widths.values())
+        logits, *features = torch.split(rows, [classes, *widths.values()], dim=1)
+        return logits, dict(zip(widths, features, strict=True))
+
+    def _compute(self, inputs: Any) -> tuple[Tensor, Features]:
+        """Logits and features of inputs."""
         size = self.batch_size or len(inputs)
         # Filled outside: for a compiled network a tensor made in inference mode is another kind.
         batches = [_filled(part, size) for part in torch.split(inputs, size)]
         with torch.inference_mode(), self._autocast:
-            logits = torch.cat([self._forward(b) for b in batches])[: len(inputs)].float()
-            if self.half_rows:
-                logits = logits.half().float()
+            made = [self._forward(part) for part in batches]
+            if self._has_features:
+                made = [{"": logits, **features} for logits, features in made]
+            else:
+                made = [{"": logits} for logits in made]
+            wholes = {k: self._whole([part[k] for part in made], len(inputs)) for k in made[0]}
         # An inference tensor could not be kept for the temperature's gradient; a copy can.
-        copied: Tensor = logits.clone()
-        return copied
+        copies = {name: tensor.clone() for name, tensor in wholes.items()}
+        return copies.pop(""), copies
+
+    def _whole(self, parts: Sequence[Tensor], count: int) -> Tensor:
+        """The first `count` rows of all parts, in float32."""
+        rows = torch.cat(list(parts))[:count].float()
+        return rows.half().float() if self.half_rows else rows
 
 
 def _filled(inputs: Tensor, size: int) -> Tensor:

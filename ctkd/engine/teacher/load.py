@@ -39,9 +39,11 @@ def load_teacher(
     info = load_teacher_weights(run, weights)
     console.say(f"teacher: weights from {info}")
     network: nn.Module = run.teacher_network.eval()
+    with_features = None
     if isinstance(run.dataset, ImageDataset):
         example = torch.randn(2, *run.dataset.shape, generator=generator("folding"))
-        network, reason = fold(network, example)
+        paths = None if run.features is None else run.features.teacher
+        network, with_features, reason = fold(network, example, paths)
         if reason is not None:
             console.say(f"the teacher's batch normalizations are not folded: {reason}")
     kind = spec_of(run.dataset).teacher
@@ -53,6 +55,7 @@ def load_teacher(
         batch_size=_batch_size(run, world),
         compiled=compiles_teacher(run, device),
         half_rows=run.teacher.rows == "float16",
+        **({} if run.features is None else {"with_features": with_features}),
     )
 
 
@@ -90,7 +93,7 @@ def attach_cache(
     from ctkd.engine.teacher.cache import open_cache
 
     root = cache_root(run, workdir)
-    if root is None or not isinstance(task, ViewedTask):
+    if root is None or not isinstance(task, ViewedTask) or run.features is not None:
         return
     recipe = run.settings["recipe"]
     name = recipe["Teacher.network"].removeprefix("@")

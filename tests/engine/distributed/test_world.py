@@ -109,6 +109,7 @@ def summary_of(out):
         # 128 = 2·61 + 6: three processes with parts of unequal size, and a small last batch
         ("ctkd_instance", 3, ("epochs = 2", "batch_size = 61", "Runtime.accumulate = 2")),
         ("vanilla", 2, ("epochs = 2",)),
+        ("ctkd", 2, ("epochs = 2", "Method.features = [@PKT, @SP]")),
     ],
 )
 def test_a_run_does_not_depend_on_how_many_processes_share_it(ranks, job, method, size, params):

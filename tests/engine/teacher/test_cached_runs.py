@@ -141,7 +141,8 @@ def test_each_part_of_a_runs_fingerprint_makes_another_cache(train, tmp_path, mo
     assert len(folders("kd", "Runtime.accumulate = 4")) == 4
     assert len(folders("kd", "precision = 'bfloat16'")) == 5
     with monkeypatch.context() as patched:
-        patched.setattr("ctkd.engine.teacher.load.fold", lambda network, example: (network, "no"))
+        unfolded = "ctkd.engine.teacher.load.fold"
+        patched.setattr(unfolded, lambda network, *_: (network, None, "no"))
         assert len(folders("kd")) == 6
     with monkeypatch.context() as patched:
         patched.setattr("ctkd.engine.teacher.load.compiles_teacher", lambda run, device: True)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import ctkd
 from ctkd.engine.teacher import fold_batch_norm as folding
 from ctkd.engine.teacher.fold_batch_norm import fold
 from ctkd.errors import ConfigError
@@ -68,7 +69,7 @@ def test_logits_stay_and_normalizations_go(name, left):
     network = trained(name)
     shape = (1, 8, 8) if name == "digits_teacher" else (3, 32, 32)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    folded, reason = fold(network, torch.randn(2, *shape))
+    folded, _, reason = fold(network, torch.randn(2, *shape))
     assert reason is None
     assert norms(folded) == left < norms(network)
     images = torch.randn(4, *shape)
@@ -80,17 +81,43 @@ def test_logits_stay_and_normalizations_go(name, left):
     assert next(folded.parameters()).dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", ["resnet8", "vgg8", "MobileNetV2", "ShuffleV2", "wrn_16_1"])
+def test_the_folded_network_gives_the_features_of_the_network(name):
+    network, images = trained(name), torch.randn(4, 3, 32, 32)
+    plain = ctkd.features(network, ["stem", "stages", "pooled"])
+    folded = fold(network, images, plain.paths)
+    with torch.no_grad():
+        _, wanted = plain(images)
+        same, found = folded.with_features(images)
+        assert torch.equal(same, folded.network(images))
+    assert found.keys() == wanted.keys()
+    for feature in wanted:
+        error = (found[feature] - wanted[feature]).abs().max() / wanted[feature].abs().max()
+        assert error < 1e-4, feature
+    assert norms(folded.with_features) == norms(folded.network)
+
+
+def test_a_convolution_whose_output_is_a_feature_is_not_folded():
+    network = trained("resnet8")
+    folded = fold(network, torch.randn(2, 3, 32, 32), {"raw": "layer1.0.conv2"})
+    assert norms(folded.network) == 1
+    assert folded.with_features(torch.randn(2, 3, 32, 32))[1]["raw"].shape == (2, 16, 32, 32)
+
+
 def test_a_convolution_that_is_used_twice_is_left_alone():
     torch.manual_seed(0)
     network = Shared().eval()
-    folded, reason = fold(network, torch.randn(2, 3, 8, 8))
+    folded, _, reason = fold(network, torch.randn(2, 3, 8, 8))
     assert (reason, norms(folded)) == (None, 2)
 
 
 def test_what_cannot_be_traced_stays_as_it_is():
     network = Undecided().eval()
-    same, reason = fold(network, torch.randn(2, 1, 8, 8))
+    same, plain, reason = fold(
+        network, torch.randn(2, 1, 8, 8), {"pooled": "body.classifier:input"}
+    )
     assert same is network
+    assert plain(torch.randn(2, 1, 8, 8))[1].keys() == {"pooled"}
     assert reason.startswith("it cannot be traced")
 
 
@@ -106,7 +133,7 @@ def test_a_network_that_insists_on_float32_stays_as_it_is():
             return self.last(self.norm(self.conv(x)).mean((2, 3)).float())
 
     network = Halfway().eval()
-    same, reason = fold(network, torch.randn(2, 3, 8, 8))
+    same, _, reason = fold(network, torch.randn(2, 3, 8, 8))
     assert same is network
     assert "must have the same dtype" in reason
 
@@ -121,7 +148,7 @@ def test_a_folding_that_changes_the_logits_is_not_taken(monkeypatch):
 
     monkeypatch.setattr(folding, "fuse_conv_bn_eval", off)
     network = trained("resnet8")
-    same, reason = fold(network, torch.randn(2, 3, 32, 32))
+    same, _, reason = fold(network, torch.randn(2, 3, 32, 32))
     assert same is network
     assert "differ by" in reason
 

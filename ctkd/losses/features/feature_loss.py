@@ -1,0 +1,115 @@
+"""The base class of feature losses."""
+
+import re
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from ctkd.checks import expect, finite
+from ctkd.errors import ConfigError
+from ctkd.losses.objectives import warmup_share
+
+Features = dict[str, Tensor]  # by name; [N, D], or maps [N, C, H, W]
+Pairs = list[tuple[Tensor, Tensor]]
+
+
+class StepRows(NamedTuple):
+    """What else a feature loss may use of the given rows.
+
+    Attributes:
+        targets: [N], classes.
+        teacher_logits: [N, C].
+        indices: [N], the index of each sample in the training set.
+    """
+
+    targets: Tensor | None = None
+    teacher_logits: Tensor | None = None
+    indices: Tensor | None = None
+
+
+class FeatureLoss(nn.Module):
+    """weight · a distance between features of student and teacher; it never sees T.
+
+    A subclass implements `forward`. One with modules of its own makes them in `build`: they are
+    trained together with the student.
+
+    Attributes:
+        weight: of the loss, multiplied by min(n / warmup_epochs, 1) during the n-th epoch.
+        at: names of the features. "stages" stands for all stages, "last" for the last stage.
+        compares_rows: whether the loss compares the rows of a step with each other. Several
+            processes then gather the rows of all ranks.
+        needs: "classifier" (of the teacher), "samples" (a training set with indices).
+
+    Raises:
+        ConfigError: a weight that is not a finite number >= 0, or no name.
+    """
+
+    compares_rows: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, weight: float, at: Sequence[str], warmup_epochs: float = 0.0) -> None:
+        super().__init__()
+        for name, value in {"weight": weight, "warmup_epochs": warmup_epochs}.items():
+            valid = finite(value) and value >= 0
+            expect(valid, type(self).__name__, name, value, "a finite number >= 0")
+        expect(len(at) > 0, type(self).__name__, "at", at, "names of features, such as 'pooled'")
+        self.weight, self.warmup_epochs, self.at = weight, warmup_epochs, tuple(at)
+
+    @property
+    def term(self) -> str:
+        """The name of the loss in records."""
+        return type(self).__name__.lower()
+
+    def weights(self, position: float) -> dict[str, float]:
+        """The weight at `position`, the number of the recipe's epochs done, under `term`."""
+        return {self.term: self.weight * warmup_share(position, self.warmup_epochs)}
+
+    def build(self, student: Features, teacher: Features) -> None:
+        """Makes the modules, sized by examples of the features; called once, before training.
+
+        Raises:
+            ConfigError: the loss cannot compare such features.
+        """
+
+    def forward(self, student: Features, teacher: Features, rows: StepRows) -> Tensor:
+        """The loss without its weight: 0-d, a mean over the given rows.
+
+        Args:
+            student, teacher: the features by name, float32 or float64.
+            rows: what else is known of the rows.
+        """
+        raise NotImplementedError
+
+    def names(self, features: Features) -> list[str]:
+        """The names of `at`, with those of all stages for "stages"."""
+        return [n for name in self.at for n in (_stages(features) if name == "stages" else [name])]
+
+    def pairs(self, student: Features, teacher: Features) -> Pairs:
+        """(student's, teacher's) of each feature that the loss compares.
+
+        Raises:
+            ConfigError: a feature is missing, or the networks have different numbers of stages.
+        """
+        names = self.names(student)
+        if "stages" in self.at and _stages(student) != _stages(teacher):
+            raise ConfigError(
+                f"{self.named} compares stage by stage: the student has "
+                f"{', '.join(_stages(student))}, the teacher {', '.join(_stages(teacher))}. "
+                f"Name those to compare with {type(self).__name__}.at"
+            )
+        missing = [n for n in names if n not in student or n not in teacher]
+        if missing or not names:
+            raise ConfigError(f"{self.named} needs the feature {', '.join(missing or self.at)}")
+        return [(student[name], teacher[name]) for name in names]
+
+    @property
+    def named(self) -> str:
+        """The loss in messages."""
+        return f"the feature loss {type(self).__name__}"
+
+
+def _stages(features: Features) -> list[str]:
+    """The names of the stages, in their order."""
+    found = [name for name in features if re.fullmatch(r"stage\d+", name)]
+    return sorted(found, key=lambda name: int(name[5:]))

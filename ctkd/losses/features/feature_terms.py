@@ -1,0 +1,72 @@
+"""The feature losses of a run, as terms of its loss."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from torch import Tensor, nn
+
+from ctkd.errors import ConfigError
+from ctkd.losses.features.feature_loss import FeatureLoss, Features, StepRows
+
+Gather = Callable[[Tensor], Tensor]
+
+
+class FeatureTerms(nn.Module):
+    """Feature losses by the names of their terms.
+
+    Attributes:
+        losses: the feature losses; their parameters descend.
+        gather: with several ranks, the rows of all of them from those of this rank.
+    """
+
+    gather: Gather | None = None
+
+    def __init__(self, losses: Iterable[FeatureLoss]) -> None:
+        """Raises ConfigError where two losses have one name."""
+        super().__init__()
+        self.losses = nn.ModuleDict()
+        for loss in losses:
+            if loss.term in self.losses:
+                raise ConfigError(
+                    f"{loss.named} is given twice: give it once, with a larger weight"
+                )
+            self.losses[loss.term] = loss
+
+    def __iter__(self) -> Iterator[FeatureLoss]:
+        return (loss for loss in self.losses.values() if isinstance(loss, FeatureLoss))
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+    def weights(self, position: float) -> dict[str, float]:
+        """The weight of every loss; see `FeatureLoss.weights`."""
+        return {loss.term: loss.weights(position)[loss.term] for loss in self}
+
+    def forward(
+        self, features: tuple[Features, Features] | None, rows: StepRows
+    ) -> dict[str, Tensor]:
+        """The losses, name -> 0-d, each a mean over the given rows. Half precision becomes float32.
+
+        Raises:
+            ValueError: there are losses, and no features.
+        """
+        if features is None:
+            raise ValueError("features = None: pass those of student and teacher, by name")
+        student, teacher = (
+            {k: f.float() if f.dtype.itemsize == 2 else f for k, f in side.items()}
+            for side in features
+        )
+        found: dict[str, Tensor] = {}
+        for loss in self:
+            given = (student, teacher, rows)
+            if loss.compares_rows and self.gather is not None:
+                given = _everywhere(self.gather, loss, *given)
+            found[loss.term] = loss(*given)
+        return found
+
+
+def _everywhere(
+    gather: Gather, loss: FeatureLoss, student: Features, teacher: Features, rows: StepRows
+) -> tuple[Features, Features, StepRows]:
+    """What the loss needs, of the rows of all ranks."""
+    s, t = ({k: gather(side[k]) for k in loss.names(side)} for side in (student, teacher))
+    return s, t, StepRows(*(None if part is None else gather(part) for part in rows))

@@ -1,0 +1,135 @@
+"""Names of a network's features, and the module paths that they stand for.
+
+A path is a module's name, as `named_modules` gives it: the feature is what the module returns.
+`PATH:input` is what the module receives. The names `stem`, `stage1`, `stage2`, …, `last` (the last
+stage) and `pooled` (what the classifier receives) need no path: the networks of ctkd list theirs in
+`feature_paths`; for any other network the stages are found by the size of its maps.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ctkd.checks import suggest
+from ctkd.errors import ConfigError
+
+INPUT = ":input"
+SMALL_MAP = 4  # an image is at least this many times as large as the map of a first stage
+
+
+def paths_of(
+    network: nn.Module, names: Sequence[str], own: Mapping[str, str], example: Tensor | None
+) -> dict[str, str]:
+    """The path of each name; "stages" stands for all stages of the network.
+
+    Args:
+        own: paths that a user has given; they come before the built-in ones.
+        example: images [N, C, H, W] for a network without `feature_paths`; None for none.
+
+    Raises:
+        ConfigError: a name is unknown.
+    """
+    known = dict(own)
+    if not set(names) <= known.keys():
+        known = built_in(network, example) | known
+    stages = sorted((n for n in known if re.fullmatch(r"stage\d+", n)), key=lambda n: int(n[5:]))
+    if stages:
+        known.setdefault("last", known[stages[-1]])
+    wanted = [n for name in names for n in (stages if name == "stages" else [name])]
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(
+                f"{type(network).__name__} has no feature named {name!r}{suggest(name, known)}: "
+                f"it has {', '.join(known)}. Features.student and Features.teacher give names to "
+                "module paths"
+            )
+    return {name: known[name] for name in wanted}
+
+
+def built_in(network: nn.Module, example: Tensor | None) -> dict[str, str]:
+    """The names that need no path."""
+    listed = getattr(network, "feature_paths", None)
+    if isinstance(listed, Mapping):
+        return dict(listed)
+    return {} if example is None else _found(network, example)
+
+
+def module_of(network: nn.Module, path: str) -> nn.Module:
+    """The module of a path.
+
+    Raises:
+        ConfigError: there is none; the message names the nearest ones.
+    """
+    modules: dict[str, nn.Module] = dict(network.named_modules())
+    wanted = path.removesuffix(INPUT)
+    if not wanted or wanted not in modules:
+        parent = wanted.rpartition(".")[0]
+        near = [name for name in modules if name and name.rpartition(".")[0] == parent]
+        hint = suggest(wanted, modules) or (f"; there are {', '.join(near[:8])}" if near else "")
+        raise ConfigError(f"{type(network).__name__} has no module {wanted!r}{hint}")
+    return modules[wanted]
+
+
+def classifier_path(network: nn.Module) -> str | None:
+    """The path of the last linear layer; None where there is none."""
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    return linear[-1] if linear else None
+
+
+def _found(network: nn.Module, example: Tensor) -> dict[str, str]:
+    """Stages by the size of square maps: of each size, the last module at the shallowest level.
+
+    A size above a quarter of the image's belongs to the stem, a size of 1 to the pooling.
+    """
+    deepest: dict[int, str] = {}
+    for name, size in _map_sizes(network, example).items():
+        if size not in deepest or name.count(".") <= deepest[size].count("."):
+            deepest[size] = name
+    largest = example.shape[-1] // SMALL_MAP
+    stages = [deepest[size] for size in sorted(deepest, reverse=True) if 1 < size <= largest]
+    stems = [deepest[size] for size in sorted(deepest) if size > largest]
+    found = {"stem": stems[0]} if stems else {}
+    found |= {f"stage{k}": name for k, name in enumerate(stages, 1)}
+    classifier = classifier_path(network)
+    return found if classifier is None else {**found, "pooled": classifier + INPUT}
+
+
+def _map_sizes(network: nn.Module, example: Tensor) -> dict[str, int]:
+    """The map sizes of the modules that are called once, in the order in which they return.
+
+    Maps that a later module overwrites in place are left out.
+    """
+    calls: dict[str, list[tuple[Tensor, int]]] = {}
+
+    def listen(name: str, module: nn.Module) -> RemovableHandle:
+        def keep(module: nn.Module, arguments: object, output: object) -> None:
+            if isinstance(output, Tensor) and output.dim() == 4:
+                calls.setdefault(name, []).append((output, output._version))
+
+        return module.register_forward_hook(keep)
+
+    handles = [listen(name, module) for name, module in network.named_modules() if name]
+    try:
+        blank_forward(network, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    once = {name: made[0] for name, made in calls.items() if len(made) == 1}
+    return {
+        name: output.shape[-1]
+        for name, (output, version) in once.items()
+        if output._version == version and output.shape[-1] == output.shape[-2]
+    }
+
+
+def blank_forward(network: nn.Module, example: Tensor) -> None:
+    """Calls the network in eval mode, without gradients; its mode is restored."""
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(example)
+    finally:
+        network.train(was_training)
