@@ -72,6 +72,8 @@ OBJECTIVES = {
     "DTKD": "ctkd.losses.dtkd",
     "WTTM": "ctkd.losses.wttm",
     "DIST": "ctkd.losses.dist",
+    "MLKD": "ctkd.losses.mlkd",
+    "CRLD": "ctkd.losses.crld",
 }
 OPTIMIZERS = dict.fromkeys(("SGD", "AdamW", "Lion"), "ctkd.engine.optimizer_recipes")
 LR_SCHEDULES = dict.fromkeys(

@@ -12,6 +12,7 @@ from ctkd.losses.features.feature_loss import FeatureLoss, Features, StepRows
 from ctkd.losses.features.feature_terms import FeatureTerms
 from ctkd.losses.objectives import ObjectiveLike
 from ctkd.losses.row_groups import group_sums
+from ctkd.losses.two_views import second_view
 
 Schedule = Callable[[float], float]
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -152,6 +153,7 @@ class Distiller(nn.Module):
         row_weights: Tensor | None = None,
         features: tuple[Features, Features] | None = None,
         indices: Tensor | None = None,
+        strong: tuple[Tensor, Tensor] | None = None,
     ) -> Outcome:
         """The loss of the step, or the share that this part of the step has in it.
 
@@ -165,6 +167,8 @@ class Distiller(nn.Module):
             row_weights: [N], the weight of each row in the loss; the terms reported are unweighted.
             features: the student's and the teacher's, by name; for feature losses.
             indices: [N], of the samples in the training set; for feature losses that ask for them.
+            strong: (student's, teacher's) logits of the rows' strong view, [N, C] each; for an
+                objective with `needs_strong_view`.
 
         Raises:
             ValueError: there was neither a position nor a call of `at`.
@@ -173,7 +177,7 @@ class Distiller(nn.Module):
             self.at(position, progress)
         if not self._placed:
             raise ValueError("Distiller: pass position=<done epochs>, or call at(position) before")
-        terms, temperature = self.terms(student_logits, teacher_logits, targets)
+        terms, temperature = self.terms(student_logits, teacher_logits, targets, strong=strong)
         if self.features:
             rows_given = StepRows(targets, teacher_logits, indices)
             terms = {**terms, **self.features(features, rows_given)}
@@ -203,6 +207,7 @@ class Distiller(nn.Module):
         teacher_logits: Tensor | None,
         targets: Tensor,
         temperature: Tensor | tuple[Tensor, Tensor] | None = None,
+        strong: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], Tensor | tuple[Tensor, Tensor] | None]:
         """The terms of each row, and the temperature, or the two, at which they were computed.
 
@@ -221,7 +226,8 @@ class Distiller(nn.Module):
                 temperature = self.policy(student, teacher, self._buffer("progress"))
                 if self.learned:
                     temperature = self._reversed(temperature)
-        terms = self.objective(student, teacher, targets, temperature, student_logits)
+        views = second_view(self.objective, strong, teacher_logits, self.transform)
+        terms = self.objective(student, teacher, targets, temperature, student_logits, **views)
         return terms, temperature
 
     def _reversed(self, temperature: Any) -> Any:

@@ -5,6 +5,7 @@ import torch
 
 from ctkd import Distiller
 from ctkd.adversary.schedules import ConstantLambda
+from ctkd.losses.two_views import StrongView
 from ctkd.registry import (
     FEATURES,
     LR_SCHEDULES,
@@ -29,6 +30,7 @@ ALL = (FEATURES, OBJECTIVES, TEMPERATURES, SCHEDULES, TRANSFORMS, OPTIMIZERS, LR
 OTHER_SETTINGS = {
     "DKD": [{"kd_weight": 0.5, "warmup_epochs": 20.0}],
     "DTKD": [{"warmup_epochs": 20.0}],
+    "MLKD": [{"as_published": True}],
     "SkewedKL": [{"reverse": True}],
     "SpreadTemperature": [{"measure": "maximum"}, {"shared": True}],
     "InverseDifficultyTemperature": [{"strength": -1.0}],
@@ -125,9 +127,14 @@ def test_a_learned_temperature_climbs_every_objective(name, policy):
     objective = OBJECTIVES.get(name)()
     parameters = list(policy.parameters())
     distiller = Distiller(policy, ConstantLambda(0.25), objective)
-    outcome = distiller(student, teacher, targets, position=0.0)
+    views = {}
+    if objective.needs_strong_view:
+        views = {"strong": (student.flip(1), teacher.flip(1))}
+    outcome = distiller(student, teacher, targets, position=0.0, **views)
     actual = torch.autograd.grad(outcome.loss, parameters)
-    terms = objective(student, teacher, targets, policy(student, teacher, 0.0))
+    if views:
+        views["strong"] = StrongView(*views["strong"], *views["strong"], teacher)
+    terms = objective(student, teacher, targets, policy(student, teacher, 0.0), **views)
     loss = sum(weight * terms[term].mean() for term, weight in objective.weights(0.0).items())
     for reversed_, plain in zip(actual, torch.autograd.grad(loss, parameters), strict=True):
         torch.testing.assert_close(reversed_, -0.25 * plain)

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from ctkd.data.dataset import ImageDataset, ImageSplits
 from ctkd.data.decoding import BadImageError, CenterCrop, RandomCrop, decode
+from ctkd.data.rand_augment import RandAugment
 from ctkd.errors import DataError
+from ctkd.seeds import generator, seed_of
 
 PIECE = 2**18  # numbers normalized at a time on a CPU: 1 MiB of float32
 
@@ -97,19 +99,25 @@ class Sample(NamedTuple):
         pixels: [3, S, S], bytes.
         target: its class; -1 where no image could be read.
         bad: one sentence for each file that could not be read.
+        strong: the strong view, as `pixels`; None without one.
     """
 
     pixels: Tensor
     target: int
     bad: tuple[str, ...] = ()
+    strong: Tensor | None = None
 
 
 class Samples(NamedTuple):
-    """A batch of them: [B, 3, S, S] in channels-last order, [B], and all that was bad."""
+    """A batch of them: [B, 3, S, S] in channels-last order, [B], and all that was bad.
+
+    `strong` holds the strong views, as `pixels`; None without them.
+    """
 
     pixels: Tensor
     targets: Tensor
     bad: tuple[str, ...]
+    strong: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -121,12 +129,14 @@ class Reader:
 
     Attributes:
         tries: how many files are tried; 1 replaces nothing.
+        augment: makes a strong view of another crop of the image; None for no strong view.
     """
 
     modules: ClassVar = ("torchvision.io", "torchvision.transforms.v2.functional")  # see `stream`
     files: ImageFiles
     transform: RandomCrop | CenterCrop
     tries: int = 1
+    augment: RandAugment | None = None
 
     def __call__(self, index: int, view: int) -> Sample:
         """The sample, its pixels cut and resized."""
@@ -134,13 +144,23 @@ class Reader:
         for offset in range(min(self.tries, len(self.files))):
             place = (index + offset) % len(self.files)
             try:
-                pixels = self.transform(decode(self.files.path(place)), view)
+                image = decode(self.files.path(place))
             except BadImageError as error:
                 bad.append(str(error))
             else:
-                return Sample(pixels, int(self.files.targets[place]), tuple(bad))
+                target, strong = int(self.files.targets[place]), self._strong(image, view)
+                return Sample(self.transform(image, view), target, tuple(bad), strong)
         size = self.transform.size
-        return Sample(torch.zeros(3, size, size, dtype=torch.uint8), -1, tuple(bad))
+        blank = torch.zeros(3, size, size, dtype=torch.uint8)
+        return Sample(blank, -1, tuple(bad), None if self.augment is None else blank)
+
+    def _strong(self, image: Tensor, view: int) -> Tensor | None:
+        """The strong view that belongs to a plain view: another crop, then the augmentation."""
+        if self.augment is None:
+            return None
+        other = seed_of("strong", view)
+        numbers = torch.rand(1, self.augment.numbers, generator=generator("strong", view))
+        return self.augment(self.transform(image, other)[None], numbers)[0]
 
 
 class Normalization:
@@ -170,7 +190,13 @@ class Normalization:
 
 def collate(samples: Sequence[Sample]) -> Samples:
     """A batch; its pixels lie as convolutions want them, channels last."""
-    pixels = torch.stack([sample.pixels.permute(1, 2, 0) for sample in samples])
     targets = torch.tensor([sample.target for sample in samples])
     bad = tuple(problem for sample in samples for problem in sample.bad)
-    return Samples(pixels.permute(0, 3, 1, 2), targets, bad)
+    strong = [sample.strong for sample in samples if sample.strong is not None]
+    pixels = _channels_last([sample.pixels for sample in samples])
+    return Samples(pixels, targets, bad, _channels_last(strong) if strong else None)
+
+
+def _channels_last(images: Sequence[Tensor]) -> Tensor:
+    """Images [3, S, S] as a batch [B, 3, S, S]."""
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)

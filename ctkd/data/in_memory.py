@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ctkd.data.augment import CropFlip
 from ctkd.data.dataset import ImageDataset, ImageSplits, digest
+from ctkd.data.rand_augment import RandAugment
 
 
 @dataclass(frozen=True)
@@ -69,5 +70,21 @@ class ResidentImages:
         """Normalized images [B, C, H, W], float32, channels last; without views as they are."""
         if views is None:
             views = torch.full_like(indices, self.views.identity)
-        pixels = self.views.take(self._padded, indices, views)
+        return self._normalized(self.views.take(self._padded, indices, views))
+
+    def strong_batch(self, indices: Tensor, numbers: Tensor, augment: RandAugment) -> Tensor:
+        """The strong views of images, as `batch` gives plain ones: cropped, mirrored, augmented.
+
+        Args:
+            indices, numbers: [B] and [B, 1 + `augment.numbers`], in [0, 1), both on the CPU. The
+                first number decides crop and flip.
+        """
+        views = (numbers[:, 0] * self.views.count).long()
+        there = (tensor.to(self.targets.device, non_blocking=True) for tensor in (indices, views))
+        pixels = augment(self.views.take(self._padded, *there), numbers[:, 1:])
+        # Channels last, as the networks get plain views.
+        lasts = pixels.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        return self._normalized(lasts)
+
+    def _normalized(self, pixels: Tensor) -> Tensor:
         return pixels.float().mul_(self._scale).add_(self._shift)

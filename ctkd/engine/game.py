@@ -3,16 +3,18 @@
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from ctkd.distiller import Distiller, Outcome
+from ctkd.engine.distributed.gather_rows import needs_whole_step, rows_of_all_ranks
 from ctkd.engine.distributed.world import World
 from ctkd.engine.recorder import rows_with_features
 from ctkd.engine.speed.compile import compile_student
-from ctkd.engine.task import Batch, Task, TeacherFunction
+from ctkd.engine.task import Batch, Rows, Task, TeacherFunction
 from ctkd.engine.teacher.frozen import autocast
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class Game(nn.Module):
         task: Task,
         forward_student: Callable[..., Any],
         autocast: AbstractContextManager[object],
+        world: World = World(),  # noqa: B008 - frozen
     ) -> None:
         """`forward_student` is the student as it is called: the student itself, or compiled.
 
@@ -45,6 +48,8 @@ class Game(nn.Module):
         self.student, self.distiller = student, distiller
         self.task, self.forward_student, self.autocast = task, forward_student, autocast
         self.rows: int | None = None
+        self.world = world
+        self.gathers = world.size > 1 and needs_whole_step(distiller.objective)
 
     def forward(self, batch: Batch, teacher: TeacherFunction | None) -> Outcome:
         """The share that a batch, or a part of it, has in the loss of the step."""
@@ -53,20 +58,32 @@ class Game(nn.Module):
             make_rows = functools.partial(rows_with_features, self.task)
         with self.autocast:  # the networks only: the losses are always in float32
             rows = make_rows(self.forward_student, teacher, batch)
-        self.rows = rows.total
+        self.rows, shares = rows.total, 1
+        rows = in_float32(rows)
+        if self.gathers:  # then each rank computes the loss of the whole step
+            rows, shares = rows_of_all_ranks(self.world, rows, batch.samples), self.world.size
         outcome: Outcome = self.distiller(
-            rows.student.float(),
+            rows.student,
             rows.teacher,
             rows.targets,
-            total_rows=rows.total or batch.samples,
+            total_rows=(rows.total or batch.samples) * shares,
             other_losses=rows.other_losses,
             groups=rows.groups,
             group_names=rows.group_names,
             row_weights=rows.weights,
             features=rows.features,
             indices=batch.indices,
+            strong=rows.strong,
         )
+        if self.gathers and outcome.temperature is not None and outcome.temperature.dim():
+            return outcome._replace(temperature=self.world.share(outcome.temperature))
         return outcome
+
+
+def in_float32(rows: Rows) -> Rows:
+    """The rows with the student's logits in float32; the teacher's are already."""
+    strong = rows.strong and (rows.strong[0].float(), rows.strong[1])
+    return replace(rows, student=rows.student.float(), strong=strong)
 
 
 def game_of(
@@ -79,4 +96,5 @@ def game_of(
 ) -> Game:
     """The game of a run, with its student compiled and in the precision that the run says."""
     forward_student = compile_student(run, student, device, world)
-    return Game(student, distiller, task, forward_student, autocast(device, run.runtime.precision))
+    precision = autocast(device, run.runtime.precision)
+    return Game(student, distiller, task, forward_student, precision, world)

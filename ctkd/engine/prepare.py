@@ -6,6 +6,7 @@ import torch
 
 from ctkd.engine.config.build import Run
 from ctkd.engine.device import prepare_device
+from ctkd.engine.distributed.gather_rows import check_whole_step
 from ctkd.engine.distributed.reduce import RowGatherer
 from ctkd.engine.distributed.world import World
 from ctkd.engine.output.console import Console
@@ -53,6 +54,9 @@ def prepare(
     weights, needs_teacher = run.teacher.weights, train and run.teacher_network is not None
     if needs_teacher and weights is None:
         teacher_job(run)  # an error where no weights are to be had, before any data are read
+    parts, objective = run.runtime.accumulate, run.distiller.objective
+    has_features = bool(run.distiller.features)
+    check_whole_step(objective, run.dataset, parts, folder.world.size, has_features)
     device = prepare_device(run)
     task = spec_of(run.dataset).make(run, device, folder.world)
     for note in task.notes:

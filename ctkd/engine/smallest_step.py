@@ -12,6 +12,7 @@ from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Task
 from ctkd.errors import ConfigError
 from ctkd.losses.features.feature_loss import Features, StepRows
+from ctkd.losses.two_views import needs_strong_view
 
 
 def check_smallest_step(run: Run, task: Task, world: World) -> None:
@@ -56,10 +57,11 @@ def _trials_of_one_row(distiller: Distiller, dataset: Dataset) -> dict[str, Call
     row = torch.zeros(1, dataset.num_classes)
     target = torch.zeros(1, dtype=torch.int64)
     teacher = row if distiller.objective.needs_teacher else None
+    strong = (row, row) if needs_strong_view(distiller.objective) else None
     trials: dict[str, Callable[[], object]] = {}
     if policy is not None:
         trials["temperature policy"] = lambda: policy(row, row, 0.0)
-    return {**trials, "objective": lambda: distiller.terms(row, teacher, target)}
+    return {**trials, "objective": lambda: distiller.terms(row, teacher, target, strong=strong)}
 
 
 def _one_row_of_features(run: Run) -> tuple[tuple[Features, Features], StepRows]:

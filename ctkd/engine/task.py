@@ -20,6 +20,8 @@ class Batch:
             so that looking up teacher rows does not wait for a device.
         samples: number of samples of the whole step (all ranks, all accumulated parts).
         coming: indices and views of the later batches of the epoch, or None.
+        strong: the inputs of the samples' strong view; None in a run without one.
+        has_views: whether `views` name the inputs, so that teacher rows may be remembered.
     """
 
     inputs: Any
@@ -28,6 +30,8 @@ class Batch:
     views: Tensor
     samples: int
     coming: tuple[Tensor, Tensor] | None = None
+    strong: Any = None
+    has_views: bool = True
 
     def parts(self, count: int) -> Iterator["Batch"]:
         """The batch in at most `count` parts of nearly equal size, for accumulated gradients."""
@@ -37,8 +41,14 @@ class Batch:
         count = min(count, len(self.targets))  # no part is empty
         wholes = (self.inputs, self.targets, self.indices, self.views)
         parts = (whole.tensor_split(count) for whole in wholes)
-        for inputs, targets, indices, views in zip(*parts, strict=True):
-            yield Batch(inputs, targets, indices, views, self.samples, self.coming)
+        strong = [None] * count if self.strong is None else self.strong.tensor_split(count)
+        for inputs, targets, indices, views, other in zip(*parts, strong, strict=True):
+            yield Batch(inputs, targets, indices, views, self.samples, self.coming, other)
+
+    def of_strong_view(self) -> "Batch":
+        """The strong view as a batch of its own. A teacher computes its rows anew each time."""
+        kept = (self.targets, self.indices, self.views, self.samples)
+        return Batch(self.strong, *kept, has_views=False)
 
 
 class DeferredBatch(Batch):
@@ -55,9 +65,14 @@ class DeferredBatch(Batch):
         views: Tensor,
         samples: int,
         coming: tuple[Tensor, Tensor] | None = None,
+        make_strong: Callable[[], Tensor] | None = None,
     ) -> None:
-        """`make` returns (inputs, targets) for indices and views; the rest is as in `Batch`."""
+        """`make` returns (inputs, targets) for indices and views; the rest is as in `Batch`.
+
+        `make_strong` returns the inputs of the strong view; None without one.
+        """
         vars(self).update(make=make, indices=indices, views=views, samples=samples, coming=coming)
+        vars(self).update(make_strong=make_strong)
 
     @functools.cached_property
     def _made(self) -> tuple[Tensor, Tensor]:
@@ -74,6 +89,12 @@ class DeferredBatch(Batch):
         """See `Batch`."""
         return self._made[1]
 
+    @functools.cached_property
+    def strong(self) -> Tensor | None:
+        """See `Batch`."""
+        make_strong: Callable[[], Tensor] | None = vars(self)["make_strong"]
+        return None if make_strong is None else make_strong()
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -88,6 +109,8 @@ class Rows:
         weights: [N], the weight of each row in the loss; None for 1. Reported means are unweighted.
         total: number of rows of the whole step, where it is not the number of samples.
         features: the student's and the teacher's features by name, where feature losses need them.
+        strong: (student's, teacher's) logits of the strong view, [N, C] each, row by row the same
+            samples; None in a run without one.
     """
 
     student: Tensor
@@ -99,6 +122,7 @@ class Rows:
     group_names: tuple[str, ...] = ()
     weights: Tensor | None = None
     features: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
+    strong: tuple[Tensor, Tensor] | None = None
 
 
 StudentFunction = Callable[..., Any]

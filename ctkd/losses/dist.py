@@ -1,5 +1,7 @@
 """DIST: correlations between the networks' predictions, within a row and within a class."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -37,13 +39,15 @@ class DIST(Objective):
     factor τ² is in the authors' code.
 
     "intra" is not row-wise: it is 0-d, a mean over the classes of correlations over the given rows.
-    It depends on how a step is divided: each accumulated part and each rank correlates its own
-    rows. A single row has no correlation: its "intra" is the constant τ².
+    It needs all rows of a step (`whole_step`): ranks exchange their rows, and accumulated parts are
+    refused. A single row has no correlation: its "intra" is the constant τ².
 
     `temperature` is τ (4 on CIFAR-100); if it differs by row, "intra" has the mean of τ². A learned
     policy has no T* between its bounds: as τ grows, ρ approaches the correlation of the logits, so
     τ² (1 − ρ) grows without bound, and a learned τ rises to its upper bound.
     """
+
+    whole_step: ClassVar[bool] = True
 
     def __init__(
         self, ce_weight: float = 1.0, inter_weight: float = 2.0, intra_weight: float = 2.0

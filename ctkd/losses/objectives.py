@@ -23,7 +23,8 @@ Terms = dict[str, Tensor]
 class ObjectiveLike(Protocol):
     """What the Distiller calls; any object that has these three will do.
 
-    It may also have `min_classes` and `limits`, see `ctkd.losses.few_classes`.
+    It may also have `min_classes` and `limits`, see `ctkd.losses.few_classes`, and `raw_terms`,
+    `whole_step` and `needs_strong_view`, see `Objective`.
     """
 
     @property
@@ -63,6 +64,10 @@ class Objective:
         min_classes: with fewer classes a run is refused.
         two_temperatures: whether the temperature may be a tuple, (student's, teacher's).
         warmed: the terms whose weights rise during the first `warmup_epochs` epochs.
+        raw_terms: the terms that are computed from the logits before the transform.
+        whole_step: whether a term compares the rows of a step with one another, so that it needs
+            all of them together: of every rank, and in one part.
+        needs_strong_view: whether it is called with the rows of a second view too; see `two_views`.
 
     Raises:
         ConfigError: a weight or `warmup_epochs` that is not a finite number >= 0.
@@ -72,6 +77,9 @@ class Objective:
     min_classes: ClassVar[int] = SOFTMAX_CLASSES
     two_temperatures: ClassVar[bool] = False
     warmed: ClassVar[tuple[str, ...]] = ()
+    raw_terms: ClassVar[tuple[str, ...]] = ("ce",)
+    whole_step: ClassVar[bool] = False
+    needs_strong_view: ClassVar[bool] = False
 
     def __init__(self, ce_weight: float, warmup_epochs: float = 0.0, **weights: float) -> None:
         parameters = {f"{term}_weight": weight for term, weight in weights.items()}

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ctkd.losses.two_views import StrongView
+
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 LARGE = 1e4  # magnitude of logits up to which values and gradients must be finite
 # Of finite differences in float64. A kink (of a ReLU, say) lies within a step by chance; a shorter
@@ -27,6 +29,12 @@ def ordinary_rows(count: int, classes: int, dtype: torch.dtype = torch.float64) 
         for _ in range(2)
     )
     return student, teacher, torch.randint(classes, (count,), generator=drawn)
+
+
+def strong_view_of(student: Tensor, teacher: Tensor) -> StrongView:
+    """Other logits of the same rows, which depend on the given ones row by row."""
+    student, raw_student = 0.5 * student.flip(1), 0.5 * student.roll(1, 1)
+    return StrongView(student, 0.5 * teacher.roll(2, 1), raw_student, 2 * teacher.flip(1), teacher)
 
 
 def hard_rows(classes: int, dtype: torch.dtype) -> Rows:

@@ -1,5 +1,6 @@
 """The contract of an objective."""
 
+import functools
 import math
 from itertools import product
 from typing import Any
@@ -9,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctkd.losses.objectives import ObjectiveLike
-from ctkd.testing.checker import DTYPES, Checker, hard_rows, ordinary_rows
+from ctkd.losses.two_views import needs_strong_view
+from ctkd.testing.checker import DTYPES, Checker, hard_rows, ordinary_rows, strong_view_of
 
 POSITIONS = (0.0, 0.3, 1.0, 9.999999, 10.0, 77.7, 240.0, 1e4)  # epochs done
 
@@ -25,7 +27,8 @@ def check_objective(objective: ObjectiveLike, num_classes: int = 10) -> None:
     - If `two_temperatures`, T may be a tuple: two equal ones are one T, and the gradient in each is
       that of finite differences.
     - A row of a term depends on that row of the arguments only. No argument is overwritten.
-    - "ce", if there is one, is computed from the raw logits; no other term is.
+    - "ce", if there is one, is computed from the raw logits; besides it, only `raw_terms` are.
+    - If it has `needs_strong_view`, it takes `strong`, a `ctkd.losses.two_views.StrongView`.
     - `weights(position)` has the names of the terms, with finite numbers >= 0.
     - A missing teacher, or temperature, is a ValueError if `needs_teacher`.
     - No value of a tensor is read: a GPU does not wait.
@@ -50,7 +53,8 @@ def check_objective(objective: ObjectiveLike, num_classes: int = 10) -> None:
         student, teacher, targets = ordinary_rows(6, num_classes)
         for missing in ((student, None, targets, 4.0), (student, teacher, targets, None)):
             fault = "expected a ValueError for a missing teacher or temperature"
-            call.check.raises(ValueError, fault, objective, *missing)
+            more = call.second_view(student, teacher)
+            call.check.raises(ValueError, fault, functools.partial(objective, **more), *missing)
 
 
 class _Call:
@@ -63,8 +67,14 @@ class _Call:
         self, student: Tensor, teacher: Tensor, targets: Tensor, heat: Any, raw: Any = None
     ) -> dict[str, Tensor]:
         if self.objective.needs_teacher:
-            return self.objective(student, teacher, targets, heat, raw)
+            more = self.second_view(student, teacher)
+            return self.objective(student, teacher, targets, heat, raw, **more)
         return self.objective(student, None, targets, None, raw)
+
+    def second_view(self, student: Tensor, teacher: Tensor) -> dict[str, Any]:
+        """The argument `strong`, for an objective that needs it."""
+        needed = needs_strong_view(self.objective)
+        return {"strong": strong_view_of(student, teacher)} if needed else {}
 
     def loss(self, *arguments: Any) -> Tensor:
         weights = self.objective.weights(POSITIONS[-1])
@@ -125,7 +135,8 @@ def _check_rows(call: _Call, num_classes: int) -> None:
     part = call.terms(*(tensor[2:4] for tensor in given))
     cut = {name: term[2:4] for name, term in whole.items() if term.dim()}
     check.equal(part, cut, "other rows change a row of")
-    wanted = dict(whole)
+    raw_terms = getattr(call.objective, "raw_terms", ("ce",))
+    wanted = {name: term for name, term in whole.items() if name not in raw_terms}
     if "ce" in whole:
         wanted["ce"] = F.cross_entropy(5 * student, targets, reduction="none")
     found = call.terms(*given, 5 * student)

@@ -18,8 +18,11 @@ from ctkd.engine.config.gin_files import GinFile, find_named
 from ctkd.engine.config.identity import Settings
 from ctkd.engine.config.parse import macros
 from ctkd.engine.config.settings import Instrument, Method, Recipe, Runtime, Seed, Teacher
+from ctkd.engine.distributed.gather_rows import check_whole_step
 from ctkd.engine.tasks.specs import spec_of
+from ctkd.engine.tasks.strong_view import StrongViewSettings, check_strong_view
 from ctkd.errors import ConfigError
+from ctkd.losses.two_views import needs_strong_view
 from ctkd.registry import (
     DATASETS,
     MODELS,
@@ -48,6 +51,7 @@ class Run:
         teacher_gin: the path of `Teacher.run`, or its name where there is no such file.
         features: which features are compared; None without feature losses.
         task_part: the further settings of the data set's kind, if it has any.
+        strong_view: None where the objective needs no strong view.
     """
 
     name: str
@@ -68,6 +72,7 @@ class Run:
     teacher_gin: str | None = None
     features: FeaturePlan | None = None
     task_part: Any = None
+    strong_view: StrongViewSettings | None = None
 
     @property
     def recipe_epochs(self) -> int:
@@ -104,6 +109,10 @@ def build(
     own_part = spec_of(dataset).settings
     task_part = None if own_part is None else call.part(own_part)
     distiller = _distiller(call, method, teacher, seed, dataset)
+    strong_view = None
+    if needs_strong_view(distiller.objective):
+        check_strong_view(distiller.objective, dataset)
+        strong_view = call.part(StrongViewSettings)
     student, teacher_network = _networks(
         call, recipe, teacher, seed, dataset, meta, distiller.needs_teacher
     )
@@ -111,6 +120,7 @@ def build(
     with _placed(meta):
         features = plan_features(call, distiller.features, student, teacher_network, dataset, seed)
     check_classes(distiller, dataset)
+    check_whole_step(distiller.objective, dataset, runtime.accumulate, ranks=1)
     check_policy(distiller.policy, dataset)
     check_effect(bindings, call.used)
     folder = dataset.folder  # a setting may leave it to the environment
@@ -134,6 +144,7 @@ def build(
         teacher_gin=_teacher_gin(teacher, files, bindings),
         features=features,
         task_part=task_part,
+        strong_view=strong_view,
     )
 
 

@@ -14,7 +14,11 @@ from ctkd.registry import Registry
 
 Factory = Callable[..., Any]
 DEVICE = re.compile(r"auto|(cpu|cuda)(:\d+)?")
-PARTS = Registry("engine part", "recipe", {"Proposals": "ctkd.engine.tasks.proposals"})
+OWN_PARTS = {
+    "Proposals": "ctkd.engine.tasks.proposals",
+    "StrongView": "ctkd.engine.tasks.strong_view",
+}
+PARTS = Registry("engine part", "recipe", OWN_PARTS)
 
 
 @PARTS.register(settings="method")

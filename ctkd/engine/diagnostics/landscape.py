@@ -58,7 +58,8 @@ class Probe:
             rows = self._task.rows(student, self._teacher, self._batch)
         assert rows.teacher is not None
         logits = rows.student.double(), rows.teacher.double()
-        game = _Game(distiller, *logits, rows.targets, rows.weights)
+        strong = rows.strong and (rows.strong[0].double(), rows.strong[1].double())
+        game = _Game(distiller, *logits, rows.targets, rows.weights, strong)
         losses = [game.loss(temperature) for temperature in self._grid]
         best = max(range(len(losses)), key=losses.__getitem__)
         t_star, loss_star = self._refine(game, best, losses[best])
@@ -130,16 +131,17 @@ class _Game:
         teacher: Tensor,
         targets: Tensor,
         weights: Tensor | None = None,
+        strong: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        self._distiller = distiller
+        self._distiller, self._strong = distiller, strong
         self._rows, self._weights = (student, teacher, targets), weights
         with torch.no_grad():
-            own = distiller.terms(*self._rows)[1]
+            own = self._terms()[1]
         self._pair = tuple(each.double() for each in own) if isinstance(own, tuple) else None
         # A term that T has no part in (cross-entropy) would only lift the landscape.
         temperature = self._tensor(4.0).requires_grad_()
         with torch.enable_grad():
-            terms, _ = distiller.terms(*self._rows, temperature=self._at(temperature))
+            terms, _ = self._terms(self._at(temperature))
         self._names = [name for name, term in terms.items() if term.requires_grad]
 
     def _tensor(self, value: float) -> Tensor:
@@ -153,8 +155,13 @@ class _Game:
         scale = temperature / student_t.mean()
         return scale * student_t, scale * teacher_t
 
+    def _terms(
+        self, temperature: Tensor | tuple[Tensor, Tensor] | None = None
+    ) -> tuple[dict[str, Tensor], Tensor | tuple[Tensor, Tensor] | None]:
+        return self._distiller.terms(*self._rows, temperature, strong=self._strong)
+
     def _loss_at(self, temperature: Tensor) -> Tensor:
-        terms, _ = self._distiller.terms(*self._rows, temperature=self._at(temperature))
+        terms, _ = self._terms(self._at(temperature))
         return self._weighted(terms)
 
     def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
@@ -174,7 +181,7 @@ class _Game:
         if self._pair is not None:
             return self._pair[0]
         with torch.no_grad():
-            _, temperature = self._distiller.terms(*self._rows)
+            _, temperature = self._terms()
         assert isinstance(temperature, Tensor)
         return temperature.double()
 
@@ -235,7 +242,7 @@ class _Game:
 
     def _own_loss(self) -> Tensor:
         """L at the policy's own temperatures."""
-        terms, _ = self._distiller.terms(*self._rows)
+        terms, _ = self._terms()
         return self._weighted(terms)
 
 

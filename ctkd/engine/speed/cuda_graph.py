@@ -39,6 +39,9 @@ def capture(
         "several processes share the run": world.size > 1,
         "float16 scales the loss": run.runtime.precision == "float16",
         "its batches cannot be made on the device": not isinstance(task, ViewedTask),
+        "a strong view's operations, and so their sizes, differ from step to step": (
+            run.strong_view is not None
+        ),
     }
     for reason, holds in reasons.items():
         if holds:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctkd.data.dataset import ImageDataset, ImageSplits
+from ctkd.data.rand_augment import RandAugment
 from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Batch, Rows, StudentFunction, Task, TeacherFunction
 from ctkd.errors import ConfigError, DataError
@@ -40,13 +41,16 @@ class ImageTask(Task):
         device: torch.device,
         world: World,
         steps_per_epoch: int | None = None,
+        augment: RandAugment | None = None,
     ) -> None:
         """Takes splits that `ctkd.data.integrity` has checked.
 
         Args:
             batch_size: of a whole step, all ranks.
             steps_per_epoch: cuts an epoch short, for a trial; None for the whole data set.
+            augment: what makes a crop a strong view; None for batches without strong views.
         """
+        self.augment = augment
         self.seed, self.device, self.world, self.batch_size = seed, device, world, batch_size
         self.dataset, self.num_classes = dataset, dataset.num_classes
         self.train: Any = self.opened(splits.train)
@@ -93,7 +97,12 @@ class ImageTask(Task):
     def rows(self, student: StudentFunction, teacher: TeacherFunction | None, batch: Batch) -> Rows:
         """See `Task`: an image gives one row."""
         teacher_logits = None if teacher is None else teacher(batch)
-        return Rows(student(batch.inputs), teacher_logits, batch.targets)
+        student_logits, strong = student(batch.inputs), None
+        # Two calls, as in the public code of MLKD and CRLD: batch normalization takes the
+        # statistics of each view by itself, and its running statistics move twice in a step.
+        if teacher is not None and batch.strong is not None:
+            strong = student(batch.strong), teacher(batch.of_strong_view())
+        return Rows(student_logits, teacher_logits, batch.targets, strong=strong)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """See `Task`: top-1, top-5 (percent) and cross-entropy of each part.

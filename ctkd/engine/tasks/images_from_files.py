@@ -1,5 +1,6 @@
 """The classification task on image files: read by worker processes while the run trains."""
 
+import functools
 import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -18,12 +19,14 @@ from ctkd.data.from_files import (
     collate,
 )
 from ctkd.data.integrity import check_files
+from ctkd.data.rand_augment import RandAugment
 from ctkd.data.workers import Item, stream
 from ctkd.engine.config.compatibility import check_network
 from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Batch, DeferredBatch
 from ctkd.engine.tasks.images import ImageTask, check_last_batch
 from ctkd.engine.tasks.specs import TaskSpec
+from ctkd.engine.tasks.strong_view import augmentation_of
 from ctkd.errors import DataError
 from ctkd.registry import name_of
 from ctkd.seeds import generator
@@ -51,6 +54,7 @@ def make_task(run: "Run", device: torch.device, world: World) -> "StreamedTask":
         epochs=run.recipe.epochs,
         steps_per_epoch=run.recipe.steps_per_epoch,
         workers=run.runtime.workers,
+        augment=augmentation_of(run),
     )
     check_last_batch(task.smallest_batch, run, world)
     return task
@@ -74,9 +78,11 @@ class StreamedTask(ImageTask):
         epochs: int = 1,
         steps_per_epoch: int | None = None,
         workers: int = 0,
+        augment: RandAugment | None = None,
     ) -> None:
         """Reads no image yet. `workers` is the number of processes that read; see `ImageTask`."""
-        super().__init__(dataset, splits, batch_size, seed, device, world, steps_per_epoch)
+        wanted = (batch_size, seed, device, world, steps_per_epoch, augment)
+        super().__init__(dataset, splits, *wanted)
         self._epochs, self._workers = epochs, workers
         self._normalize = Normalization(dataset, device)
         self._bad: dict[str, None] = {}  # a set that keeps its order
@@ -108,9 +114,15 @@ class StreamedTask(ImageTask):
         """All batches of the run, from a step of an epoch on."""
         ours, kept = itertools.tee(self._steps(epoch, skip))
         items = (_items(indices, views) for indices, views, _ in ours)
-        reader = Reader(self.train, self.dataset.augmentation, self.dataset.max_bad + 2)
-        for read, (indices, views, samples) in zip(self._read(reader, items), kept, strict=True):
+        for read, (indices, views, samples) in zip(
+            self._read(self._reader(), items), kept, strict=True
+        ):
             yield self._batch(read, indices, views, samples)
+
+    def _reader(self) -> Reader:
+        """Of training images: a file that cannot be read is replaced."""
+        dataset = self.dataset
+        return Reader(self.train, dataset.augmentation, dataset.max_bad + 2, self.augment)
 
     def _steps(self, epoch: int, skip: int) -> Iterator[tuple[Tensor, Tensor, int]]:
         """Of each step: this rank's indices and views, and the images of all ranks."""
@@ -130,12 +142,18 @@ class StreamedTask(ImageTask):
             yield read
 
     def _batch(self, read: Samples, indices: Tensor, views: Tensor, samples: int) -> Batch:
-        return DeferredBatch(lambda *_: self._on_device(read), indices, views, samples)
+        strong = None if read.strong is None else functools.partial(self._normal, read.strong)
+        return DeferredBatch(
+            lambda *_: self._on_device(read), indices, views, samples, make_strong=strong
+        )
+
+    def _normal(self, pixels: Tensor) -> Tensor:
+        """Normalized images [B, 3, S, S], float32, channels last, on the device."""
+        return self._normalize(pixels.to(self.device, non_blocking=True))
 
     def _on_device(self, read: Samples) -> tuple[Tensor, Tensor]:
-        """Normalized images [B, 3, S, S], float32, channels last, and their classes."""
-        pixels = self._normalize(read.pixels.to(self.device, non_blocking=True))
-        return pixels, read.targets.to(self.device, non_blocking=True)
+        """Normalized images and their classes."""
+        return self._normal(read.pixels), read.targets.to(self.device, non_blocking=True)
 
     def data_fingerprint(self) -> str:
         """See `Task`: a hash of the names and classes of the files; their contents are not read."""
@@ -149,12 +167,16 @@ class StreamedTask(ImageTask):
         indices = self.probe_indices(size)
         drawn = generator(self.seed, "probe", "views")
         views = torch.randint(VIEWS, (len(indices),), generator=drawn)
-        reader = Reader(self.train, self.dataset.augmentation, self.dataset.max_bad + 2)
         parts = torch.split(torch.stack([indices, views], 1), 32)
         items = ([(index, view) for index, view in part.tolist()] for part in parts)
-        read = list(self._read(reader, items))
-        pixels = torch.cat([part.pixels for part in read])
-        whole = Samples(pixels, torch.cat([part.targets for part in read]), ())
+        read = list(self._read(self._reader(), items))
+        strong = [part.strong for part in read if part.strong is not None]
+        whole = Samples(
+            torch.cat([part.pixels for part in read]),
+            torch.cat([part.targets for part in read]),
+            (),
+            torch.cat(strong) if strong else None,
+        )
         return self._batch(whole, indices, views, len(indices))
 
     def shown(self, images: ImageFiles) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,7 +1,8 @@
 """The image task on a data set that is kept in memory, on the device."""
 
 import copy
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +16,8 @@ from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Batch, DeferredBatch, ViewedTask
 from ctkd.engine.tasks.images import ImageTask, check_last_batch
 from ctkd.engine.tasks.specs import TaskSpec
+from ctkd.engine.tasks.strong_view import augmentation_of
+from ctkd.seeds import generator
 
 if TYPE_CHECKING:
     from ctkd.engine.config.build import Run
@@ -28,7 +31,7 @@ def make_task(run: "Run", device: torch.device, world: World) -> "Classification
     splits = run.dataset.load()
     check_splits(run.dataset, splits)
     wanted = (run.recipe.batch_size, run.seed, device, world, run.recipe.steps_per_epoch)
-    task = ClassificationTask(run.dataset, splits, *wanted)
+    task = ClassificationTask(run.dataset, splits, *wanted, augment=augmentation_of(run))
     check_last_batch(task.smallest_batch, run, world)
     return task
 
@@ -57,21 +60,41 @@ class ClassificationTask(ImageTask, ViewedTask):
         """See `Task`: the order is drawn from (seed, epoch), a view from (seed, epoch, index)."""
         order = self.order(epoch)
         views = self.train.views.draw(len(order), self.seed, "views", epoch)
+        numbers = self.strong_numbers("strong", epoch)
         end = self.steps_per_epoch * self.batch_size
         for step, (indices, samples) in enumerate(self.steps(order, skip), skip + 1):
             later = self.world.share(order[step * self.batch_size : end])
             coming = (later, views[later])
-            yield DeferredBatch(self._make, indices, views[indices], samples, coming)
+            make_strong = self._strong_maker(indices, numbers)
+            yield DeferredBatch(self._make, indices, views[indices], samples, coming, make_strong)
 
     def probe(self, size: int) -> Batch:
         """See `Task`: images and views are functions of the seed."""
         indices = self.probe_indices(size)
         views = self.train.views.draw(len(self.train), self.seed, "probe", "views")[indices]
-        return self.batch_of(indices, views)
+        strong = self._strong_maker(indices, self.strong_numbers("probe", "strong"))
+        return DeferredBatch(self._make, indices, views, len(indices), make_strong=strong)
 
     def batch_of(self, indices: Tensor, views: Tensor) -> Batch:
         """Any training images in any views, as a step of their own."""
         return DeferredBatch(self._make, indices, views, len(indices))
+
+    def strong_numbers(self, *names: int | str) -> Tensor | None:
+        """The numbers in [0, 1) that decide each image's strong view, a function of (seed, names).
+
+        [images, numbers of the crop and of the augmentation]; None without strong views.
+        """
+        if self.augment is None:
+            return None
+        drawn = generator(self.seed, *names)
+        return torch.rand(len(self.train), 1 + self.augment.numbers, generator=drawn)
+
+    def _strong_maker(self, indices: Tensor, numbers: Tensor | None) -> Callable[[], Tensor] | None:
+        """What makes the strong views of a batch, when they are first used."""
+        if self.augment is None or numbers is None:
+            return None
+        make = self.train.strong_batch
+        return functools.partial(make, indices, numbers[indices], self.augment)
 
     def _make(self, indices: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and targets on the device."""

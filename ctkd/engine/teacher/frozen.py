@@ -69,12 +69,15 @@ class FrozenTeacher:
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits [B, C], float32, of a batch."""
-        rows = self.compute(batch.inputs) if self.cache is None else self.cache.rows(batch)
+        if self.cache is not None and batch.has_views:
+            rows = self.cache.rows(batch)
+        else:
+            rows = self.compute(batch.inputs)
         return self.split(rows)[0] if self.widths else rows
 
     def with_features(self, batch: Batch) -> tuple[Tensor, Features]:
         """Logits [B, C] and features of a batch, float32."""
-        if self.cache is not None:
+        if self.cache is not None and batch.has_views:
             return self.split(self.cache.rows(batch))
         return self._compute(batch.inputs)
 

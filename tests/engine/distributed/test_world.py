@@ -110,6 +110,8 @@ def summary_of(out):
         ("ctkd_instance", 3, ("epochs = 2", "batch_size = 61", "Runtime.accumulate = 2")),
         ("vanilla", 2, ("epochs = 2",)),
         ("ctkd", 2, ("epochs = 2", "Method.features = [@PKT, @SP]")),
+        # Terms that compare rows: 128 = 61 + 61 + 6, so that the ranks' shares are uneven.
+        ("ctkd_instance", 2, ("epochs = 2", "batch_size = 61", "Method.objective = @MLKD")),
     ],
 )
 def test_a_run_does_not_depend_on_how_many_processes_share_it(ranks, job, method, size, params):

@@ -1,0 +1,80 @@
+"""The rows of all ranks on every rank, for objectives that compare a step's rows."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ctkd.data.dataset import Dataset, ImageDataset
+from ctkd.engine.distributed.batch_norm import SumOverRanks
+from ctkd.engine.distributed.world import World
+from ctkd.engine.task import Rows
+from ctkd.errors import ConfigError
+
+
+def needs_whole_step(objective: object) -> bool:
+    """Whether a term of the objective compares the rows of a step with one another."""
+    return bool(getattr(objective, "whole_step", False))
+
+
+def check_whole_step(
+    objective: object, dataset: Dataset, parts: int, ranks: int, features: bool = False
+) -> None:
+    """Refuses to divide a step whose rows the objective compares with one another.
+
+    Raises:
+        ConfigError: the step is computed in parts, or several ranks share it and the task gives
+            rows of a number that only each rank knows, or there are feature losses.
+    """
+    if not needs_whole_step(objective):
+        return
+    name = type(objective).__name__
+    if parts > 1:
+        raise ConfigError(
+            f"Runtime.accumulate = {parts} with the objective {name}: {name} compares the rows of "
+            "a step with one another, and the rows of one part are all that a part can compare. "
+            "Set Runtime.accumulate = 1; if memory is short, choose a smaller batch_size, a lower "
+            "precision, or more processes, which exchange their rows"
+        )
+    if ranks > 1 and features:
+        raise ConfigError(
+            f"the objective {name} with {ranks} processes and feature losses: a process computes "
+            f"the whole of {name}, but only its share of the feature losses. Use one process, or "
+            "one of the two"
+        )
+    if ranks > 1 and not isinstance(dataset, ImageDataset):
+        raise ConfigError(
+            f"the objective {name} with {ranks} processes: {name} compares the rows of a step with "
+            "one another, and processes exchange rows only where each image gives one. Use one "
+            "process, or another objective"
+        )
+
+
+def rows_of_all_ranks(world: World, rows: Rows, total: int) -> Rows:
+    """The step's rows, in their order, with the gradient to each rank's own student.
+
+    Every rank computes the whole loss from them, and its share in the step is one over the number
+    of ranks. One all-reduce forward and one backward of [total, columns of all logits] numbers;
+    each number is one rank's and zero on the others, so that the sum is exact.
+
+    Args:
+        rows: of this rank, one of each of its samples.
+        total: samples of the whole step.
+    """
+    assert rows.teacher is not None
+    parts = [rows.student, rows.teacher, *(rows.strong or ())]
+    parts.append(rows.targets.reshape(len(rows.targets), -1).to(rows.student.dtype))
+    mine = torch.cat([part.to(rows.student.dtype) for part in parts], dim=1)
+    spread = mine.new_zeros(total, mine.shape[1])
+    world.share(spread).copy_(mine)
+    whole: Tensor = SumOverRanks.apply(spread, world)
+    student, teacher, *strong, targets = torch.split(
+        whole, [part.shape[1] for part in parts], dim=1
+    )
+    return replace(
+        rows,
+        student=student,
+        teacher=teacher.detach(),
+        targets=targets.detach().to(rows.targets.dtype).reshape(total, *rows.targets.shape[1:]),
+        strong=(strong[0], strong[1].detach()) if strong else None,
+    )
