@@ -13,6 +13,7 @@ from ctkd.data.rand_augment import RandAugment
 from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Batch, Rows, StudentFunction, Task, TeacherFunction
 from ctkd.errors import ConfigError, DataError
+from ctkd.results.read.schema import PREDICTIONS_FILE
 from ctkd.seeds import generator
 
 if TYPE_CHECKING:
@@ -124,17 +125,32 @@ class ImageTask(Task):
 
     def _measure(self, model: nn.Module, name: str, images: Any) -> dict[str, float]:
         totals = torch.zeros(4, dtype=torch.float64, device=self.device)
+        judged: list[Tensor] = []  # class and prediction of each image
         for inputs, targets in self.shown(images):
             logits = model(inputs).float()
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices.eq(targets[:, None])
             loss = F.cross_entropy(logits, targets, reduction="sum", ignore_index=-1)
             counted = (targets >= 0).sum()
+            judged.append(torch.stack([targets, logits.argmax(dim=1)], dim=1))
             totals += torch.stack([best[:, 0].sum(), best.sum(), loss, counted]).double()
         top1, top5, loss, counted = self.world.sum(totals).tolist()
+        if name == "test":
+            self.files = {PREDICTIONS_FILE: self._predictions(judged)}
         if not counted:
             raise DataError(f"none of the {len(images)} {name} images can be read")
         # In this order 3,767 of 10,000 are 37.67 and not 37.669999999999995.
         return {"top1": 100 * top1 / counted, "top5": 100 * top5 / counted, "loss": loss / counted}
+
+    def _predictions(self, judged: list[Tensor]) -> str:
+        """The text of `predictions.csv`: a line for each test image, in the order of the data.
+
+        The target of an image that cannot be read is -1.
+        """
+        own = torch.cat(judged).tolist() if judged else []
+        ranks = self.world.gather(own)  # rank r has the images r, r + size, …
+        count = sum(map(len, ranks))
+        lines = [ranks[k % len(ranks)][k // len(ranks)] for k in range(count)]
+        return "target,prediction\n" + "".join(f"{t},{p}\n" for t, p in lines)
 
 
 def check_last_batch(images: int | None, run: "Run", world: World) -> None:

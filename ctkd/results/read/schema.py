@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, get_args
 SETTINGS_FILE = "settings.json"  # makes a folder a work directory
 METRICS_FILE, LANDSCAPE_FILE = "metrics.jsonl", "landscape.jsonl"
 TRACE_FILE, ROWS_FILE = "temperature.csv", "rows.csv"
+PREDICTIONS_FILE = "predictions.csv"  # columns: target, prediction
 SUMMARY_FILE = "summary.json"
 
 SETS = ("method", "recipe", "seed", "runtime")
