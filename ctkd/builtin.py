@@ -61,6 +61,8 @@ TEMPERATURES = {
     "InstanceTemperature": "ctkd.temperature.instance",
     "SpreadTemperature": "ctkd.temperature.spread",
     "InverseDifficultyTemperature": "ctkd.temperature.inverse_difficulty",
+    "ReplayedTemperature": "ctkd.temperature.replay",
+    "ExactTemperature": "ctkd.temperature.exact",
 }
 SCHEDULES = dict.fromkeys(
     ("ConstantLambda", "LinearLambda", "CosineLambda"), "ctkd.adversary.schedules"

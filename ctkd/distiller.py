@@ -51,6 +51,7 @@ class Distiller(nn.Module):
 
     Attributes:
         learned: whether the policy is trained, against the student.
+        cooperative: whether it is trained with the student instead: a counterfactual.
         bounds: (lower, upper) of a bounded T, or None.
         features: the feature losses, terms that never see T; their parameters descend.
     """
@@ -62,14 +63,14 @@ class Distiller(nn.Module):
         objective: ObjectiveLike,
         transform: Transform | None = None,
         features: Sequence[FeatureLoss] = (),
+        cooperative: bool = False,
     ) -> None:
         """Composes the parts; `policy` and `schedule` are None without a teacher.
 
         Raises:
-            ConfigError: a learned policy without a schedule of λ, a schedule without a learned
-                policy, an objective that needs a teacher without a policy, a policy or transform
-                with an objective that needs no teacher, a policy of two temperatures with an
-                objective that accepts one, or a feature loss that is given twice.
+            ConfigError: a learned policy without a schedule of λ, or the other way around; an
+                objective that needs a teacher without a policy, or the other way around; a policy
+                of two temperatures with an objective that accepts one; a repeated feature loss.
         """
         super().__init__()
         self.learned: bool = bool(getattr(policy, "learned", False))
@@ -84,11 +85,12 @@ class Distiller(nn.Module):
             raise ConfigError(f"{name} uses no teacher and so no {part}")
         if self.learned and schedule is None:
             raise ConfigError("a learned temperature needs a schedule of λ, such as CosineLambda")
-        if schedule is not None and not self.learned:
-            raise ConfigError("a schedule of λ works on a learned temperature only")
+        if (schedule is not None or cooperative) and not self.learned:
+            what = "cooperative = True" if schedule is None else "a schedule of λ"
+            raise ConfigError(f"{what} works on a learned temperature only")
         if getattr(policy, "two_temperatures", False):
             check_two_temperatures(policy, objective)
-        self.policy, self.schedule = policy, schedule
+        self.policy, self.schedule, self.cooperative = policy, schedule, cooperative
         self.objective, self.transform = objective, transform
         self.features = FeatureTerms(features)
         # Values that change from step to step are 0-d tensors on the device, so that a captured
@@ -223,18 +225,26 @@ class Distiller(nn.Module):
             if self.transform is not None:
                 student, teacher = self.transform(student, teacher)
             if temperature is None:
-                temperature = self.policy(student, teacher, self._buffer("progress"))
+                temperature = self.temperature_of(student, teacher, targets)
                 if self.learned:
                     temperature = self._reversed(temperature)
         views = second_view(self.objective, strong, teacher_logits, self.transform)
         terms = self.objective(student, teacher, targets, temperature, student_logits, **views)
         return terms, temperature
 
+    def temperature_of(self, student: Tensor, teacher: Tensor, targets: Tensor) -> Any:
+        """The policy's T for transformed logits; targets go to a policy that `needs_targets`."""
+        assert self.policy is not None
+        more = (targets,) if getattr(self.policy, "needs_targets", False) else ()
+        return self.policy(student, teacher, self._buffer("progress"), *more)
+
     def _reversed(self, temperature: Any) -> Any:
         """The temperature, or the tuple of two, behind the gradient reversal."""
+        strength = self._buffer("lambda_")
+        strength = -strength if self.cooperative else strength
         if isinstance(temperature, tuple):
-            return tuple(gradient_reversal(each, self._buffer("lambda_")) for each in temperature)
-        return gradient_reversal(temperature, self._buffer("lambda_"))
+            return tuple(gradient_reversal(each, strength) for each in temperature)
+        return gradient_reversal(temperature, strength)
 
     def weighted(self, terms: dict[str, Tensor]) -> Tensor:
         """Σ weight · mean of the term over its rows, with the current weights."""

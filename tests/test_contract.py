@@ -16,6 +16,7 @@ from ctkd.registry import (
     TRANSFORMS,
 )
 from ctkd.temperature import GlobalTemperature, InstanceTemperature
+from ctkd.temperature.replay import RECORD_FILE
 from ctkd.testing import (
     check_feature_loss,
     check_objective,
@@ -37,6 +38,8 @@ OTHER_SETTINGS = {
     "AnnealedTemperature": [{"shape": "cosine"}, {"shape": "exponential"}],
     "InstanceTemperature": [{"inputs": "probabilities", "order": "teacher"}, {"batch_norm": True}],
     "CosineLR": [{"warmup_epochs": 5.0, "end": 0.1}],
+    "ExactTemperature": [{"cooperative": True}, {"rate": 0.5, "tau_init": 2.0}],
+    "ReplayedTemperature": [{"rows": "permuted"}, {"rows": "hard_low"}],
     "LinearLambda": [{"start": 2.0, "end": 0.5}, {"smooth": True}],
     "CosineLambda": [{"start": 2.0, "end": 0.5}, {"smooth": True}],
 }
@@ -57,10 +60,20 @@ def test_objectives(name, settings, num_classes):
     check_objective(OBJECTIVES.get(name)(**settings), num_classes)
 
 
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A folder with the temperatures of 4 steps of 8 rows."""
+    folder = tmp_path_factory.mktemp("recorded")
+    torch.save({"temperatures": torch.linspace(1.5, 20, 32).reshape(4, 8)}, folder / RECORD_FILE)
+    return str(folder)
+
+
 @pytest.mark.parametrize("num_classes", [2, 10])
 @pytest.mark.parametrize(("name", "settings"), cases(TEMPERATURES))
-def test_policies(name, settings, num_classes):
+def test_policies(name, settings, num_classes, recorded):
     torch.manual_seed(0)
+    if name == "ReplayedTemperature":
+        settings = {**settings, "run": recorded}
     if name == "InstanceTemperature":
         settings = {**settings, "num_classes": num_classes}
     policy = TEMPERATURES.get(name)(**settings).eval()  # batch normalization trains on >= 2 rows
@@ -90,6 +103,7 @@ def test_feature_losses(name, settings):
 POSITIVE = {
     "AnnealedTemperature": ["start", "end"],
     "ConstantTemperature": ["temperature"],
+    "ExactTemperature": ["tau_init", "tau_range", "rate", "start"],
     "GlobalTemperature": ["tau_init", "tau_range"],
     "InstanceTemperature": ["tau_init", "tau_range"],
     "SpreadTemperature": ["factor"],
@@ -111,8 +125,9 @@ POSITIVE = {
     [(r, name) for r in ALL for name in names(r)],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_settings(registry, name):
-    required = {"num_classes": 5} if name == "InstanceTemperature" else {}
+def test_settings(registry, name, recorded):
+    needed = {"InstanceTemperature": {"num_classes": 5}, "ReplayedTemperature": {"run": recorded}}
+    required = needed.get(name, {})
     component, positive = registry.get(name), POSITIVE.get(name, ())
     check_settings(component, signed=["raw_init", "strength"], positive=positive, **required)
 

@@ -1,6 +1,7 @@
 """What is measured step by step, accumulated on the device and read only now and then."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,9 @@ from torch import Tensor, nn
 from ctkd.distiller import Outcome
 from ctkd.errors import NonFiniteError
 from ctkd.losses.row_groups import group_means
+
+if TYPE_CHECKING:
+    from ctkd.engine.config.build import Run
 
 
 class Meter:
@@ -100,18 +104,61 @@ class Meter:
 
 
 class Trace:
-    """T at every step of the first epochs: mean, lowest and highest over the rows, and λ."""
+    """T at every step: of the first epochs with extremes and λ, of all epochs to the last bit.
 
-    def __init__(self, steps: int, device: torch.device) -> None:
-        """Makes room for `steps` steps."""
+    Attributes:
+        values: mean, lowest and highest T over the rows, and λ: [first steps, 4].
+        record: what `ReplayedTemperature` replays: [steps, 1], the mean of T over the rows; or
+            [steps, rows], with NaN where a step or a row is missing.
+    """
+
+    def __init__(
+        self, steps: int, device: torch.device, recorded: int = 0, columns: int = 1
+    ) -> None:
+        """Makes room for the first `steps` steps, and for the record of `recorded` steps."""
         self.values = torch.full((steps, 4), torch.nan, device=device)
+        self.record = torch.full((recorded, columns), torch.nan, device=device)
+
+    @classmethod
+    def of(cls, run: "Run", steps_per_epoch: int, device: torch.device) -> "Trace":
+        """The trace of a run, empty; a run without a teacher has none."""
+        instrument, epochs = run.instrument, run.recipe.epochs
+        if run.teacher_network is None:
+            return cls(0, device)
+        columns = run.recipe.batch_size if instrument.record_rows else 1
+        first = min(instrument.trace_epochs, epochs) * steps_per_epoch
+        return cls(first, device, epochs * steps_per_epoch, columns)
 
     def update(self, step: int, temperature: Tensor | None, lambda_: Tensor) -> None:
         """Records a step (from 0), if there is a temperature and room."""
-        if temperature is None or step >= len(self.values):
+        if temperature is None:
             return
-        low, high = temperature.aminmax()
-        self.values[step] = torch.stack([temperature.mean(), low, high, lambda_])
+        if step < len(self.record):
+            flat, columns = temperature.reshape(-1), self.record.shape[1]
+            if len(flat) == 1 or columns == 1 or len(flat) > columns:
+                self.record[step, 0] = flat.mean()
+            else:
+                self.record[step, : len(flat)] = flat
+        if step < len(self.values):
+            low, high = temperature.aminmax()
+            self.values[step] = torch.stack([temperature.mean(), low, high, lambda_])
+
+    def kept_record(self) -> Tensor:
+        """The record on the CPU, without empty columns; [0, 1] if nothing was recorded."""
+        several = bool(self.record[:, 1:].isfinite().any())
+        return (self.record if several else self.record[:, :1]).cpu().contiguous()
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint holds."""
+        return {"trace": self.values, "record": self.record}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Takes up a checkpoint's state; a run may record more, or less, than before."""
+        both = min(len(state["trace"]), len(self.values))
+        self.values[:both].copy_(state["trace"][:both])
+        recorded = state.get("record")  # an older checkpoint has none
+        if recorded is not None and recorded.shape == self.record.shape:
+            self.record.copy_(recorded)
 
     def rows(self, steps: int, steps_per_epoch: int) -> list[tuple[float, ...]]:
         """The first `steps` steps; columns: `TRACE_COLUMNS` of `ctkd.results.read.schema`."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ctkd.engine.config.build import Run
+from ctkd.engine.config.compatibility import check_one_part
 from ctkd.engine.device import prepare_device
 from ctkd.engine.distributed.gather_rows import check_whole_step
 from ctkd.engine.distributed.reduce import RowGatherer
@@ -51,6 +52,7 @@ def prepare(
     Raises:
         UserError: data, weights or the device are missing, or do not fit.
     """
+    check_one_part(run.distiller.policy, run.runtime.accumulate * folder.world.size)
     weights, needs_teacher = run.teacher.weights, train and run.teacher_network is not None
     if needs_teacher and weights is None:
         teacher_job(run)  # an error where no weights are to be had, before any data are read

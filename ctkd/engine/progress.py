@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ctkd.distiller import Distiller
 from ctkd.engine.metrics import Meter, Trace
@@ -80,7 +80,7 @@ class Moving:
             "optimizer": self.optimizer.state(),
             "scaler": self.optimizer.scaler.state_dict(),  # empty where nothing is scaled
             "meter": self.meter.state(),
-            "trace": self.trace.values,
+            **self.trace.state(),
         }
 
     def load(self, state: dict[str, Any]) -> Progress:
@@ -91,7 +91,5 @@ class Moving:
         if state.get("scaler") and self.optimizer.scaler.is_enabled():
             self.optimizer.scaler.load_state_dict(state["scaler"])
         self.meter.load(state["meter"])
-        trace: Tensor = state["trace"]
-        both = min(len(trace), len(self.trace.values))  # it may have been asked for less, or more
-        self.trace.values[:both].copy_(trace[:both])
+        self.trace.load(state)
         return Progress(**state["progress"])

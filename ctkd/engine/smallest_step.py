@@ -53,14 +53,13 @@ def check_smallest_step(run: Run, task: Task, world: World) -> None:
 
 def _trials_of_one_row(distiller: Distiller, dataset: Dataset) -> dict[str, Callable[[], object]]:
     """The parts of the distiller, tried on one row of logits."""
-    policy = distiller.policy
     row = torch.zeros(1, dataset.num_classes)
     target = torch.zeros(1, dtype=torch.int64)
     teacher = row if distiller.objective.needs_teacher else None
     strong = (row, row) if needs_strong_view(distiller.objective) else None
     trials: dict[str, Callable[[], object]] = {}
-    if policy is not None:
-        trials["temperature policy"] = lambda: policy(row, row, 0.0)
+    if distiller.policy is not None:
+        trials["temperature policy"] = lambda: distiller.temperature_of(row, row, target)
     return {**trials, "objective": lambda: distiller.terms(row, teacher, target, strong=strong)}
 
 

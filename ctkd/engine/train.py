@@ -66,8 +66,7 @@ class Trainer:
         self.distiller = run.distiller.to(device)
         self.optimizer = optimizer_of(run, self.student, self.distiller, average)
         self.meter = Meter(device)
-        traced = min(run.instrument.trace_epochs, run.recipe.epochs) * task.steps_per_epoch
-        self.trace = Trace(traced if self.teacher else 0, device)
+        self.trace = Trace.of(run, task.steps_per_epoch, device)
         self.moving = Moving(self.student, self.distiller, self.optimizer, self.meter, self.trace)
         self.game = game_of(run, self.student, self.distiller, task, device, self.world)
         self.parallel_game = parallel(self.game, self.world, run.runtime.accumulate)

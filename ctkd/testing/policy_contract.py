@@ -15,6 +15,8 @@ PROGRESS = 0.25
 def check_policy(policy: nn.Module, num_classes: int = 10) -> None:
     """Checks a temperature policy, `policy(student, teacher, progress) -> T`.
 
+    A policy with the attribute `needs_targets = True` is called with the targets as well.
+
     - T is 0-d or [N, 1], or a tuple of two such if `two_temperatures` (the student's and the
       teacher's). It is float32 or float64, finite, > 0, and inside `bounds` if there are any: for
       every precision, for logits up to 1e4, for rows of equal logits, for a single row.
@@ -39,6 +41,7 @@ def check_policy(policy: nn.Module, num_classes: int = 10) -> None:
             _check_temperature(check, policy, given, f"for {dtype} logits")
             _check_arguments(check, policy, given, learned)
     student, teacher, targets = ordinary_rows(6, num_classes)
+    more = _targets_for(policy, targets)
     if learned:
         _check_parameters(check, policy, student, teacher)
         for factor, dtype in product((LARGE, -LARGE), DTYPES[:2]):
@@ -48,13 +51,18 @@ def check_policy(policy: nn.Module, num_classes: int = 10) -> None:
             given = (student.to(dtype), teacher.to(dtype), targets)
             _check_temperature(check, extreme, given, f"for parameters times {factor}")
     progress, single = torch.tensor(PROGRESS), (student.float(), teacher.float())
-    check.waits_for_nothing(lambda s, t: _flat(policy(s, t, progress)).sum(), *single)
+    check.waits_for_nothing(lambda s, t: _flat(policy(s, t, progress, *more)).sum(), *single)
+
+
+def _targets_for(policy: nn.Module, targets: Tensor) -> tuple[Tensor, ...]:
+    """The further argument of a policy that `needs_targets`."""
+    return (targets,) if getattr(policy, "needs_targets", False) else ()
 
 
 def _check_temperature(check: Checker, policy: nn.Module, given: Rows, when: str) -> None:
-    student, teacher, _ = given
+    student, teacher, targets = given
     low, high = getattr(policy, "bounds", None) or (0.0, math.inf)
-    returned = policy(student, teacher, PROGRESS)
+    returned = policy(student, teacher, PROGRESS, *_targets_for(policy, targets))
     wanted = 2 if getattr(policy, "two_temperatures", False) else 1
     parts = returned if isinstance(returned, tuple) else (returned,)
     check(len(parts) == wanted, f"the policy returns {len(parts)} temperatures: expected {wanted}")
@@ -70,7 +78,8 @@ def _check_temperature(check: Checker, policy: nn.Module, given: Rows, when: str
 
 def _check_arguments(check: Checker, policy: nn.Module, given: Rows, learned: bool) -> None:
     student, teacher = (logits.clone().requires_grad_() for logits in given[:2])
-    found = _flat(policy(student, teacher, PROGRESS))
+    more = _targets_for(policy, given[2])
+    found = _flat(policy(student, teacher, PROGRESS, *more))
     check.unchanged([student.detach(), teacher.detach()], given[:2])
     attached = not learned and not getattr(policy, "detached", True)
     moved = learned or attached
@@ -82,10 +91,10 @@ def _check_arguments(check: Checker, policy: nn.Module, given: Rows, learned: bo
         check(finite, f"a gradient of T is not finite for {student.dtype} logits")
     reached = student.grad is not None or teacher.grad is not None
     check(attached or not reached, "a gradient reaches the logits: detach them")
-    again = _flat(policy(student, teacher, torch.tensor(PROGRESS)))
+    again = _flat(policy(student, teacher, torch.tensor(PROGRESS), *more))
     check.equal({"T": again}, {"T": found}, "a float progress and a 0-d progress differ in")
     if student.dtype.itemsize == 2:
-        exact = _flat(policy(student.float(), teacher.float(), PROGRESS))
+        exact = _flat(policy(student.float(), teacher.float(), PROGRESS, *more))
         check.equal({"T": found}, {"T": exact}, f"{student.dtype} is not computed in float32: see")
 
 

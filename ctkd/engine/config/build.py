@@ -108,7 +108,7 @@ def build(
     dataset: Dataset = call.component(DATASETS, "Recipe.dataset", recipe.dataset)
     own_part = spec_of(dataset).settings
     task_part = None if own_part is None else call.part(own_part)
-    distiller = _distiller(call, method, teacher, seed, dataset)
+    distiller = _distiller(call, method, teacher, seed, dataset, meta)
     strong_view = None
     if needs_strong_view(distiller.objective):
         check_strong_view(distiller.objective, dataset)
@@ -121,7 +121,7 @@ def build(
         features = plan_features(call, distiller.features, student, teacher_network, dataset, seed)
     check_classes(distiller, dataset)
     check_whole_step(distiller.objective, dataset, runtime.accumulate, ranks=1)
-    check_policy(distiller.policy, dataset)
+    check_policy(distiller, dataset)
     check_effect(bindings, call.used)
     folder = dataset.folder  # a setting may leave it to the environment
     call.settings["runtime"]["Dataset.folder"] = None if folder is None else str(folder.absolute())
@@ -149,7 +149,7 @@ def build(
 
 
 def _distiller(
-    call: Builder, method: Method, teacher: Teacher, seed: int, dataset: Dataset
+    call: Builder, method: Method, teacher: Teacher, seed: int, dataset: Dataset, meta: bool
 ) -> Distiller:
     """The game of the method; its policy is small enough to be built for a dry run too."""
     with seeded(seed, "objective"):
@@ -161,13 +161,15 @@ def _distiller(
             f"{needs} needs a teacher: set Teacher.network (the macro `teacher`) to a network, "
             "such as @resnet56"
         )
+    offers = {**dataset.offers, "seed": seed, "dry": meta}
     with seeded(seed, "policy"):
         return Distiller(
-            call.component(TEMPERATURES, "Method.policy", method.policy, **dataset.offers),
+            call.component(TEMPERATURES, "Method.policy", method.policy, **offers),
             call.component(SCHEDULES, "Method.schedule", method.schedule),
             objective,
             call.component(TRANSFORMS, "Method.transform", method.transform),
             losses,
+            cooperative=method.cooperative,
         )
 
 

@@ -57,18 +57,35 @@ def _try(role: str, model: nn.Module, dataset: ImageDataset) -> int:
     return logits.shape[1]
 
 
-def check_policy(policy: nn.Module | None, dataset: Dataset) -> None:
-    """Asks the policy for a temperature: one made for other logits says so."""
+def check_policy(distiller: Distiller, dataset: Dataset) -> None:
+    """Asks the policy for a temperature: one made for other logits, or another loss, says so."""
+    policy, objective = distiller.policy, type(distiller.objective).__name__
     if policy is None:
         return
+    fitting = getattr(policy, "objectives", (objective,))
+    if objective not in fitting:
+        raise ConfigError(
+            f"{type(policy).__name__} computes T from the loss of {', '.join(fitting)}, and the "
+            f"objective is {objective}: choose another Method.policy"
+        )
     was_training = policy.training
-    logits = torch.zeros(2, dataset.num_classes)
+    logits, targets = torch.zeros(2, dataset.num_classes), torch.zeros(2, dtype=torch.long)
+    policy.eval()
     try:
         with torch.no_grad():
-            policy.eval()(logits, logits, 0.0)
+            distiller.temperature_of(logits, logits, targets)
     except ValueError as error:
         raise ConfigError(f"Method.policy does not fit the data set: {error}") from error
     policy.train(was_training)
+
+
+def check_one_part(policy: nn.Module | None, parts: int) -> None:
+    """Raises ConfigError where the policy needs all rows of a step and gets them in parts."""
+    if parts > 1 and getattr(policy, "needs_whole_step", False):
+        raise ConfigError(
+            f"{type(policy).__name__} needs all rows of a step at once, and this run computes a "
+            f"step in {parts} parts: use one process, and Runtime.accumulate = 1"
+        )
 
 
 def check_classes(distiller: Distiller, dataset: Dataset) -> None:

@@ -32,6 +32,7 @@ class Method:
         schedule: λ, the strength of the gradient reversal; for learned policies.
         transform: of both logits, before everything else; None for none.
         features: feature losses, terms next to the objective that never see T.
+        cooperative: whether a learned policy descends too, instead of ascending: the flipped sign.
     """
 
     objective: Factory | None = None
@@ -39,6 +40,7 @@ class Method:
     schedule: Factory | None = None
     transform: Factory | None = None
     features: Sequence[Factory] = ()
+    cooperative: bool = False
 
     def __post_init__(self) -> None:
         expect(self.objective is not None, "Method", "objective", None, "an objective, such as @KD")
@@ -226,7 +228,9 @@ class Instrument:
     Attributes:
         probe_size: samples of the fixed batch on which L(T) is measured at every evaluation.
         low, high, points: the grid of temperatures, equally spaced in log T.
-        trace_epochs: the first epochs, in which T is recorded at every step.
+        trace_epochs: the first epochs, in which `temperature.csv` has a line for every step.
+        record_rows: whether `temperatures.pt` holds T of every row of every step, instead of the
+            mean of each step: four bytes for each image and epoch. For `ReplayedTemperature`.
     """
 
     probe_size: int = 256
@@ -234,6 +238,7 @@ class Instrument:
     high: float = 40.0
     points: int = 65
     trace_epochs: int = 10
+    record_rows: bool = False
 
     def __post_init__(self) -> None:
         expect(self.probe_size >= 2, "Instrument", "probe_size", self.probe_size, "2 or more")

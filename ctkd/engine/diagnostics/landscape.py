@@ -229,6 +229,7 @@ class _Game:
                 for parameter, gradient in moved:
                     parameter.sub_(PROBE_STEP / norm * gradient)
                 change = self._own_loss().item() - before.item()
+            change = -change if self._distiller.cooperative else change  # it should lower L
             if not change < -ROUNDING * abs(before.item()):
                 return None
             return (

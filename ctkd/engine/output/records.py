@@ -17,6 +17,7 @@ from ctkd.engine.task import Task
 from ctkd.results.read import schema
 from ctkd.results.read.schema import EpochRecord, RunSummary
 from ctkd.results.read.work_files import columns_text, trace_text
+from ctkd.temperature.replay import RECORD_FILE
 
 if TYPE_CHECKING:
     from ctkd.engine.output.console import Console
@@ -120,6 +121,7 @@ def write_records(workdir: Workdir, progress: Progress, trace: Trace, task: Task
     workdir.write_rows(schema.LANDSCAPE_FILE, progress.landscape)
     steps = trace.rows(progress.steps, task.steps_per_epoch)
     write_text(workdir.path / schema.TRACE_FILE, trace_text(steps))
+    write_tensors(workdir.path / RECORD_FILE, {"temperatures": trace.kept_record()})
     if progress.rows:
         write_text(workdir.path / schema.ROWS_FILE, columns_text(progress.rows))
 

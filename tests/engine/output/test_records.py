@@ -57,6 +57,8 @@ def test_the_work_directory_holds_what_design_and_readme_list(whole):
         "metrics.jsonl",
         "landscape.jsonl",
         "temperature.csv",
+        "temperatures.pt",
+        "predictions.csv",
         "rows.csv",  # the policy has one T per row
         "summary.json",
         "checkpoints",
