@@ -29,6 +29,7 @@ from ctkd.standard_output import check_output, safe_output
 if TYPE_CHECKING:
     from ctkd.sweeps.cell_states import Status
     from ctkd.sweeps.folder import SavedCell, SavedSweep, SweepFolder
+    from ctkd.sweeps.local import LocalRuns
 
 FLAGS = flags.FlagValues()  # type: ignore[no-untyped-call]
 HELP = {
@@ -156,7 +157,7 @@ def _run_here(folder: "SweepFolder", saved: "SavedSweep") -> int:
     cells, remark = _due(folder, saved)
     print(f"{len(cells)} runs train on this machine{remark}: {folder.path}", flush=True)
     with LocalRuns(folder, saved.resources, cells) as runs:
-        return _follow(folder, saved, lambda found: runs.ended() and not _any_active(found))
+        return _follow(folder, saved, partial(_have_ended_here, runs))
 
 
 def _send_to_slurm(folder: "SweepFolder", saved: "SavedSweep") -> None:
@@ -172,6 +173,11 @@ def _pause(folder: "SweepFolder") -> float:
     """The longest pause between two looks, in seconds: SLURM answers many people."""
     clusters = {entry.cluster for entry in folder.ledger.read().values()}
     return 30.0 if "slurm" in clusters else 1.0
+
+
+def _have_ended_here(runs: "LocalRuns", found: "Sequence[Status]") -> bool:
+    """Whether all runs have ended, those that a user started by hand as well."""
+    return runs.ended() and (runs.stopped or not _any_active(found))
 
 
 def _any_active(found: "Sequence[Status]") -> bool:

@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -76,7 +75,11 @@ def capacity(resources: Resources) -> int:
 
 
 class LocalRuns:
-    """The runs of some cells. They train inside the `with` block and end with it."""
+    """The runs of some cells. They train inside the `with` block and end with it.
+
+    A signal that stops the launcher stops the runs, with their states saved. A second one ends
+    them at once.
+    """
 
     def __init__(
         self, folder: SweepFolder, resources: Resources, cells: Sequence[SavedCell]
@@ -88,8 +91,9 @@ class LocalRuns:
         self._pool = ThreadPoolExecutor(self._parallel)
         self._futures: list[Future[None]] = []
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._stopped = threading.Event()
         self._handlers: dict[signal.Signals, Any] = {}
+        self._signals = 0  # how many came
+        self._interrupted: list[str] = []  # the cells that they stopped
 
     def _dealt(self) -> "queue.SimpleQueue[str]":
         """A value of CUDA_VISIBLE_DEVICES for each of the runs that train at a time."""
@@ -102,13 +106,27 @@ class LocalRuns:
     def __enter__(self) -> "LocalRuns":
         for number in SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
-                self._handlers[number] = signal.signal(number, _interrupt)
+                self._handlers[number] = signal.signal(number, self._stop)
         self._folder.trains_here = True
         for cell in self._cells:
             self._folder.note(cell.key).unlink(missing_ok=True)
             self._folder.ledger.add("sent", cell.key, "local")
         self._futures = [self._pool.submit(self._train, cell) for cell in self._cells]
         return self
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        """Handles a signal. At SIGTERM a run saves its state; at a second one it ends at once."""
+        running = list(self._processes.values())
+        self._signals += 1
+        with contextlib.suppress(OSError):  # the terminal may be closed; print is not reentrant
+            os.write(2, f"\nstopping {len(running)} runs, which save their states\n".encode())
+        for process in running:
+            process.terminate()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal came."""
+        return self._signals > 0
 
     def ended(self) -> bool:
         """Whether all runs have ended. Raises the exception of a thread that failed."""
@@ -118,45 +136,35 @@ class LocalRuns:
         return len(done) == len(self._futures)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Raises Interrupted if a signal stopped the runs."""
         if kind is not None:
-            self._stopped.set()
-        stopped, saved = len(self._processes), "and their states are saved"
-        while True:
-            try:
-                if self._stopped.is_set():
-                    self._stop()
-                self._pool.shutdown(cancel_futures=self._stopped.is_set())
-                break
-            except KeyboardInterrupt:  # a run that gets a second signal ends at once
-                self._stopped.set()
-                saved = "but may not have saved their states"
+            self._stop(0, None)
+        self._pool.shutdown()
         self._folder.trains_here = False
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
+        if kind is None and self._signals:
+            saved = "and their states are saved" if self._signals == 1 else "perhaps without saving"
             raise Interrupted(
-                f"{stopped} runs were stopped, {saved}; the same command continues the sweep"
+                f"{len(self._interrupted)} runs were stopped, {saved}; the same command continues "
+                "the sweep"
             )
-
-    def _stop(self) -> None:
-        """Ends the processes. A run saves its state at SIGTERM."""
-        running = list(self._processes.values())
-        with contextlib.suppress(OSError):  # the terminal may be closed
-            print(f"stopping {len(running)} runs; they save their states", file=sys.stderr)
-        for process in running:
-            process.terminate()
 
     def _train(self, cell: SavedCell) -> None:
         """Trains a cell; again if it was killed, as often as `Resources.retries` allows."""
         visible = self._devices.get()
         try:
-            for attempt in range(1 + self._resources.retries):
-                if attempt:
-                    self._folder.ledger.add("sent", cell.key, "local", again=True)
+            if self._signals:
+                return
+            status, retries = self._run_once(cell, visible), self._resources.retries
+            while status < 0 and retries and not self._signals:
+                retries -= 1
+                self._folder.ledger.add("sent", cell.key, "local", again=True)
                 status = self._run_once(cell, visible)
-                if status >= 0 or self._stopped.is_set():
-                    break
-            self._note(cell, **self._outcome(cell, status))
+            outcome = self._outcome(cell, status)
+            if outcome["state"] == "interrupted":
+                self._interrupted.append(cell.key)
+            self._note(cell, **outcome)
         finally:
             self._devices.put(visible)
 
@@ -177,8 +185,7 @@ class LocalRuns:
             )
             self._processes[cell.key] = process
             try:
-                # If `_stop` looked for processes before this one was there, it is ended here.
-                if self._stopped.is_set():
+                if self._signals:  # one came before `_stop` could see this process
                     process.terminate()
                 return process.wait()
             finally:
@@ -187,7 +194,7 @@ class LocalRuns:
     def _outcome(self, cell: SavedCell, status: int) -> dict[str, Any]:
         """The state of a run that has ended, and its error."""
         state = STATES.get(status, "killed" if status < 0 else "failed")
-        if state != "finished" and self._stopped.is_set():
+        if state != "finished" and self._signals:
             state = "interrupted"
         if state in ("finished", "interrupted"):
             return {"state": state}
@@ -200,10 +207,6 @@ class LocalRuns:
         """Writes the state of a run to its note, for the commands that follow the sweep."""
         note = {"job": None, "node": socket.gethostname(), "time": time.time(), **fields}
         write_whole(self._folder.note(cell.key), json.dumps(note) + "\n")
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _command(cell: SavedCell, workdir: Path, tasks: int) -> list[str]:

@@ -170,7 +170,7 @@ def test_a_second_signal_ends_the_runs_at_once(here, script, sent, when):
     when((workdir / "asked").exists, signal.SIGINT)
     result, _ = here()
     assert result.status == 130
-    assert "1 runs were stopped, but may not have saved their states" in result.err
+    assert "1 runs were stopped, perhaps without saving" in result.err
 
 
 @pytest.mark.slow
