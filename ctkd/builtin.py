@@ -9,6 +9,9 @@ DATASETS = {
     "cifar10": "ctkd.data.cifar",
     "imagenet": "ctkd.data.imagenet",
     "coco": "ctkd.data.coco",
+    "python_topics": "ctkd.data.text.python_topics",
+    "text_files": "ctkd.data.text.text_files",
+    "brown": "ctkd.data.text.brown",
 }
 # For small images, and quick to build: a file of weights that does not fit is compared with these.
 SMALL_NETWORKS = {
@@ -45,10 +48,15 @@ DETECTORS = {
     f"fasterrcnn_{backbone}_fpn": "ctkd.models.faster_rcnn"
     for backbone in ("resnet18", "resnet50", "resnet101", "mobilenet_v2")
 }
+LANGUAGE_MODELS = {
+    "decoder": "ctkd.models.decoder",
+    "decoder_teacher": "ctkd.models.decoder",
+}
 MODELS = {
     **SMALL_NETWORKS,
     **dict.fromkeys((*TORCHVISION_NETWORKS, "MobileNetV1"), "ctkd.models.imagenet_networks"),
     **DETECTORS,
+    **LANGUAGE_MODELS,
 }
 # Prefixes of names that are not listed: timm_NAME is any network of timm.
 MODEL_FAMILIES = dict.fromkeys(("torchvision_", "timm_"), "ctkd.models.imagenet_networks")

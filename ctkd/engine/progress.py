@@ -27,7 +27,7 @@ class Progress:
         best: the best value of the primary metric, and its epoch.
         teacher: the teacher's metrics, measured before the first step.
         train_seconds, timed_images: of this epoch's training steps alone, the first step of a
-            process (which compiles and warms up) left out.
+            process (which compiles and warms up) left out; for text, tokens instead of images.
         wait_seconds: of `train_seconds`, how long steps waited for their samples.
         seconds: of everything, over all the processes that the run has had.
     """

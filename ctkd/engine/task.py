@@ -4,7 +4,7 @@ import abc
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -22,6 +22,8 @@ class Batch:
         coming: indices and views of the later batches of the epoch, or None.
         strong: the inputs of the samples' strong view; None in a run without one.
         has_views: whether `views` name the inputs, so that teacher rows may be remembered.
+        rows: number of rows of the whole step, where it is known before the forward pass and is
+            not the number of samples.
     """
 
     inputs: Any
@@ -32,6 +34,7 @@ class Batch:
     coming: tuple[Tensor, Tensor] | None = None
     strong: Any = None
     has_views: bool = True
+    rows: int | None = None
 
     def parts(self, count: int) -> Iterator["Batch"]:
         """The batch in at most `count` parts of nearly equal size, for accumulated gradients."""
@@ -60,27 +63,28 @@ class DeferredBatch(Batch):
 
     def __init__(
         self,
-        make: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        make: Callable[[Tensor, Tensor], tuple[Any, Tensor]],
         indices: Tensor,
         views: Tensor,
         samples: int,
         coming: tuple[Tensor, Tensor] | None = None,
         make_strong: Callable[[], Tensor] | None = None,
+        rows: int | None = None,
     ) -> None:
         """`make` returns (inputs, targets) for indices and views; the rest is as in `Batch`.
 
         `make_strong` returns the inputs of the strong view; None without one.
         """
         vars(self).update(make=make, indices=indices, views=views, samples=samples, coming=coming)
-        vars(self).update(make_strong=make_strong)
+        vars(self).update(make_strong=make_strong, rows=rows)
 
     @functools.cached_property
-    def _made(self) -> tuple[Tensor, Tensor]:
-        made: tuple[Tensor, Tensor] = vars(self)["make"](self.indices, self.views)
+    def _made(self) -> tuple[Any, Tensor]:
+        made: tuple[Any, Tensor] = vars(self)["make"](self.indices, self.views)
         return made
 
     @property
-    def inputs(self) -> Tensor:
+    def inputs(self) -> Any:
         """See `Batch`."""
         return self._made[0]
 
@@ -133,7 +137,9 @@ class Task(abc.ABC):
     """A kind of problem. A subclass defines the abstract methods; the rest has defaults.
 
     Attributes:
-        primary: the metric that "best" means, a key of what `evaluate` returns; higher is better.
+        primary: the metric that "best" means, a key of what `evaluate` returns.
+        lower_is_better: whether a lower `primary` is better.
+        unit: what the speed counts, "images" or "tokens".
         steps_per_epoch: number of batches of an epoch.
         is_cut: whether `steps_per_epoch` is less than the whole data set, for a trial.
         labels: metrics of the console line of an epoch, with their short names; empty for
@@ -145,6 +151,8 @@ class Task(abc.ABC):
     """
 
     primary: str
+    lower_is_better: bool = False
+    unit: Literal["images", "tokens"] = "images"
     steps_per_epoch: int
     is_cut: bool = False
     labels: ClassVar[Mapping[str, str]] = {}
@@ -164,6 +172,10 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """The metrics of a network, accuracies in percent; the network's mode is restored."""
+
+    def evaluate_student(self, student: nn.Module, teacher: Any) -> dict[str, float]:
+        """The metrics of a student; a task may add its agreement with the frozen teacher."""
+        return self.evaluate(student)
 
     @abc.abstractmethod
     def probe(self, size: int) -> Batch:

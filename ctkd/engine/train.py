@@ -173,7 +173,7 @@ class Trainer:
         self.progress.steps += 1
         if self.warm:
             self.progress.train_seconds += time.perf_counter() - started
-            self.progress.timed_images += batch.samples
+            self.progress.timed_images += batch.rows or batch.samples
         self.warm = True
         shown = lambda_ if self.distiller.learned else None
         self.console.step(self.progress, self.meter, self.lr, shown)
@@ -213,12 +213,14 @@ class Trainer:
         self.check()  # waits for the device, which may still compute the steps of the epoch
         self.progress.train_seconds += time.perf_counter() - waiting
         lambda_ = self.distiller.get_buffer("lambda_").item() if self.distiller.schedule else None
-        record = records.epoch_record(epoch, self.progress, self.meter, self.lr, lambda_)
+        record = records.epoch_record(
+            epoch, self.progress, self.meter, self.lr, lambda_, self.task.unit
+        )
         if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
             record |= self.optimizer.average.evaluate(self.task, self.world)
-            record |= self.task.evaluate(self.student)
+            record |= self.task.evaluate_student(self.student, self.teacher)
             record |= self.measure_landscape(epoch)
-            records.keep_best(record, self.task.primary, self.student, self.progress, self.folder)
+            records.keep_best(record, self.task, self.student, self.progress, self.folder)
         record |= records.reading_record(self.task, self.console.warn)
         for fault in faults.faults_of_epoch(self.distiller, self.meter):
             self.console.warn(fault)

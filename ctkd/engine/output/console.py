@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from ctkd.engine.task import Task
 
 WAIT_SHOWN = 0.05  # share of the training time; less is no news
+HIDDEN = ("finished", "name", "primary", "lower_is_better")  # of the summary's table
 REFRESH = 0.5  # seconds between two looks at the device's accumulators
-PERCENT = re.compile(r"(.*[_/])?(top\d+|a[pr]\d*|claimed)([_/].*)?")  # metrics in percent
+PERCENT = re.compile(r"(.*[_/])?(top\d+|a[pr]\d*|claimed|agreement)([_/].*)?")  # metrics in percent
 
 
 def as_text(name: str, value: float) -> str:
@@ -90,6 +91,7 @@ class Console:
         )
         self._bars = Bars(*columns, console=self._out, transient=True)
         self._per_epoch, self._primary = task.steps_per_epoch, task.primary
+        self._unit = task.unit
         total = run.recipe.epochs * task.steps_per_epoch
         self._run_bar = self._bars.add_task(f"{self._prefix}{run.name}", total=total, numbers="")
         self._epoch_bar = self._bars.add_task("epoch", total=task.steps_per_epoch, numbers="")
@@ -115,7 +117,8 @@ class Console:
         numbers["lr"] = f"{rate:.2g}"
         epoch, done = divmod(progress.steps - 1, self._per_epoch)
         seconds, best = progress.train_seconds, progress.best
-        run_numbers = [f"{progress.timed_images / seconds:.0f} images/s"] if seconds else []
+        speed = progress.timed_images / seconds if seconds else 0.0
+        run_numbers = [f"{speed:.0f} {self._unit}/s"] if seconds else []
         if "best" in best:
             value = as_text(self._primary, best["best"])
             run_numbers.append(f"best {value} (epoch {best['best_epoch']:.0f})")
@@ -149,8 +152,9 @@ class Console:
         for key, label in (("temperature", "T"), ("t_star", "T*"), ("lambda", "λ"), ("lr", "lr")):
             if record.get(key) is not None:
                 parts.append(f"{label} {record[key]:.3g}")
-        if record.get("images_per_s"):
-            parts.append(f"{record['images_per_s']:.0f} images/s")
+        for unit in ("images", "tokens"):
+            if speed := record.get(f"{unit}_per_s"):
+                parts.append(f"{speed:.0f} {unit}/s")
         if (record.get("data_wait") or 0) >= WAIT_SHOWN:
             parts.append(f"waiting for data {record['data_wait']:.0%}")
         if record.get("bad_images"):
@@ -163,7 +167,7 @@ class Console:
             title=f"{self._prefix}{summary['name']}", show_header=False, title_justify="left"
         )
         for name, value in summary.items():
-            if value is not None and name not in ("finished", "name", "primary"):
+            if value is not None and name not in HIDDEN:
                 text = as_text(name, value) if isinstance(value, float) else str(value)
                 table.add_row(name.replace("_", " "), Text(text, justify="right"))
         self._out.print(table)

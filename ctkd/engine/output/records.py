@@ -28,14 +28,18 @@ Summary = dict[str, Any]
 
 
 def epoch_record(
-    epoch: int, progress: Progress, meter: Meter, rate: float, lambda_: float | None
+    epoch: int, progress: Progress, meter: Meter, rate: float, lambda_: float | None, unit: str
 ) -> Record:
-    """An epoch's training in numbers; means over its steps, `lr` and `lambda` of the last one."""
+    """An epoch's training in numbers; means over its steps, `lr` and `lambda` of the last one.
+
+    `unit` is what the speed counts, see `Task`.
+    """
     measured = meter.read()
     temperature = measured.pop("temperature", None)
     kept = ("temperature", "gradient", "policy_gradient", "share_")
     seconds = progress.train_seconds
-    return EpochRecord(
+    speed = progress.timed_images / seconds if seconds else None
+    record = EpochRecord(
         epoch=epoch,
         step=progress.steps,
         lr=rate,
@@ -45,9 +49,11 @@ def epoch_record(
             name if name.startswith(kept) else f"train_{name}": value
             for name, value in measured.items()
         },
-        images_per_s=progress.timed_images / seconds if seconds else None,
+        images_per_s=speed,
+        tokens_per_s=speed,
         data_wait=progress.wait_seconds / seconds if seconds else None,
     ).to_json()
+    return schema.with_speed_of(record, unit)
 
 
 def reading_record(task: Task, warn: Callable[[str], None]) -> Record:
@@ -79,20 +85,21 @@ def write_weights(workdir: Workdir, name: str, student: nn.Module) -> None:
 
 
 def keep_best(
-    record: Record, primary: str, student: nn.Module, progress: Progress, workdir: Workdir
+    record: Record, task: Task, student: nn.Module, progress: Progress, workdir: Workdir
 ) -> None:
     """Keeps the best epoch by the test metric (as most papers do) and by the validation metric.
 
     An undefined metric (NaN) is never the best one.
     """
+    primary, sign = task.primary, -1 if task.lower_is_better else 1
     chosen_by = primary.replace("test_", "validation_")
-    if record[primary] > progress.best.get("best", -math.inf):
+    if sign * record[primary] > sign * progress.best.get("best", -sign * math.inf):
         progress.best |= {"best": record[primary], "best_epoch": record["epoch"]}
         write_weights(workdir, "student_best.pt", student)
     if (
         chosen_by != primary
         and chosen_by in record
-        and record[chosen_by] > progress.best.get("validation", -math.inf)
+        and sign * record[chosen_by] > sign * progress.best.get("validation", -sign * math.inf)
     ):
         progress.best |= {
             "validation": record[chosen_by],
@@ -130,7 +137,8 @@ def summarize(prepared: "Prepared", progress: Progress) -> RunSummary:
     """The summary of a finished run."""
     run, task, teacher = prepared.run, prepared.task, prepared.teacher
     last, best = progress.history[-1], progress.best
-    speeds = [record["images_per_s"] for record in progress.history if record["images_per_s"]]
+    speeds = [speed for record in progress.history if (speed := record.get(f"{task.unit}_per_s"))]
+    speed = sorted(speeds)[len(speeds) // 2] if speeds else None
     recipe, key = run.settings["recipe"], f"ema_{task.primary}"
     averaged = {f"ema_{schema.measure_of(task.primary)}": last[key]} if key in last else {}
     return RunSummary(
@@ -143,6 +151,7 @@ def summarize(prepared: "Prepared", progress: Progress) -> RunSummary:
         epochs=run.recipe.epochs,
         steps=progress.steps,
         primary=task.primary,
+        lower_is_better=task.lower_is_better,
         more=progress.teacher | averaged,
         teacher_claimed=run.teacher.claimed if run.teacher_network else None,
         teacher_fingerprint=teacher.fingerprint if teacher else None,
@@ -154,7 +163,8 @@ def summarize(prepared: "Prepared", progress: Progress) -> RunSummary:
         temperature=last.get("probe_temperature"),
         t_star=last.get("t_star"),
         regret=last.get("regret"),
-        images_per_s=sorted(speeds)[len(speeds) // 2] if speeds else None,
+        images_per_s=speed,
+        tokens_per_s=speed,
         seconds=progress.seconds,
     )
 
@@ -172,7 +182,7 @@ def finish(
 
     run, teacher = prepared.run, prepared.teacher
     summary = summarize(prepared, progress)
-    written = summary.to_json()
+    written = schema.with_speed_of(summary.to_json(), prepared.task.unit)
     if not workdir.writes:
         return written
     if teacher is not None and teacher.cache is not None:

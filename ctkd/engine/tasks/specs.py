@@ -43,6 +43,7 @@ TASKS: dict[str, TaskSpec | str] = {
     "resident": "ctkd.engine.tasks.images_in_memory",
     "streamed": "ctkd.engine.tasks.images_from_files",
     "detection": "ctkd.engine.tasks.detection",
+    "text": "ctkd.engine.tasks.language",
 }
 
 

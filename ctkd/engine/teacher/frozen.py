@@ -162,10 +162,13 @@ def judge(teacher: FrozenTeacher, settings: Teacher, task: Task, cause: str) -> 
             f"Teacher.floor = {settings.floor} cannot be checked. Give test data with something "
             "to find, or set Teacher.floor = None"
         )
-    if settings.floor is not None and measured < settings.floor:
-        claim = "" if settings.claimed is None else f" (claimed: {settings.claimed:.2f} %)"
+    sign, side = (-1, "above") if task.lower_is_better else (1, "below")
+    if settings.floor is not None and sign * measured < sign * settings.floor:
+        unit = "" if task.lower_is_better else " %"
+        claim = "" if settings.claimed is None else f" (claimed: {settings.claimed:.2f}{unit})"
         raise DataError(
-            f"the teacher scores {measured:.2f} %{claim}, below Teacher.floor = {settings.floor}: "
+            f"the teacher scores {measured:.2f}{unit}{claim}, {side} Teacher.floor = "
+            f"{settings.floor}: "
             f"too low to teach. {cause}. If the score is right, set Teacher.floor = None"
         )
     return {f"teacher_{name.removeprefix('test_')}": value for name, value in metrics.items()}

@@ -8,6 +8,7 @@ from ctkd.checks import suggest
 from ctkd.errors import ConfigError, DataError
 from ctkd.results.compare.groups import Group, group_runs
 from ctkd.results.compare.rows import Row, compared
+from ctkd.results.read.measures import Measure
 from ctkd.results.read.runs import RunRecord
 from ctkd.results.read.schema import KINDS, Accuracy
 
@@ -20,7 +21,8 @@ class Standings:
         standings: the rows, with finished runs only.
         shown: the accuracy that differences and tests are about.
         baseline: the name of the method that others are compared with; None for no differences.
-        selection: the gain from choosing the epoch on the test set: best − last, mean over runs.
+        selection: the gain from choosing the epoch on the test set: the distance from last to
+            best, mean over runs.
         runs: the number of runs compared.
         unfinished: runs that were left out.
     """
@@ -31,6 +33,11 @@ class Standings:
     selection: float
     runs: int
     unfinished: tuple[RunRecord, ...]
+
+    @property
+    def measure(self) -> Measure:
+        """How values of the primary metric are shown."""
+        return self.standings[0].shown
 
 
 def compare(
@@ -53,7 +60,7 @@ def compare(
     if not finished:
         paths = ", ".join(str(record.path) for record in unfinished) or "no run given"
         raise ConfigError(f"no finished run to compare ({paths})")
-    gains = [_required(run, "best") - _required(run, "last") for run in finished]
+    gains = [abs(_required(run, "best") - _required(run, "last")) for run in finished]
     for run in finished:
         if run.result(f"{shown}_{run.measure}") is None:
             raise ConfigError(

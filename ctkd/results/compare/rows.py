@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from ctkd.results.compare.published import Published, lookup
 from ctkd.results.compare.statistics import Comparison, MeanStd, mean_std, paired_difference
 from ctkd.results.compare.tables import Cell, Column, Table
+from ctkd.results.read.measures import Measure, measure
 from ctkd.results.read.runs import RunRecord
 from ctkd.results.read.schema import KINDS, Accuracy
 
@@ -64,6 +65,12 @@ class Row:
         return _mean_std(self.values(kind).values())
 
     @property
+    def shown(self) -> Measure:
+        """How values of the primary metric are shown."""
+        record = next(iter(self.records.values()), None)
+        return measure("test_top1") if record is None else record.shown
+
+    @property
     def temperature(self) -> MeanStd | None:
         """The temperature at the end of the finished runs."""
         return _mean_std(record.result("temperature") for record in self.finished.values())
@@ -113,21 +120,26 @@ def accuracy_fields(rows: Sequence[Row]) -> Fields:
     """The number of seeds and the accuracies; "chosen" only if some run has a validation split."""
 
     def field(kind: Accuracy) -> tuple[Column, Callable[[Row], Cell]]:
-        return Column(kind, "spread"), lambda row: row.accuracy(kind)
+        return Column(kind, "spread", digits_of(rows)), lambda row: row.accuracy(kind)
 
     split = any(row.accuracy("chosen") for row in rows)
     kinds = [kind for kind in KINDS if kind != "chosen" or split]
     return [(Column("n", "count"), lambda row: len(row.finished)), *map(field, kinds)]
 
 
-def difference_fields(title: str) -> Fields:
+def digits_of(rows: Sequence[Row]) -> int:
+    """The decimals of all values of a table."""
+    return max((row.shown.digits for row in rows), default=2)
+
+
+def difference_fields(title: str, digits: int = 2) -> Fields:
     """The difference to the baseline under `title`, its test, and numbers for further work.
 
     "Seeds needed" is the number with which the paired test would find the difference seen.
     """
     columns = {
-        "difference": Column(title, "change"),
-        "interval": Column("95 % interval", "interval"),
+        "difference": Column(title, "change", digits),
+        "interval": Column("95 % interval", "interval", digits),
         "p_value": Column("p", "p"),
         "seeds_needed": Column("seeds needed", "count"),
         "n": Column("shared seeds", "count", data_only=True),

@@ -9,6 +9,7 @@ from ctkd.results.compare.rows import (
     Fields,
     accuracy_fields,
     difference_fields,
+    digits_of,
     make_table,
     published_fields,
 )
@@ -18,10 +19,15 @@ from ctkd.results.read.schema import Accuracy
 NAMED = 3  # unfinished runs that a note names
 LISTED = 6  # numbers of seeds needed that a note lists
 SHOWN: dict[Accuracy, str] = {
-    "last": "the last epoch's test accuracy",
-    "best": "the best test epoch's accuracy (chosen on the test set, as many papers do)",
-    "chosen": "the test accuracy at the epoch that was best on the validation split",
+    "last": "the last epoch's test {noun}",
+    "best": "the best test epoch's {noun} (chosen on the test set, as many papers do)",
+    "chosen": "the test {noun} at the epoch that was best on the validation split",
 }
+
+
+def shown_text(result: Standings) -> str:
+    """The value that a comparison shows, in words: "the last epoch's test accuracy"."""
+    return SHOWN[result.shown].format(noun=result.measure.noun)
 
 
 def standings_table(result: Standings, pair: str | None = None) -> Table:
@@ -30,20 +36,24 @@ def standings_table(result: Standings, pair: str | None = None) -> Table:
     fields: Fields = [] if pair else [(Column("pair"), lambda row: row.pair)]
     fields += [(Column("method"), lambda row: row.method), *accuracy_fields(result.standings)]
     if result.baseline is not None:
-        fields += difference_fields(f"Δ {result.baseline}")
+        fields += difference_fields(f"Δ {result.baseline}", digits_of(result.standings))
     return make_table(rows, fields + published_fields(rows), notes(result))
 
 
 def notes(result: Standings) -> Iterator[str]:
     """The accuracy shown, its selection, the tests, the published numbers, the runs left out."""
+    measure = result.measure
+    scale = "Lower is better" if measure.lower_is_better else "All in percent"
     yield (
-        f"Shown: {result.shown}, {SHOWN[result.shown]}. "
-        "All in percent, mean ± standard deviation over n seeds."
+        f"Shown: {result.shown}, {shown_text(result)}. "
+        f"{scale}, mean ± standard deviation over n seeds."
     )
+    side = "below" if measure.lower_is_better else "above"
     yield (
-        f"Selection: over {result.runs} runs the best test epoch is {result.selection:.2f} points "
-        "above the last epoch, on average; a best accuracy contains this gain from choosing the "
-        "epoch on the test set."
+        f"Selection: over {result.runs} runs the best test epoch is "
+        f"{result.selection:.{measure.digits}f} {measure.difference} {side} the last epoch, on "
+        f"average; a best {measure.noun} contains this gain from choosing the epoch on the test "
+        "set."
     )
     if result.baseline is not None:
         yield from _about_differences(result)
@@ -57,7 +67,8 @@ def notes(result: Standings) -> Iterator[str]:
 def _about_differences(result: Standings) -> Iterator[str]:
     """How differences were computed, the gain of pairing, and the seeds that were not paired."""
     yield (
-        f"Δ {result.baseline}: difference of the {result.shown} accuracy to {result.baseline}, "
+        f"Δ {result.baseline}: difference of the {result.shown} {result.measure.noun} to "
+        f"{result.baseline}{', below 0 is better' if result.measure.lower_is_better else ''}, "
         f"{DIFFERENCE}"
     )
     pairs = [(row, row.against) for row in result.standings if row.against is not None]

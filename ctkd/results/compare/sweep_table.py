@@ -15,6 +15,7 @@ from ctkd.results.compare.rows import (
     accuracy_fields,
     compared,
     difference_fields,
+    digits_of,
     make_table,
     published_fields,
 )
@@ -147,7 +148,10 @@ def sweep_fields(cells: Sequence[SweepCell], axes: Sequence[str]) -> Fields:
     fields: Fields = [*map(label, axes)] or [(Column("cell"), lambda cell: cell.name)]
     fields += [(Column("state"), lambda cell: cell.state), *accuracy_fields(cells)]
     if any(cell.baseline for cell in cells):
-        fields += [(Column("baseline"), _baseline_name), *difference_fields("difference")]
+        fields += [
+            (Column("baseline"), _baseline_name),
+            *difference_fields("difference", digits_of(cells)),
+        ]
     fields += [(Column("temperature", "spread"), lambda cell: cell.temperature)]
     if published := published_fields(cells):
         epochs = Column("published epochs", "count", data_only=True)
@@ -186,14 +190,16 @@ def runs_table(cells: Sequence[SweepCell], axes: Sequence[str]) -> Table:
 
 def notes(cells: Sequence[SweepCell]) -> list[str]:
     """What a reader needs to know about the numbers."""
+    measure = cells[0].shown
+    scale = "lower is better" if measure.lower_is_better else "percent"
     found = [
-        "Accuracy: test, percent, of the last epoch; mean ± standard deviation over seeds. The "
-        "best epoch is chosen on the test set."
+        f"{measure.noun.capitalize()}: test, {scale}, of the last epoch; mean ± standard deviation "
+        "over seeds. The best epoch is chosen on the test set."
     ]
     if any(cell.accuracy("chosen") for cell in cells):
         found[0] += " The chosen epoch is the best one on the validation split."
     if any(cell.against for cell in cells):
-        found.append(f"Difference: of the last accuracy to the baseline, {DIFFERENCE}")
+        found.append(f"Difference: of the last {measure.noun} to the baseline, {DIFFERENCE}")
     if differing := sorted({setting for cell in cells for setting in cell.recipe_differs}):
         found.append(
             f"Cells differ from their baseline in the recipe too ({', '.join(differing)}): their "

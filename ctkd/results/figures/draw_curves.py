@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MEASURES = {"test_top1": "Accuracy (top-1, %)", "ap": "AP (%)"}
-
 
 def draw_curves(record: RunRecord) -> "Figure":
     """Panels over the epochs: 2 × 2 for a run with a temperature, else 1 × 3."""
@@ -46,14 +44,16 @@ def _draw_accuracy(axes: "Axes", record: RunRecord, rows: int) -> None:
         style.line(axes, *record.series(checked), "validation", **look)
     teacher = record.result(f"teacher_{record.measure}")
     if teacher is not None:
-        style.level(axes, teacher, f"teacher {teacher:.2f}", linestyle=(0, (6, 2)))
+        label = f"teacher {teacher:.{record.shown.digits}f}"
+        style.level(axes, teacher, label, linestyle=(0, (6, 2)))
     if len(values):
-        best = int(values.argmax())  # the first of equal values, as in the summary
+        # The first of equal values, as in the summary.
+        best = int(values.argmin() if record.shown.lower_is_better else values.argmax())
         star: dict[str, Any] = {"marker": "*", "markersize": 8, "color": style.VERMILLION}
         star |= {"zorder": 5, "markeredgecolor": "white", "markeredgewidth": 0.6}
-        label = f"best {values[best]:.2f} (epoch {epochs[best]:.0f})"
+        label = f"best {values[best]:.{record.shown.digits}f} (epoch {epochs[best]:.0f})"
         axes.plot(epochs[best], values[best], linestyle="none", label=label, **star)
-    style.dress(axes, "Epoch", MEASURES.get(record.primary, record.primary))
+    style.dress(axes, "Epoch", record.shown.axis)
     style.legend(axes, rows)
 
 

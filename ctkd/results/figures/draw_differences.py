@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctkd.errors import ConfigError
 from ctkd.results.compare.methods import Standings
-from ctkd.results.compare.standings import SHOWN
+from ctkd.results.compare.standings import shown_text
 from ctkd.results.compare.statistics import Comparison, Interval
 from ctkd.results.figures import style
 
@@ -18,7 +18,7 @@ FEW = 2  # seeds: their interval has 13 standard errors to each side, too wide t
 
 
 def draw_differences(result: Standings) -> "Figure":
-    """A panel for each pair of networks, a row for each method, the highest difference on top.
+    """A panel for each pair of networks, a row for each method, the best difference on top.
 
     A row has the mean of the paired differences, its 95 % t interval, and each seed's own
     difference as a dot. An interval without zero has its own color and marker. The interval of two
@@ -43,19 +43,27 @@ def draw_differences(result: Standings) -> "Figure":
     panels = figure.subplots(len(sizes), 1, sharex=True, squeeze=False, height_ratios=sizes)[:, 0]
     limits = _limits([against for rows in pairs.values() for *_, against in rows])
     panels[0].set_xlim(limits)
+    lower = result.measure.lower_is_better
     for axes, (pair, rows) in zip(panels, pairs.items(), strict=True):
-        _draw_pair(axes, sorted(rows, key=lambda row: row[:2]), limits)
+        _draw_pair(axes, sorted(rows, key=lambda row: row[:2], reverse=lower), limits)
         style.dress(axes, "", "")
         axes.grid(False, axis="y")
         axes.set_title(pair, fontsize=style.NORMAL, loc="left")
     panels[-1].set_xlabel(
-        f"Difference to {result.baseline} in points of {SHOWN[result.shown]}",
+        difference_label(result),
         fontsize=style.NORMAL,
     )
     style.legend(panels[0], rows=1, handles=_handles())
     panels[0].get_legend().set_loc("lower right")
     panels[0].get_legend().set_bbox_to_anchor((1.0, 1.0), transform=panels[0].transAxes)
     return figure
+
+
+def difference_label(result: Standings) -> str:
+    """The label of the axis."""
+    if result.measure.lower_is_better:
+        return f"Difference to {result.baseline} of {shown_text(result)} (below 0 is better)"
+    return f"Difference to {result.baseline} in points of {shown_text(result)}"
 
 
 def _limits(compared: list[Comparison]) -> Interval:

@@ -56,7 +56,7 @@ def draw_axis(axis: str, cells: Sequence[Row]) -> "Figure | None":
     for number, (name, mean) in enumerate(levels, len(series)):
         look = {"color": COLORS[number % len(COLORS)], "linestyle": style.DASHED, "linewidth": 1.0}
         style.level(axes, mean, name if number < NAMED else "", **look)
-    style.dress(axes, axis, "Test accuracy, last epoch (%)")
+    style.dress(axes, axis, axis_label(shown[0][1]))
     style.legend(axes, rows=2)
     return figure
 
@@ -100,11 +100,18 @@ def _draw_series(
         bar.set_label(name)
 
 
+def axis_label(cell: Row) -> str:
+    """The label of the axis of results."""
+    lower = cell.shown.lower_is_better
+    return f"Test {cell.shown.noun}, last epoch ({'lower is better' if lower else '%'})"
+
+
 def accuracy_text(cell: Row) -> str:
     """The name of a cell, its accuracy if a run is finished, and the number of finished runs."""
     spread = cell.accuracy("last")
-    text = Column("last", "spread").write(spread)
-    return f"{cell.name}: {text} %, n = {spread.n}" if spread else cell.name
+    text = Column("last", "spread", cell.shown.digits).write(spread)
+    unit = f" {cell.shown.unit}".rstrip()
+    return f"{cell.name}: {text}{unit}, n = {spread.n}" if spread else cell.name
 
 
 def draw_temperatures(cell: Row, limits: Iterable[float] = ()) -> "Figure | None":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctkd.errors import DataError
 from ctkd.results.read import schema, work_files
+from ctkd.results.read.measures import MEASURES, Measure, measure
 from ctkd.results.read.schema import SETTINGS_FILE, EpochRecord, RunSettings, RunSummary
 
 if TYPE_CHECKING:
@@ -82,7 +83,13 @@ class RunRecord:
         """The metric that "best" means: test_top1 for classification, ap for detection."""
         if self.summary is not None:
             return self.summary.primary
-        return "ap" if any("ap" in row.more for row in self.metrics) else "test_top1"
+        measured = {key for row in self.metrics for key in row.more}
+        return next((name for name in MEASURES if name in measured), "test_top1")
+
+    @property
+    def shown(self) -> Measure:
+        """How values of the primary metric are shown."""
+        return measure(self.primary, self.summary is not None and self.summary.lower_is_better)
 
     @property
     def measure(self) -> str:

@@ -29,6 +29,11 @@ def measure_of(primary: str) -> str:
     return primary.removeprefix("test_")
 
 
+def with_speed_of(record: dict[str, Any], unit: str) -> dict[str, Any]:
+    """The record with the one speed that a task measures: "images_per_s" or "tokens_per_s"."""
+    return {k: v for k, v in record.items() if not k.endswith("s_per_s") or k == f"{unit}_per_s"}
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """`settings.json`: the name of a run and every value that it used, in four sets.
@@ -70,6 +75,8 @@ class _FlatRecord:
         data: dict[str, Any] = {}
         for each in fields(self):  # type: ignore[arg-type]
             value = getattr(self, each.name)
+            if each.name == "tokens_per_s" and value is None:
+                continue  # a run on images
             data |= value if each.name == "more" else {each.name.rstrip("_"): value}
         return data
 
@@ -103,6 +110,7 @@ class EpochRecord(_FlatRecord):
     more: dict[str, Any] = field(default_factory=dict)
     images_per_s: float | None = None
     data_wait: float | None = None
+    tokens_per_s: float | None = None
 
     def get(self, key: str) -> Any:
         """The value under a key of the JSON object, or None."""
@@ -121,7 +129,9 @@ class RunSummary(_FlatRecord):
         chosen, chosen_epoch: the test metric at the epoch that is best on the validation split;
             without a split the file has neither key.
         temperature, t_star, regret: of the last measurement of the landscape.
-        images_per_s: median over the epochs.
+        images_per_s: median over the epochs; a run on text has tokens_per_s instead.
+        lower_is_better: whether a lower value of the primary metric is better; the file has the key
+            only if it is true.
     """
 
     finished: bool = False
@@ -133,6 +143,7 @@ class RunSummary(_FlatRecord):
     epochs: int | None = None
     steps: int | None = None
     primary: str = "test_top1"
+    lower_is_better: bool = False
     more: dict[str, Any] = field(default_factory=dict)
     teacher_claimed: float | None = None
     teacher_fingerprint: str | None = None
@@ -146,6 +157,7 @@ class RunSummary(_FlatRecord):
     regret: float | None = None
     images_per_s: float | None = None
     seconds: float | None = None
+    tokens_per_s: float | None = None
 
     @property
     def measure(self) -> str:
@@ -154,7 +166,8 @@ class RunSummary(_FlatRecord):
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object."""
-        absent = ("chosen", "chosen_epoch") if self.chosen is None else ()
+        absent: tuple[str, ...] = ("chosen", "chosen_epoch") if self.chosen is None else ()
+        absent += () if self.lower_is_better else ("lower_is_better",)
         return {
             f"{key}_{self.measure}" if key in KINDS else key: value
             for key, value in super().to_json().items()

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,13 +37,19 @@ def whole(teacher_file, tmp_path_factory):
     return path
 
 
-def test_the_best_of_metrics_that_are_all_below_0(tmp_path):
-    """A perplexity with its sign turned, say: "higher is better" is the only promise."""
+@pytest.mark.parametrize("lower", [False, True])
+def test_the_best_of_metrics_that_are_all_on_one_side_of_0(tmp_path, lower):
+    """A perplexity, say, and one with its sign turned; the validation chooses on its own."""
     progress, folder = Progress(), Workdir(tmp_path, World(1, 2))  # rank 1 writes no weights
-    for epoch, value in enumerate((-9.0, -4.0, -5.0), 1):
-        record = {"epoch": epoch, "minus_perplexity": value}
-        keep_best(record, "minus_perplexity", None, progress, folder)
-    assert progress.best == {"best": -4.0, "best_epoch": 2}
+    task = SimpleNamespace(primary="test_x", lower_is_better=lower)
+    sign = 1 if lower else -1
+    for epoch, value in enumerate((9.0, 4.0, 5.0, float("nan")), 1):
+        record = {"epoch": epoch, "test_x": sign * value, "validation_x": sign * (10 - value)}
+        keep_best(record, task, None, progress, folder)
+    assert progress.best == {
+        **{"best": sign * 4.0, "best_epoch": 2, "validation": sign * 1.0},
+        **{"chosen": sign * 9.0, "chosen_epoch": 1},
+    }
 
 
 def rows(path):

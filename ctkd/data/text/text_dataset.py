@@ -1,0 +1,95 @@
+"""What every data set of text has in common: a tokenizer, a context, splits by document."""
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ctkd.checks import expect
+from ctkd.data.dataset import Dataset
+from ctkd.data.text.documents import Document, split_documents
+from ctkd.data.text.tokenizer import Tokenizer, make_tokenizer
+from ctkd.data.text.windows import Windows, stream_of
+
+
+@dataclass(frozen=True)
+class TextSplits:
+    """The windows of each split; those of validation and test overlap.
+
+    Attributes:
+        evaluated: "test", and "validation" where there is one.
+        notes: sentences for the user.
+    """
+
+    train: Windows
+    evaluated: dict[str, Windows]
+    notes: tuple[str, ...] = ()
+
+
+class TextDataset(Dataset):
+    """Documents of text.
+
+    Attributes:
+        context: tokens of a window.
+        stride: new tokens of a window in an evaluation.
+        tokenizer: text to tokens.
+        tag_names: the classes of words, where the data set knows them.
+    """
+
+    kind = "text"
+    owner: ClassVar[str]
+    tag_names: Sequence[str] = ()
+
+    def __init__(
+        self,
+        context: int,
+        tokenizer: str,
+        vocabulary: int,
+        stride: int | None,
+        test: float,
+        validation: float,
+    ) -> None:
+        """See the data sets. Raises ConfigError for a value out of range."""
+        owner = self.owner
+        expect(context >= 2, owner, "context", context, "a number of tokens, 2 or more")
+        expect(vocabulary >= 257, owner, "vocabulary", vocabulary, "a number of tokens above 256")
+        fine = stride is None or 1 <= stride <= context
+        expect(fine, owner, "stride", stride, f"None or a number from 1 to context = {context}")
+        expect(0 < test < 0.5, owner, "test", test, "a share above 0 and below 0.5")
+        fine = 0 <= validation < 0.5
+        expect(fine, owner, "validation", validation, "a share of 0 or more, and below 0.5")
+        self.context, self._test, self._validation = context, test, validation
+        self.stride = max(1, context // 2) if stride is None else stride
+        self.tokenizer: Tokenizer = make_tokenizer(tokenizer, vocabulary, owner)
+
+    @property
+    def num_classes(self) -> int:  # type: ignore[override]
+        """The number of tokens of the vocabulary."""
+        return self.tokenizer.size
+
+    @abc.abstractmethod
+    def documents(self) -> Sequence[Document]:
+        """Reads the documents. Raises DataError where they are missing or damaged."""
+
+    def load(self) -> TextSplits:
+        """Reads, splits and encodes the documents. Raises DataError."""
+        splits = split_documents(self.documents(), self._test, self._validation)
+        self.tokenizer.fit(splits.train)
+        train = stream_of(splits.train, self.tokenizer)
+        evaluated = {"test": splits.test, "validation": splits.validation}
+        streams = {name: stream_of(d, self.tokenizer) for name, d in evaluated.items() if d}
+        counts = [f"{len(splits.train):,} documents of {len(train):,} tokens for training"]
+        counts += [
+            f"{len(evaluated[name]):,} of {len(stream):,} for {name}"
+            for name, stream in streams.items()
+        ]
+        least = self.context - self.stride
+        return TextSplits(
+            Windows(train, self.context),
+            {name: Windows(stream, self.context, self.stride) for name, stream in streams.items()},
+            (
+                f"text: {', '.join(counts)}; a vocabulary of {self.num_classes:,}",
+                f"each token is judged once, after {least} to {self.context - 1} tokens of its "
+                "document, or all there are",
+            ),
+        )

@@ -1,0 +1,54 @@
+"""What a language model is to the engine: tokens in, one row of logits for each row that counts."""
+
+import abc
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class TokenInputs(NamedTuple):
+    """Windows of tokens.
+
+    Attributes:
+        ids: [B, L].
+        documents: [B, L], equal for tokens of one document, which alone attend to one another; None
+            where every window has one document.
+        kept: [N], indices into the B · L positions, the rows that count; None for all.
+    """
+
+    ids: Tensor
+    documents: Tensor | None = None
+    kept: Tensor | None = None
+
+
+class LanguageModel(nn.Module, abc.ABC):
+    """A causal network in two parts, so that the head can be applied to a few rows at a time.
+
+    Attributes:
+        vocabulary: columns of a row of logits, padding included.
+    """
+
+    vocabulary: int
+
+    @abc.abstractmethod
+    def hidden(self, tokens: TokenInputs) -> Tensor:
+        """The state of each row that counts, [N, width], which the head takes."""
+
+    @abc.abstractmethod
+    def head(self, hidden: Tensor) -> Tensor:
+        """[N, width] -> logits [N, vocabulary]."""
+
+    @abc.abstractmethod
+    def head_parameters(self) -> Sequence[nn.Parameter]:
+        """The parameters that `head` uses."""
+
+    def forward(self, tokens: TokenInputs) -> Tensor:
+        """Logits [N, vocabulary] of the rows that count."""
+        return self.head(self.hidden(tokens))
+
+
+def rows_of(states: Tensor, tokens: TokenInputs) -> Tensor:
+    """[B, L, width] -> [N, width], the rows that count."""
+    flat = states.flatten(0, 1)
+    return flat if tokens.kept is None else flat[tokens.kept]

@@ -1,0 +1,88 @@
+"""A run on text, as a user starts one: its files, its identity, and its resumption."""
+
+import json
+
+import pytest
+import torch
+
+WORDS = "a token is a row of logits and the next token is its class ".split()
+
+
+@pytest.fixture
+def language(command, tmp_path):
+    """Trains a tiny student on text files: language("ctkd", …) -> the folder and the result."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for n in range(6):
+        (folder / f"{n}.txt").write_text(" ".join(WORDS[n % 5 :] + WORDS) * 4)
+    small = [
+        *("epochs = 2", "steps_per_epoch = 4", "Recipe.dataset = @text_files", "threads = 1"),
+        *("text_files.context = 16", "decoder.width = 8", "decoder_teacher.width = 8"),
+        *(
+            "decoder.depth = 1",
+            "decoder_teacher.depth = 1",
+            "decoder.heads = 2",
+            "decoder_teacher.heads = 2",
+            "Runtime.tensorboard = False",
+        ),
+        *(
+            "Instrument.points = 9",
+            "Instrument.probe_size = 2",
+            f"text_files.data_dir = '{folder}'",
+        ),
+    ]
+    teacher = tmp_path / "teacher.gin"
+    lines = [line for line in small if not line.startswith("Instrument")]
+    teacher.write_text("include 'gin/language/teacher.gin'\n" + "\n".join(lines) + "\n")
+
+    def call(method, *bindings, workdir="run", status=0):
+        given = [*small, f"Teacher.run = '{teacher}'", *bindings]
+        if method in ("vanilla", "teacher"):
+            given = [line for line in given if "eacher" not in line and "Instrument" not in line]
+        flags = [f"--gin_param={line}" for line in given]
+        result = command(f"--gin_file=gin/language/{method}.gin", *flags, f"--workdir={workdir}")
+        assert result.status == status, result.err
+        return tmp_path / workdir, result
+
+    return call
+
+
+def test_a_run_reports_bits_per_byte_and_resumes_to_the_same_bits(language, monkeypatch):
+    from ctkd.engine.train import Trainer
+
+    monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
+    real = Trainer.train_step
+
+    def stop(self, batch):
+        real(self, batch)
+        if self.progress.steps == 6 and self.distiller.learned:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "train_step", stop)
+        language("ctkd", "Runtime.checkpoint_steps = 3", workdir="cut", status=130)
+    cut, _ = language("ctkd", "Runtime.checkpoint_steps = 3", workdir="cut")
+    whole, result = language("ctkd", workdir="whole")
+    one, two = (torch.load(f / "student_last.pt", weights_only=True) for f in (cut, whole))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert "bits per byte" in result.out
+    assert "tokens/s" in result.out
+    summary = json.loads((whole / "summary.json").read_text())
+    last = json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])
+    assert summary["primary"] == "test_bits_per_byte"
+    assert summary["lower_is_better"] is True
+    assert summary["last_bits_per_byte"] == last["test_bits_per_byte"]
+    assert summary["best_bits_per_byte"] <= summary["last_bits_per_byte"]
+    assert {"test_loss", "test_perplexity", "test_agreement", "test_kl", "tokens_per_s"} <= {*last}
+    assert "images_per_s" not in {*summary, *last}
+    assert summary["teacher_bits_per_byte"] > 0
+
+
+def test_a_network_that_is_no_language_model_is_refused(language):
+    _, result = language("vanilla", "student = @resnet8", status=2)
+    assert "no language model: choose a network such as @decoder" in result.err
+
+
+def test_a_teacher_above_its_limit_is_refused(language):
+    _, result = language("kd", "Teacher.floor = 0.5", "steps_per_epoch = None", status=2)
+    assert "above Teacher.floor = 0.5" in result.err
