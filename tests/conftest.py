@@ -29,10 +29,14 @@ class Result(NamedTuple):
 
 
 def pytest_collection_modifyitems(items):
-    """Tests of the one cluster go to one worker, where several run tests side by side."""
+    """Tests of the one cluster go to one worker; tests marked gpu are left out without a GPU."""
     for item in items:
         if {"slurm", "cluster"}.intersection(item.fixturenames):
             item.add_marker(pytest.mark.xdist_group("cluster"))
+        gpu = item.get_closest_marker("gpu")
+        rehearsed = gpu is None or ("CTKD_GPU_REHEARSAL" in os.environ and not gpu.kwargs)
+        if not rehearsed and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="there is no GPU"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,7 +11,7 @@ from ctkd.losses.kd import kd_rows
 from ctkd.losses.row_blocks import CPU_BLOCK
 
 SHAPES = ["scalar", "per row"]
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU to compute on")
+GPU = pytest.mark.gpu(only=True)
 
 
 def rows(n=6, c=10, scale=3.0, seed=0, dtype=torch.float64):

@@ -23,7 +23,7 @@ from ctkd.engine.tasks.images_in_memory import ClassificationTask
 from ctkd.engine.train import Trainer
 
 CPU = torch.device("cpu")
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU to capture on")
+GPU = pytest.mark.gpu(only=True)
 
 
 class Watch(TorchDispatchMode):
