@@ -1,4 +1,4 @@
-"""The parts of the check: each returns what its line of results.jsonl holds."""
+"""The parts of the check of a GPU: each returns what its line of results.jsonl holds."""
 
 import contextlib
 import itertools
@@ -40,7 +40,7 @@ def machine(settings: Settings) -> Line:
     import torch
     import torchvision
 
-    from tools.benchmarks.timing import machine as described
+    from ctkd.benchmarks.timing import machine as described
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     total = torch.ones(256, 256, device=device) @ torch.ones(256, 256, device=device)
@@ -95,9 +95,9 @@ def speed(settings: Settings) -> Line:
     """images/s of a plain loop, and of ours: eager, compiled, captured, in bfloat16."""
     import torch
 
-    from tools.benchmarks import step
-    from tools.benchmarks.images import default_workers
-    from tools.benchmarks.timing import in_turns, quartiles, ratios
+    from ctkd.benchmarks import step
+    from ctkd.benchmarks.measured_images import default_workers
+    from ctkd.benchmarks.timing import in_turns, quartiles, ratios
 
     gpu = torch.cuda.is_available()
     rounds, block = (6, 20) if gpu and not settings.quick else (2, 1)
@@ -127,7 +127,7 @@ def group(settings: Settings) -> Line:
     """Milliseconds of a turn of 1, 2, 4 and 8 students that share the device."""
     import torch
 
-    from tools.benchmarks.timing import in_turns, quartiles
+    from ctkd.benchmarks.timing import in_turns, quartiles
 
     gpu = torch.cuda.is_available()
     counts = (1, 2, 4, 8) if gpu else (1, 2)
@@ -206,8 +206,8 @@ def _pair(settings: Settings, steps: int) -> Iterator[Any]:
     """ResNet-56 → ResNet-20 on CIFAR-100, or on random images; small networks on a CPU."""
     import torch
 
-    from tools.benchmarks.images import MeasuredCIFAR
-    from tools.benchmarks.step import Pair
+    from ctkd.benchmarks.measured_images import MeasuredCIFAR
+    from ctkd.benchmarks.step import Pair
 
     name = "resnet56_resnet20" if torch.cuda.is_available() else "resnet14_resnet8"
     pair = Pair(name, MeasuredCIFAR(settings.data_dir), [], steps)
