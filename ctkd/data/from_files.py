@@ -4,7 +4,7 @@ import abc
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -120,6 +120,19 @@ class Samples(NamedTuple):
     strong: Tensor | None = None
 
 
+class PixelTransform(Protocol):
+    """Pixels [3, H, W] and a view to [3, size, size], uint8."""
+
+    @property
+    def size(self) -> int:
+        """The side of the square."""
+        ...
+
+    def __call__(self, pixels: Tensor, view: int) -> Tensor:
+        """The pixels of the view."""
+        ...
+
+
 @dataclass(frozen=True)
 class Reader:
     """Makes a sample of an index and a view, in whatever process.
@@ -134,7 +147,7 @@ class Reader:
 
     modules: ClassVar = ("torchvision.io", "torchvision.transforms.v2.functional")  # see `stream`
     files: ImageFiles
-    transform: RandomCrop | CenterCrop
+    transform: PixelTransform
     tries: int = 1
     augment: RandAugment | None = None
 

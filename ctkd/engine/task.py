@@ -220,6 +220,11 @@ class ViewedTask(Task):
         """The number of training samples."""
 
     @property
+    def remembers(self) -> bool:
+        """Whether the views are few enough for a teacher's rows to be remembered."""
+        return True
+
+    @property
     @abc.abstractmethod
     def views(self) -> int:
         """The number of views of each sample."""

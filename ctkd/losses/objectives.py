@@ -63,6 +63,8 @@ class Objective:
             no terms but cross-entropy.
         min_classes: with fewer classes a run is refused.
         two_temperatures: whether the temperature may be a tuple, (student's, teacher's).
+        needs_class: whether the equation needs one class for each row: a run whose targets are
+            class probabilities is refused.
         warmed: the terms whose weights rise during the first `warmup_epochs` epochs.
         raw_terms: the terms that are computed from the logits before the transform.
         whole_step: whether a term compares the rows of a step with one another, so that it needs
@@ -76,6 +78,7 @@ class Objective:
     needs_teacher: bool = True
     min_classes: ClassVar[int] = SOFTMAX_CLASSES
     two_temperatures: ClassVar[bool] = False
+    needs_class: ClassVar[bool] = False
     warmed: ClassVar[tuple[str, ...]] = ()
     raw_terms: ClassVar[tuple[str, ...]] = ("ce",)
     whole_step: ClassVar[bool] = False
@@ -115,7 +118,7 @@ class Objective:
         Args:
             student_logits: [N, C], after the transform.
             teacher_logits: [N, C], after the transform; None without a teacher.
-            targets: [N], class indices.
+            targets: [N], class indices, or class probabilities [N, C].
             temperature: a number, 0-d, or [N, 1]; None without a teacher. A tuple of two, the
                 student's and the teacher's, if `two_temperatures`.
             raw_student_logits: [N, C] before the transform. "ce" is computed from them, as in the
@@ -195,6 +198,7 @@ class DKD(Objective):
     are two terms, so that a log shows which of them drives the temperature.
     """
 
+    needs_class = True  # TCKD is about the target against the rest
     warmed = ("tckd", "nckd")
 
     def __init__(

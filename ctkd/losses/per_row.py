@@ -98,11 +98,11 @@ def prepare_rows(
 
 
 def cross_entropy_rows(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of each row, −log softmax(z)[target]; half precision is computed in float32.
+    """Cross-entropy of each row, −Σ target · log softmax(z); half precision in float32.
 
     Args:
         logits: [N, C].
-        targets: [N], class indices.
+        targets: [N], class indices, or class probabilities [N, C].
 
     Returns:
         [N].
@@ -111,5 +111,8 @@ def cross_entropy_rows(logits: Tensor, targets: Tensor) -> Tensor:
         ValueError: shapes or types that do not fit.
     """
     check_logits("logits", logits)
+    logits = full_precision(logits)
+    if targets.is_floating_point() and targets.shape == logits.shape:
+        return F.cross_entropy(logits, targets.to(logits), reduction="none")
     check_targets(logits, targets)
-    return F.cross_entropy(full_precision(logits), targets.long(), reduction="none")
+    return F.cross_entropy(logits, targets.long(), reduction="none")

@@ -29,6 +29,8 @@ def check_objective(objective: ObjectiveLike, num_classes: int = 10) -> None:
     - A row of a term depends on that row of the arguments only. No argument is overwritten.
     - "ce", if there is one, is computed from the raw logits; besides it, only `raw_terms` are.
     - If it has `needs_strong_view`, it takes `strong`, a `ctkd.losses.two_views.StrongView`.
+    - Class probabilities [N, C] as targets: a ValueError if it has `needs_class`, otherwise those
+      that are 1 for the target change nothing, and others give finite terms.
     - `weights(position)` has the names of the terms, with finite numbers >= 0.
     - A missing teacher, or temperature, is a ValueError if `needs_teacher`.
     - No value of a tensor is read: a GPU does not wait.
@@ -49,6 +51,7 @@ def check_objective(objective: ObjectiveLike, num_classes: int = 10) -> None:
     if getattr(objective, "two_temperatures", False):
         _check_two_temperatures(call, num_classes)
     _check_weights(call, num_classes)
+    _check_soft_targets(call, num_classes)
     if objective.needs_teacher:
         student, teacher, targets = ordinary_rows(6, num_classes)
         for missing in ((student, None, targets, 4.0), (student, teacher, targets, None)):
@@ -172,3 +175,17 @@ def _check_weights(call: _Call, num_classes: int) -> None:
         call.check(found.keys() == names, f"weights has {list(found)}, the terms are {list(names)}")
         valid = all(math.isfinite(weight) and weight >= 0 for weight in found.values())
         call.check(valid, f"weights({position}) = {found}: expected finite numbers >= 0")
+
+
+def _check_soft_targets(call: _Call, num_classes: int) -> None:
+    check, (student, teacher, targets) = call.check, ordinary_rows(6, num_classes)
+    sure = F.one_hot(targets, num_classes).to(student)
+    if getattr(call.objective, "needs_class", False):
+        fault = "it has needs_class: expected a ValueError for class probabilities as targets"
+        check.raises(ValueError, fault, call.terms, student, teacher, sure, 4.0)
+        return
+    found, wanted = (call.terms(student, teacher, t, 4.0) for t in (sure, targets))
+    check.equal(found, wanted, "targets as probabilities (or set needs_class = True) change")
+    mixed = call.terms(student, teacher, 0.7 * sure + 0.3 / num_classes, 4.0)
+    finite = all(bool(term.isfinite().all()) for term in mixed.values())
+    check(finite, "a term is not finite for class probabilities: set needs_class = True")

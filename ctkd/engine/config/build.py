@@ -19,6 +19,7 @@ from ctkd.engine.config.identity import Settings
 from ctkd.engine.config.parse import macros
 from ctkd.engine.config.settings import Instrument, Method, Recipe, Runtime, Seed, Teacher
 from ctkd.engine.distributed.gather_rows import check_whole_step
+from ctkd.engine.tasks.augmentation import check_augmentation
 from ctkd.engine.tasks.specs import spec_of
 from ctkd.engine.tasks.strong_view import StrongViewSettings, check_strong_view
 from ctkd.errors import ConfigError
@@ -121,6 +122,7 @@ def build(
         features = plan_features(call, distiller.features, student, teacher_network, dataset, seed)
     check_classes(distiller, dataset)
     check_whole_step(distiller.objective, dataset, runtime.accumulate, ranks=1)
+    check_augmentation(task_part, distiller.objective, dataset)
     check_policy(distiller, dataset)
     check_effect(bindings, call.used)
     folder = dataset.folder  # a setting may leave it to the environment

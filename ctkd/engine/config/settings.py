@@ -15,6 +15,7 @@ from ctkd.registry import Registry
 Factory = Callable[..., Any]
 DEVICE = re.compile(r"auto|(cpu|cuda)(:\d+)?")
 OWN_PARTS = {
+    "Augmentation": "ctkd.engine.tasks.augmentation",
     "Proposals": "ctkd.engine.tasks.proposals",
     "StrongView": "ctkd.engine.tasks.strong_view",
 }

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ctkd.distiller import Distiller, weigh
 from ctkd.engine.config.settings import Instrument
 from ctkd.engine.task import Batch, Rows, Task, TeacherFunction
+from ctkd.losses.per_row import cross_entropy_rows
 from ctkd.seeds import seed_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -91,14 +91,16 @@ class Probe:
         """
         assert rows.teacher is not None
         confidences = rows.teacher.double().softmax(dim=1)
+        soft = rows.targets.is_floating_point()  # of mixed images, the class of the larger share
+        classes = rows.targets.argmax(dim=1) if soft else rows.targets
         numbers = (
             temperatures.double(),
-            F.cross_entropy(rows.student.double(), rows.targets, reduction="none"),
+            cross_entropy_rows(rows.student.double(), rows.targets),
             confidences.amax(dim=1),
-            confidences.gather(1, rows.targets[:, None]).squeeze(1),
+            confidences.gather(1, classes[:, None]).squeeze(1),
         )
         names = self._task.class_names
-        targets = [names.get(number, str(number)) for number in rows.targets.tolist()]
+        targets = [names.get(number, str(number)) for number in classes.tolist()]
         groups = ["all"] * len(targets)
         if rows.groups is not None:
             groups = [rows.group_names[place] for place in rows.groups.tolist()]

@@ -15,6 +15,7 @@ from ctkd.distiller import Outcome
 from ctkd.engine.config.build import Run
 from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Batch, Task, TeacherFunction, ViewedTask
+from ctkd.engine.tasks.augmentation import has_policy
 from ctkd.engine.teacher.frozen import FrozenTeacher
 
 WARM_UP = 3  # steps taken as usual before the capture: libraries set themselves up in them
@@ -39,8 +40,8 @@ def capture(
         "several processes share the run": world.size > 1,
         "float16 scales the loss": run.runtime.precision == "float16",
         "its batches cannot be made on the device": not isinstance(task, ViewedTask),
-        "a strong view's operations, and so their sizes, differ from step to step": (
-            run.strong_view is not None
+        "the operations on images, and so their sizes, differ from step to step": (
+            run.strong_view is not None or has_policy(run.task_part)
         ),
     }
     for reason, holds in reasons.items():

@@ -12,6 +12,7 @@ from ctkd.data.dataset import ImageDataset, ImageSplits
 from ctkd.data.rand_augment import RandAugment
 from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Batch, Rows, StudentFunction, Task, TeacherFunction
+from ctkd.engine.tasks.augmentation import UNCHANGED, Augmentation, Augmenter, partners_of
 from ctkd.errors import ConfigError, DataError
 from ctkd.results.read.schema import PREDICTIONS_FILE
 from ctkd.seeds import generator
@@ -43,6 +44,7 @@ class ImageTask(Task):
         world: World,
         steps_per_epoch: int | None = None,
         augment: RandAugment | None = None,
+        augmentation: Augmentation = UNCHANGED,
     ) -> None:
         """Takes splits that `ctkd.data.integrity` has checked.
 
@@ -50,10 +52,12 @@ class ImageTask(Task):
             batch_size: of a whole step, all ranks.
             steps_per_epoch: cuts an epoch short, for a trial; None for the whole data set.
             augment: what makes a crop a strong view; None for batches without strong views.
+            augmentation: of training images, besides the data set's own views.
         """
         self.augment = augment
         self.seed, self.device, self.world, self.batch_size = seed, device, world, batch_size
         self.dataset, self.num_classes = dataset, dataset.num_classes
+        self.augmenter = Augmenter(augmentation, dataset.num_classes, device)
         self.train: Any = self.opened(splits.train)
         self.evaluated: dict[str, Any] = {"test": self.opened(splits.test)}
         if splits.validation is not None:
@@ -90,6 +94,11 @@ class ImageTask(Task):
         for step in range(skip, self.steps_per_epoch):
             indices = order[step * self.batch_size : (step + 1) * self.batch_size]
             yield self.world.share(indices), len(indices)
+
+    def partners(self, order: Tensor, step: int) -> Tensor | None:
+        """The images that this rank's images of a step are mixed with; see `partners_of`."""
+        indices = order[step * self.batch_size : (step + 1) * self.batch_size]
+        return partners_of(indices, self.world) if self.augmenter.settings.mixes else None
 
     def try_student(self, student: nn.Module) -> None:
         """See `Task`."""

@@ -19,11 +19,13 @@ from ctkd.data.from_files import (
     collate,
 )
 from ctkd.data.integrity import check_files
+from ctkd.data.pixel_policy import AugmentedCrop
 from ctkd.data.rand_augment import RandAugment
 from ctkd.data.workers import Item, stream
 from ctkd.engine.config.compatibility import check_network
 from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Batch, DeferredBatch
+from ctkd.engine.tasks.augmentation import UNCHANGED, Augmentation
 from ctkd.engine.tasks.images import ImageTask, check_last_batch
 from ctkd.engine.tasks.specs import TaskSpec
 from ctkd.engine.tasks.strong_view import augmentation_of
@@ -55,6 +57,7 @@ def make_task(run: "Run", device: torch.device, world: World) -> "StreamedTask":
         steps_per_epoch=run.recipe.steps_per_epoch,
         workers=run.runtime.workers,
         augment=augmentation_of(run),
+        augmentation=run.task_part,
     )
     check_last_batch(task.smallest_batch, run, world)
     return task
@@ -79,9 +82,10 @@ class StreamedTask(ImageTask):
         steps_per_epoch: int | None = None,
         workers: int = 0,
         augment: RandAugment | None = None,
+        augmentation: Augmentation = UNCHANGED,
     ) -> None:
         """Reads no image yet. `workers` is the number of processes that read; see `ImageTask`."""
-        wanted = (batch_size, seed, device, world, steps_per_epoch, augment)
+        wanted = (batch_size, seed, device, world, steps_per_epoch, augment, augmentation)
         super().__init__(dataset, splits, *wanted)
         self._epochs, self._workers = epochs, workers
         self._normalize = Normalization(dataset, device)
@@ -121,16 +125,22 @@ class StreamedTask(ImageTask):
 
     def _reader(self) -> Reader:
         """Of training images: a file that cannot be read is replaced."""
-        dataset = self.dataset
-        return Reader(self.train, dataset.augmentation, dataset.max_bad + 2, self.augment)
+        crop, settings = self.dataset.augmentation, self.augmenter.settings
+        policy = (settings.policy, settings.operations, settings.magnitude)
+        transform = crop if settings.policy == "none" else AugmentedCrop(crop, *policy)
+        return Reader(self.train, transform, self.dataset.max_bad + 2, self.augment)
 
     def _steps(self, epoch: int, skip: int) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Of each step: this rank's indices and views, and the images of all ranks."""
+        """Of each step: this rank's indices and views (then partners'), and all ranks' images."""
         for number in range(epoch, self._epochs + 1):
             order = self.order(number)
             drawn = generator(self.seed, "views", number)
             views = torch.randint(VIEWS, (len(order),), generator=drawn)
-            for indices, samples in self.steps(order, skip if number == epoch else 0):
+            first = skip if number == epoch else 0
+            for step, (indices, samples) in enumerate(self.steps(order, first), first):
+                partners = self.partners(order, step)
+                if partners is not None:  # images of other ranks, read once more here
+                    indices = torch.cat([indices, partners])
                 yield indices, views[indices], samples
 
     def _read(self, reader: Reader, items: Iterator[list[Item]]) -> Iterator[Samples]:
@@ -143,13 +153,23 @@ class StreamedTask(ImageTask):
 
     def _batch(self, read: Samples, indices: Tensor, views: Tensor, samples: int) -> Batch:
         strong = None if read.strong is None else functools.partial(self._normal, read.strong)
-        return DeferredBatch(
-            lambda *_: self._on_device(read), indices, views, samples, make_strong=strong
-        )
+        own = len(self.world.share(torch.arange(samples)))  # behind them: partners, if any
+        make = functools.partial(self._make, read, views)
+        return DeferredBatch(make, indices[:own], views[:own], samples, make_strong=strong)
 
     def _normal(self, pixels: Tensor) -> Tensor:
         """Normalized images [B, 3, S, S], float32, channels last, on the device."""
         return self._normalize(pixels.to(self.device, non_blocking=True))
+
+    def _make(self, read: Samples, views: Tensor, own: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and targets on the device."""
+        images, targets = self._on_device(read)
+        if not (self.augmenter.settings.acts or self.augmenter.settings.softens):
+            return images, targets
+        views, n = views.to(self.device, non_blocking=True), len(own)
+        images = self.augmenter.erased(images, views)
+        others = (images[n:], targets[n:]) if len(images) > n else None
+        return self.augmenter.mixed(images[:n], targets[:n], views[:n], others)
 
     def _on_device(self, read: Samples) -> tuple[Tensor, Tensor]:
         """Normalized images and their classes."""
@@ -211,4 +231,4 @@ def _items(indices: Tensor, views: Tensor) -> list[Item]:
     return list(zip(indices.tolist(), views.tolist(), strict=True))
 
 
-SPEC = TaskSpec(make_task, check_network)
+SPEC = TaskSpec(make_task, check_network, settings=Augmentation)

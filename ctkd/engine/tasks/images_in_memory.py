@@ -11,9 +11,11 @@ from torch import Tensor
 from ctkd.data.dataset import digest
 from ctkd.data.in_memory import ResidentDataset, ResidentImages, Split
 from ctkd.data.integrity import check_splits
+from ctkd.data.view_numbers import numbers_of
 from ctkd.engine.config.compatibility import check_network
 from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Batch, DeferredBatch, ViewedTask
+from ctkd.engine.tasks.augmentation import CODES, POLICY_STARTS, Augmentation
 from ctkd.engine.tasks.images import ImageTask, check_last_batch
 from ctkd.engine.tasks.specs import TaskSpec
 from ctkd.engine.tasks.strong_view import augmentation_of
@@ -31,7 +33,8 @@ def make_task(run: "Run", device: torch.device, world: World) -> "Classification
     splits = run.dataset.load()
     check_splits(run.dataset, splits)
     wanted = (run.recipe.batch_size, run.seed, device, world, run.recipe.steps_per_epoch)
-    task = ClassificationTask(run.dataset, splits, *wanted, augment=augmentation_of(run))
+    augments = (augmentation_of(run), run.task_part)
+    task = ClassificationTask(run.dataset, splits, *wanted, *augments)
     check_last_batch(task.smallest_batch, run, world)
     return task
 
@@ -48,6 +51,11 @@ class ClassificationTask(ImageTask, ViewedTask):
         return len(self.train)
 
     @property
+    def remembers(self) -> bool:
+        """See `ViewedTask`."""
+        return not self.augmenter.settings.acts
+
+    @property
     def views(self) -> int:
         """See `ViewedTask`."""
         return self.dataset.views.count
@@ -59,19 +67,30 @@ class ClassificationTask(ImageTask, ViewedTask):
     def batches(self, epoch: int, skip: int) -> Iterator[Batch]:
         """See `Task`: the order is drawn from (seed, epoch), a view from (seed, epoch, index)."""
         order = self.order(epoch)
-        views = self.train.views.draw(len(order), self.seed, "views", epoch)
+        views = self._draw("views", epoch)
         numbers = self.strong_numbers("strong", epoch)
         end = self.steps_per_epoch * self.batch_size
         for step, (indices, samples) in enumerate(self.steps(order, skip), skip + 1):
             later = self.world.share(order[step * self.batch_size : end])
             coming = (later, views[later])
+            make, partners = self._make, self.partners(order, step - 1)
+            if partners is not None:
+                make = functools.partial(make, partners=(partners, views[partners]))
             make_strong = self._strong_maker(indices, numbers)
-            yield DeferredBatch(self._make, indices, views[indices], samples, coming, make_strong)
+            yield DeferredBatch(make, indices, views[indices], samples, coming, make_strong)
+
+    def _draw(self, *names: int | str) -> Tensor:
+        """The views of all images; where they are augmented, code · count + the data set's view."""
+        own, views = self.train.views, self.train.views.draw(len(self.train), self.seed, *names)
+        if not self.augmenter.settings.acts:
+            return views
+        drawn = generator(self.seed, *names, "augmentation")
+        return views + own.count * torch.randint(CODES, (len(views),), generator=drawn)
 
     def probe(self, size: int) -> Batch:
         """See `Task`: images and views are functions of the seed."""
         indices = self.probe_indices(size)
-        views = self.train.views.draw(len(self.train), self.seed, "probe", "views")[indices]
+        views = self._draw("probe", "views")[indices]
         strong = self._strong_maker(indices, self.strong_numbers("probe", "strong"))
         return DeferredBatch(self._make, indices, views, len(indices), make_strong=strong)
 
@@ -96,11 +115,26 @@ class ClassificationTask(ImageTask, ViewedTask):
         make = self.train.strong_batch
         return functools.partial(make, indices, numbers[indices], self.augment)
 
-    def _make(self, indices: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs and targets on the device."""
-        indices = indices.to(self.device, non_blocking=True)
-        inputs = self.train.batch(indices, views.to(self.device, non_blocking=True))
-        return inputs, self.train.targets[indices]
+    def _make(
+        self, indices: Tensor, views: Tensor, partners: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Inputs and targets on the device; indices and views of partners on other ranks."""
+        images, targets, views = self._images(indices, views)
+        others = None if partners is None else self._images(*partners)[:2]
+        return self.augmenter.mixed(images, targets, views, others)
+
+    def _images(self, indices: Tensor, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, their classes and views on the device."""
+        policy, count = self.augmenter.policy, self.train.views.count
+        if policy is not None:  # the host sorts the images by operation
+            crop = (views % count + 0.5)[:, None] / count
+            numbers = numbers_of(views, POLICY_STARTS + policy.numbers)[:, POLICY_STARTS:]
+            numbers = torch.cat([crop, numbers], 1)
+            images = self.train.strong_batch(indices, numbers, policy)
+        indices, views = (t.to(self.device, non_blocking=True) for t in (indices, views))
+        if policy is None:
+            images = self.train.batch(indices, views % count)
+        return self.augmenter.erased(images, views), self.train.targets[indices], views
 
     def for_seed(self, seed: int) -> "ClassificationTask":
         """See `Task`: the images are shared."""
@@ -130,4 +164,4 @@ class ClassificationTask(ImageTask, ViewedTask):
             yield images.batch(indices), images.targets[indices]
 
 
-SPEC = TaskSpec(make_task, check_network, shared=True)
+SPEC = TaskSpec(make_task, check_network, settings=Augmentation, shared=True)

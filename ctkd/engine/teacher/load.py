@@ -93,7 +93,9 @@ def attach_cache(
     from ctkd.engine.teacher.cache import open_cache
 
     root = cache_root(run, workdir)
-    if root is None or not isinstance(task, ViewedTask) or run.features is not None:
+    if root is None or not isinstance(task, ViewedTask):
+        return
+    if not task.remembers or run.features is not None:
         return
     recipe = run.settings["recipe"]
     name = recipe["Teacher.network"].removeprefix("@")

@@ -1,0 +1,164 @@
+"""Augmentation of training images beyond crops and flips: its settings, and its use in a batch."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ctkd.checks import expect, finite
+from ctkd.data.dataset import Dataset
+from ctkd.data.mixing import Mixing, erase, soft_targets
+from ctkd.data.pixel_policy import Policy
+from ctkd.data.rand_augment import RandAugment
+from ctkd.data.view_numbers import numbers_of
+from ctkd.engine.config.settings import PARTS
+from ctkd.engine.distributed.world import World
+from ctkd.errors import ConfigError
+from ctkd.losses.two_views import needs_strong_view
+
+CODES = 2**40  # numbers that tell augmented views of one crop apart
+ERASED = 5  # the first numbers of a view decide on erasing, the next on mixing, then the policy's
+POLICY_STARTS = ERASED + Mixing.numbers
+
+
+@PARTS.register
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to training images, besides the views of the data set; all of it is off.
+
+    All random numbers are functions of (seed, epoch, index). The teacher sees what the student
+    sees, so that its rows are not remembered.
+
+    Attributes:
+        policy: "randaugment", "autoaugment" or "trivialaugment" (one operation), for the pixels of
+            each image: torchvision's for image files. Images in memory have the operations and
+            ranges of `ctkd.data.rand_augment`, and no "autoaugment".
+        operations, magnitude: of RandAugment; in memory every magnitude is drawn.
+        erasing: the share of images of which a rectangle is erased.
+        mixup, cutmix: α of the Beta distribution, 0 for none. An image is mixed with the one half
+            a batch away, and its target becomes two classes with their shares.
+        mixed: the share of images that are mixed.
+        label_smoothing: the share of the target that is spread over all classes.
+    """
+
+    policy: Policy = "none"
+    operations: int = 2
+    magnitude: int = 9
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mixed: float = 1.0
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("mixup", "cutmix"):
+            value = getattr(self, name)
+            fine = finite(value) and value >= 0
+            expect(fine, "Augmentation", name, value, "a number of 0 or more")
+        for name in ("erasing", "mixed", "label_smoothing"):
+            value = getattr(self, name)
+            fine = finite(value) and 0 <= value <= 1
+            expect(fine, "Augmentation", name, value, "a number from 0 to 1")
+        expect(self.operations >= 1, "Augmentation", "operations", self.operations, "1 or more")
+        fine = 0 <= self.magnitude <= 30
+        expect(fine, "Augmentation", "magnitude", self.magnitude, "a whole number from 0 to 30")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed with others."""
+        return self.mixed > 0 and (self.mixup > 0 or self.cutmix > 0)
+
+    @property
+    def softens(self) -> bool:
+        """Whether targets are class probabilities, instead of classes."""
+        return self.mixes or self.label_smoothing > 0
+
+    @property
+    def acts(self) -> bool:
+        """Whether a view is more than a crop and a flip."""
+        return self.mixes or self.erasing > 0 or self.policy != "none"
+
+
+UNCHANGED = Augmentation()
+
+
+class Augmenter:
+    """The part of an augmentation that works on batches.
+
+    Attributes:
+        policy: for images in memory; None for none.
+    """
+
+    def __init__(self, settings: Augmentation, num_classes: int, device: torch.device) -> None:
+        """Computes the tables."""
+        self.settings, self._classes = settings, num_classes
+        mixing = (settings.mixup, settings.cutmix, settings.mixed)
+        steps = settings.operations if settings.policy == "randaugment" else 1
+        none = settings.policy == "none"
+        self.policy = None if none else RandAugment(steps, 0.0, torch.zeros(1, dtype=torch.uint8))
+        self._mix = Mixing(*mixing, device) if settings.mixes else None
+
+    def erased(self, images: Tensor, views: Tensor) -> Tensor:
+        """Images with erased rectangles; views [B] are the whole views, codes included."""
+        if not self.settings.erasing:
+            return images
+        return erase(images, numbers_of(views, ERASED), self.settings.erasing)
+
+    def mixed(
+        self, images: Tensor, targets: Tensor, views: Tensor, others: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of a step, from its images and classes.
+
+        `others` are the partners' images and classes; None where they are half a batch away.
+        """
+        if not self.settings.softens:
+            return images, targets
+        own, classes = torch.ones(len(targets), device=targets.device), targets
+        if self._mix is not None:
+            numbers = numbers_of(views, ERASED + Mixing.numbers)[:, ERASED:]
+            shift = -(len(images) // 2)
+            partners, classes = others or (images.roll(shift, 0), targets.roll(shift, 0))
+            images, own = self._mix(images, partners, numbers)
+        smoothing = self.settings.label_smoothing
+        return images, soft_targets(targets, classes, own, self._classes, smoothing)
+
+
+def partners_of(indices: Tensor, world: World) -> Tensor | None:
+    """The indices of the partners of this rank's images, from the indices of a whole step.
+
+    An image's partner is half a step later, cyclically. None where all partners of a rank's images
+    are the rank's own, half of its batch later: with one rank, or an even share for each.
+    """
+    if world.size == 1 or len(indices) % (2 * world.size) == 0:
+        return None
+    return world.share(indices.roll(-(len(indices) // 2)))
+
+
+def has_policy(settings: object) -> bool:
+    """Whether the further settings of a run give images a policy."""
+    return isinstance(settings, Augmentation) and settings.policy != "none"
+
+
+def check_augmentation(settings: object, objective: object, dataset: Dataset) -> None:
+    """Raises ConfigError where an augmentation does not fit the objective or the data set."""
+    if not isinstance(settings, Augmentation):
+        return
+    name = type(objective).__name__
+    if settings.policy == "autoaugment" and dataset.kind == "resident":
+        raise ConfigError(
+            "Augmentation.policy = 'autoaugment' works on image files only: take 'randaugment' or "
+            "'trivialaugment'"
+        )
+    if settings.mixes and needs_strong_view(objective):
+        raise ConfigError(
+            f"the objective {name} compares two views of one image, and Augmentation mixes the "
+            "images of one of them: set Augmentation.mixup and Augmentation.cutmix to 0"
+        )
+    if settings.softens and getattr(objective, "needs_class", False):
+        names = ("mixup", "cutmix", "label_smoothing")
+        given = ", ".join(f"{n} = {v:g}" for n in names if (v := getattr(settings, n)))
+        raise ConfigError(
+            f"the objective {name} needs one class for each image, and Augmentation ({given}) "
+            "makes targets of several: set these to 0, or take an objective that compares whole "
+            "distributions, such as @KD"
+        )
