@@ -36,6 +36,7 @@ SUBCOMMANDS = {
     "sweep": Subcommand("ctkd.sweeps.command", "Run a study on SLURM or on this machine."),
     "compare": Subcommand("ctkd.commands.compare_runs", "Compare finished runs over their seeds."),
     "report": Subcommand("ctkd.commands.report_sweep", "Write the page and the CSV of a sweep."),
+    "check": Subcommand("ctkd.commands.check_step", "Check the CTKD of any code base."),
     "detect": Subcommand("ctkd.commands.detect_boxes", "Draw the boxes that a run detects."),
     "fill-cache": Subcommand("ctkd.commands.fill_cache", "Compute a teacher's logits in advance."),
     "overhead": Subcommand("ctkd.commands.count_overhead", "Count and time what T costs."),

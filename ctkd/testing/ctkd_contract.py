@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctkd.testing.checker import LARGE
-from ctkd.testing.ctkd_faults import FAULTS, Fault
+from ctkd.testing.ctkd_faults import FAULTS, CtkdFault
 from ctkd.testing.training_step import (
     SyntheticRows,
     TrainingStep,
@@ -47,7 +47,7 @@ def check_ctkd(make_step: Make) -> None:
         raise AssertionError("\n".join(map(str, faults)))
 
 
-def examine(make_step: Make) -> list[Fault]:
+def examine(make_step: Make) -> list[CtkdFault]:
     """All faults of a training step, each once, in the order of the checks."""
     rows = SyntheticRows.draw()
     found = [fault for check in CHECKS for fault in check(make_step, rows)]
@@ -88,7 +88,7 @@ def _temperature(step: TrainingStep, rows: SyntheticRows) -> Tensor:
     return rows_of(step.temperature(rows.student, rows.teacher), len(rows.targets)).clone()
 
 
-def _of_optimizer(make: Make, rows: SyntheticRows) -> Iterator[Fault]:
+def _of_optimizer(make: Make, rows: SyntheticRows) -> Iterator[CtkdFault]:
     """The optimizer holds T's parameters, and its step moves them, up the loss."""
     step = _adversary(make)
     held = {id(p) for group in step.optimizer.param_groups for p in group["params"]}
@@ -116,7 +116,7 @@ def _moved(step: TrainingStep) -> list[Tensor]:
     return moved
 
 
-def _of_gradient(make: Make, rows: SyntheticRows) -> Iterator[Fault]:
+def _of_gradient(make: Make, rows: SyntheticRows) -> Iterator[CtkdFault]:
     """The gradient of T's parameters is −λ times the derivative of the loss, with T² in it."""
     step = _adversary(make)
     scheduled = step.set_epoch is not None and step.set_lambda is None
@@ -150,7 +150,7 @@ def _strength(
     return -size / (step.kd_weight * slope) if slope else math.inf
 
 
-def _of_value(make: Make, rows: SyntheticRows) -> Iterator[Fault]:
+def _of_value(make: Make, rows: SyntheticRows) -> Iterator[CtkdFault]:
     """The loss is ce_weight · CE + kd_weight · T² KL, the mean over the rows."""
     step = _adversary(make)
     loss = float(step.loss(*rows.all).detach())
@@ -178,7 +178,7 @@ def _of_value(make: Make, rows: SyntheticRows) -> Iterator[Fault]:
     yield FAULTS["wrong loss"].with_value(f"{loss / (ce + step.kd_weight * float(kd.mean())):.3g}")
 
 
-def _of_student(make: Make, rows: SyntheticRows) -> Iterator[Fault]:
+def _of_student(make: Make, rows: SyntheticRows) -> Iterator[CtkdFault]:
     """The reversal leaves the student's gradient as it is in KD at the same T."""
     for step in (make(), _adversary(make)):
         loss, found, _ = _backward(step, rows)
@@ -195,7 +195,7 @@ def _of_student(make: Make, rows: SyntheticRows) -> Iterator[Fault]:
             return
 
 
-def _of_lambda(make: Make, rows: SyntheticRows) -> Iterator[Fault]:
+def _of_lambda(make: Make, rows: SyntheticRows) -> Iterator[CtkdFault]:
     """λ has its values epoch by epoch."""
     step = make()
     if step.set_epoch is not None and _norm(_backward(_adversary(make), rows)[2]) > 0:
@@ -212,7 +212,7 @@ def _of_lambda(make: Make, rows: SyntheticRows) -> Iterator[Fault]:
             yield FAULTS["λ schedule"].with_value(listed)
 
 
-def _of_no_lambda(make: Make, rows: SyntheticRows) -> Iterator[Fault]:
+def _of_no_lambda(make: Make, rows: SyntheticRows) -> Iterator[CtkdFault]:
     """λ = 0 freezes T."""
     step = make()
     if step.set_lambda is None:
@@ -224,7 +224,7 @@ def _of_no_lambda(make: Make, rows: SyntheticRows) -> Iterator[Fault]:
         yield FAULTS["T moves at λ = 0"].with_value(f"{size:.2g}")
 
 
-def _of_extremes(make: Make, rows: SyntheticRows) -> Iterator[Fault]:
+def _of_extremes(make: Make, rows: SyntheticRows) -> Iterator[CtkdFault]:
     """Value and gradients are finite for sure networks, and for T at its bounds."""
     sure = SyntheticRows(LARGE * rows.student, LARGE * rows.teacher, rows.targets)
     agreeing = SyntheticRows(sure.teacher, sure.teacher, rows.targets)
@@ -246,7 +246,7 @@ def _of_extremes(make: Make, rows: SyntheticRows) -> Iterator[Fault]:
             return
 
 
-def _of_padding(make: Make, rows: SyntheticRows) -> Iterator[Fault]:
+def _of_padding(make: Make, rows: SyntheticRows) -> Iterator[CtkdFault]:
     """Rows with `ignore_index` change neither the loss nor its mean."""
     step = _adversary(make)
     if step.ignore_index is None:
