@@ -41,13 +41,17 @@ class Divergence(Objective):
         """D(p, q) of each row, [N, 1], from the logarithms of p and q, [N, C]."""
         raise NotImplementedError
 
+    def factor(self, temperature: float | Tensor) -> float | Tensor:
+        """T², of the teacher's temperature."""
+        return temperature * temperature
+
     def terms(
         self, student: Tensor, teacher: Tensor, targets: Tensor, temperature: Temperatures
     ) -> Terms:
-        """{"kd" [N]}, T² included."""
+        """{"kd" [N]}, the factor included."""
         student_t, teacher_t = student_and_teacher(temperature)
         log_q, log_p = (student / student_t).log_softmax(1), (teacher / teacher_t).log_softmax(1)
-        return {"kd": (self.divergence(log_p, log_q) * teacher_t * teacher_t).squeeze(1)}
+        return {"kd": (self.divergence(log_p, log_q) * self.factor(teacher_t)).squeeze(1)}
 
     def limits(self, num_classes: int, learned: bool) -> list[str]:
         """With two classes a learned T has no maximum."""

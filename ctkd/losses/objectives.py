@@ -13,7 +13,7 @@ from ctkd.checks import expect, finite
 from ctkd.losses.dkd import dkd_terms
 from ctkd.losses.few_classes import SOFTMAX_CLASSES, temperature_without_maximum
 from ctkd.losses.kd import kd_rows
-from ctkd.losses.per_row import cross_entropy_rows
+from ctkd.losses.per_row import check_targets, cross_entropy_rows
 from ctkd.losses.two_temperatures import Temperatures, kd_rows_of_two, prepare_temperatures
 from ctkd.registry import OBJECTIVES
 
@@ -65,6 +65,8 @@ class Objective:
         two_temperatures: whether the temperature may be a tuple, (student's, teacher's).
         needs_class: whether the equation needs one class for each row: a run whose targets are
             class probabilities is refused.
+        detaches: whether a weight or a target that is computed from the student's logits is
+            detached: the gradient is then not the derivative of the value.
         warmed: the terms whose weights rise during the first `warmup_epochs` epochs.
         raw_terms: the terms that are computed from the logits before the transform.
         whole_step: whether a term compares the rows of a step with one another, so that it needs
@@ -78,6 +80,7 @@ class Objective:
     needs_teacher: bool = True
     min_classes: ClassVar[int] = SOFTMAX_CLASSES
     two_temperatures: ClassVar[bool] = False
+    detaches: ClassVar[bool] = False
     needs_class: ClassVar[bool] = False
     warmed: ClassVar[tuple[str, ...]] = ()
     raw_terms: ClassVar[tuple[str, ...]] = ("ce",)
@@ -137,6 +140,8 @@ class Objective:
                 raise ValueError(f"{missing} = None: {type(self).__name__} needs a teacher")
             if isinstance(temperature, tuple) and not self.two_temperatures:
                 raise ValueError(f"two temperatures: {type(self).__name__} accepts one")
+            if self.needs_class:
+                check_targets(student_logits, targets)
             prepared = prepare_temperatures(student_logits, teacher_logits, temperature)
             student, teacher, prepared_temperature = prepared
             own = self.terms(student, teacher, targets, prepared_temperature)

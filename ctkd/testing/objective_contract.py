@@ -23,7 +23,8 @@ def check_objective(objective: ObjectiveLike, num_classes: int = 10) -> None:
       computed in float32. The temperature may be a number, 0-d, or [N, 1]. N may be 1.
     - Values and gradients are finite for logits up to 1e4 and for rows of equal logits. A gradient
       that float32 holds and float16 does not, of float16 logits, is no fault.
-    - The gradients, in the student's logits and in T, are those of finite differences.
+    - The gradients, in the student's logits and in T, are those of finite differences; in the
+      student's not if the objective has `detaches` = True.
     - If `two_temperatures`, T may be a tuple: two equal ones are one T, and the gradient in each is
       that of finite differences.
     - A row of a term depends on that row of the arguments only. No argument is overwritten.
@@ -149,7 +150,8 @@ def _check_rows(call: _Call, num_classes: int) -> None:
 def _check_gradients(call: _Call, num_classes: int) -> None:
     check, (student, teacher, targets) = call.check, ordinary_rows(6, num_classes)
     heat = torch.linspace(2, 20, 6, dtype=torch.float64)[:, None]
-    check.gradient(lambda s: call.loss(s, teacher, targets, heat), student, what="the student")
+    if not getattr(call.objective, "detaches", False):
+        check.gradient(lambda s: call.loss(s, teacher, targets, heat), student, what="the student")
     for each in (heat, heat[1, 0]):
         check.gradient(lambda t: call.loss(student, teacher, targets, t), each, what="T")
     student.requires_grad_()
