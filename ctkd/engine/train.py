@@ -242,7 +242,8 @@ class Trainer:
         if self.probe is None:
             return {}
         measured = self.probe.measure(self.student, self.distiller)
-        for fault in [*measured.pop("warnings"), *faults.faults_of_probe(measured)]:
+        found = faults.faults_of_probe(measured, first=epoch == 0)
+        for fault in [*measured.pop("warnings"), *found]:
             self.console.warn(fault)
         self.progress.rows = measured.pop("rows")
         self.progress.landscape.append({"epoch": epoch, **measured})

@@ -140,8 +140,14 @@ def faults_of_epoch(distiller: Distiller, meter: Meter) -> list[str]:
     return [f"T stood at its {bound} for the whole epoch: it is no longer learned"] if bound else []
 
 
-def faults_of_probe(measured: dict[str, Any]) -> list[str]:
-    """A warning if T is at a bound for 95 % of the probe's rows."""
+def faults_of_probe(measured: dict[str, Any], first: bool = False) -> list[str]:
+    """Warnings about a measured landscape, the `first` of a run or a later one.
+
+    The first one has a warning if L(T) has no maximum between the bounds of a learned T, a later
+    one if T is at a bound for 95 % of the probe's rows.
+    """
+    if measured["bounds"] and first:
+        return _without_maximum(measured["t_star"], measured["bounds"])
     if not measured["quantiles"] or not measured["bounds"]:
         return []
     lowest, *_, highest = measured["quantiles"]
@@ -152,6 +158,22 @@ def faults_of_probe(measured: dict[str, Any]) -> list[str]:
         f"T stands at its {bound} for at least 95 % of the probe's rows: hardly one per sample any "
         "more (lower SGD.policy_lr_scale; of InstanceTemperature's inputs 'probabilities' are "
         "steadier than 'logits')"
+    ]
+
+
+def _without_maximum(t_star: float, bounds: Sequence[float]) -> list[str]:
+    """A warning if the largest loss lies outside the bounds of T, so that T would go to a bound."""
+    low, high = bounds
+    if low < t_star < high:
+        return []
+    trend, bound = ("rises", f"upper bound {high:g}")
+    if t_star <= low:
+        trend, bound = ("falls", f"lower bound {low:g}")
+    return [
+        f"the loss {trend} with T between the bounds {low:g} and {high:g}: it is largest at "
+        f"T = {t_star:.3g}, on the probe's batch. A learned T will go to its {bound} and stay "
+        "there, unless this changes while the student learns. For a fixed temperature set "
+        "Method.policy = @ConstantTemperature and Method.schedule = None"
     ]
 
 

@@ -4,6 +4,8 @@ Each is made in a run of one or a few epochs, beside the right run of the same s
 know, it warns on standard error, and the right runs of all methods say nothing.
 """
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -143,6 +145,14 @@ def test_rows_that_nearly_all_stand_at_a_bound_are_told_of(train):
     last = run.landscape[-1]
     assert last["quantiles"][0] > 20.8
     assert "T stands at its upper bound 21 for at least 95 % of the probe's rows" in run.result.err
+
+
+@pytest.mark.parametrize(
+    ("objective", "bound"), [("NKD", "rises .* upper bound 21"), ("ABKD", "falls .* lower bound 1")]
+)
+def test_a_loss_without_a_maximum_in_t_is_reported_before_training(train, objective, bound):
+    run = train("ctkd", *EPOCH, f"Method.objective = @{objective}")
+    assert re.search(f"warning: the loss {bound} and stay", run.result.err)
 
 
 def test_rows_whose_temperatures_differ_are_not(train):
