@@ -17,12 +17,17 @@ KNOWN = KnownNetworks()  # each network is built once, and tried
 FOLDER = pathlib.Path(__file__).parents[2] / "gin" / "cifar100"
 DISTILLED = ["kd", "annealed", "ctkd", "ctkd_instance", "dkd", "dkd_ctkd"]
 DISTILLED += ["standardized", "ctkd_standardized", "dtkd", "wttm", "dist"]
+DISTILLED += ["nkd", "rld", "swap", "rc", "ttm", "normkd", "abkd", "reverse_kl", "jsd", "eakd"]
+DISTILLED += ["dkd_standardized", "inverse_difficulty"]
+LEARNED = ["nkd", "rld", "swap", "rc", "ttm", "wttm", "normkd", "abkd", "reverse_kl", "jsd"]
+LEARNED += ["eakd", "dtkd", "dist", "dkd_standardized"]
+DISTILLED += [f"ctkd_{method}" for method in LEARNED]
 METHODS = ["vanilla", *DISTILLED, "teacher"]
 NAMES = ["_".join(pair) for pair in PAIRS]
 DEFAULT = ("resnet56", "resnet20")
 
 # DKD's β (mdistiller's), DTKD's α and β (its authors' files), WTTM's γ and β (its appendix A.4);
-# for resnet110_resnet20 only WTTM's are published.
+# for resnet110_resnet20 only WTTM's are published, for the last four only DKD's β (RLD's files).
 BY_PAIR = {
     "resnet56_resnet20": (2, (1, 0.5), (0.3, 1.5)),
     "resnet110_resnet32": (2, (1, 0.5), (0.1, 1.5)),
@@ -36,6 +41,19 @@ BY_PAIR = {
     "ResNet50_MobileNetV2": (8, (3, 2), (0.2, 5)),
     "resnet32x4_ShuffleV1": (8, (3, 1), (0.2, 1.4)),
     "resnet32x4_ShuffleV2": (8, (3, 1), (0.4, 16)),
+    "resnet32x4_wrn_16_2": (8, (3, 1), (0.1, 3)),
+    "resnet32x4_wrn_40_2": (8, (3, 1), (0.1, 3)),
+    "wrn_40_2_resnet8x4": (6, (3, 1), (0.1, 4)),
+    "wrn_40_2_MobileNetV2": (6, (3, 1), (0.2, 3)),
+}
+
+
+# Base temperature and weight of KD + LS (the names of LS's logs); 2 and 9 for the other pairs.
+STANDARDIZED = {
+    "resnet110_resnet20": (4, 12),
+    "ResNet50_MobileNetV2": (3, 1),
+    **dict.fromkeys(("vgg13_vgg8", "vgg13_MobileNetV2", "wrn_40_2_MobileNetV2"), (3, 9)),
+    **dict.fromkeys(("resnet32x4_wrn_16_2", "resnet32x4_wrn_40_2"), (3, 9)),
 }
 
 
@@ -57,7 +75,8 @@ def values(run):
     return {name: value for part in run.settings.values() for name, value in part.items()}
 
 
-def test_the_folder_holds_the_methods_and_the_twelve_pairs():
+def test_the_folder_holds_the_methods_and_the_sixteen_pairs():
+    assert len(NAMES) == 16
     assert sorted(path.stem for path in FOLDER.glob("*.gin")) == sorted([*METHODS, "base"])
     assert sorted(path.stem for path in (FOLDER / "pairs").glob("*.gin")) == sorted(NAMES)
 
@@ -85,7 +104,7 @@ def test_every_method_holds_the_published_recipe(method):
 def test_methods_differ_in_the_method_alone():
     """So that their runs may stand in one table."""
     recipe = build("kd").settings["recipe"]
-    for method in ("vanilla", "dkd_ctkd", "ctkd_instance", "ctkd_standardized", "wttm", "dist"):
+    for method in ("vanilla", "dkd_ctkd", "ctkd_instance", "ctkd_dist", "wttm", "rld"):
         assert build(method).settings["recipe"] == recipe
 
 
@@ -160,11 +179,36 @@ def test_methods_differ_in_the_method_alone():
         ("wttm", {"WTTM.ce_weight": 1.0, "WTTM.wttm_weight": 1.5}),
         ("dist", {"DIST.ce_weight": 1.0, "DIST.inter_weight": 2.0, "DIST.intra_weight": 2.0}),
         ("dist", {"ConstantTemperature.temperature": 4.0}),
+        ("nkd", {"NKD.ce_weight": 1.0, "NKD.gamma": 3.5, "ConstantTemperature.temperature": 3.0}),
+        ("rld", {"RLD.ce_weight": 1.0, "RLD.alpha": 1.0, "RLD.alpha_temperature": 1.0}),
+        ("rld", {"RLD.beta": 8.0, "RLD.warmup_epochs": 20, "ConstantTemperature.temperature": 4.0}),
+        ("swap", {"SWAP.ce_weight": 0.0, "SWAP.kd_weight": 1.0}),
+        ("rc", {"RC.ce_weight": 1.0, "RC.kd_weight": 1.0, "RC.rc_weight": 0.1}),
+        ("ttm", {"TTM.ttm_weight": 45.0, "InverseTemperature.gamma": 0.1}),
+        ("normkd", {"ConstantTemperature.temperature": 2.0, "NormKD.kd_weight": 0.9}),
+        ("abkd", {"ABKD.alpha": 0.8, "ABKD.beta": 0.3, "ABKD.kd_weight": 32.0}),
+        ("eakd", {"EAKD.max_entropy": 100.0, "EAKD.entropy_temperature": 3.0}),
+        ("dkd_standardized", {"DKD.dkd_weight": 9.0, "DKD.alpha": 1.0, "DKD.beta": 2.0}),
+        ("dkd_standardized", {"ConstantTemperature.temperature": 2.0, "DKD.warmup_epochs": 20}),
+        ("ctkd_dkd_standardized", {"GlobalTemperature.tau_init": 2.0, "DKD.warmup_epochs": 0}),
+        ("ctkd_rld", {"RLD.beta": 8.0, "RLD.warmup_epochs": 0, "CosineLambda.epochs": 10}),
     ],
 )
 def test_every_methods_own_numbers(method, expected):
     found = values(build(method))
     assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("method", LEARNED)
+def test_a_learned_variant_is_its_method_with_ctkds_policy(method):
+    fixed, learned = (build(name).settings for name in (method, f"ctkd_{method}"))
+    assert learned["method"]["Method.policy"] == "@GlobalTemperature"
+    assert learned["method"]["CosineLambda.epochs"] == 10
+    assert learned["recipe"] == fixed["recipe"]
+    own = ("Method.policy", "Method.schedule")
+    for name, value in fixed["method"].items():
+        if name not in own and "Temperature." not in name and not name.endswith("warmup_epochs"):
+            assert learned["method"][name] == value
 
 
 @pytest.mark.parametrize(("name", "pair"), list(zip(NAMES, PAIRS, strict=True)))
@@ -185,6 +229,13 @@ def test_every_pair_with_the_methods_that_depend_on_it(name, pair):
             "WTTM.wttm_weight": wttm,
             "InverseTemperature.gamma": gamma,
         },
+        "standardized": dict(
+            zip(
+                ("ConstantTemperature.temperature", "KD.kd_weight"),
+                STANDARDIZED.get(name, (2, 9)),
+                strict=True,
+            )
+        ),
     }
     for method, more in own.items():
         found, wanted = values(build(method, name)), expected | more
@@ -199,13 +250,13 @@ def test_every_method_with_every_pair_parses(method):
         assert gin.query_parameter("DKD.beta") == BY_PAIR[name][0]
     run = build(method, "ResNet50_MobileNetV2")
     assert run.settings["recipe"]["Recipe.student"] == "@MobileNetV2"
-    assert run.optimizer.lr == 0.01
+    assert values(run)["SGD.lr"] == 0.01
     if method in ("kd", "dist"):  # a pair's WTTM touches no other method's T
         assert values(run)["ConstantTemperature.temperature"] == 4.0
 
 
 def test_the_default_pairs_file_changes_nothing():
-    for method in ("dkd_ctkd", "dtkd", "wttm"):
+    for method in ("dkd_ctkd", "dtkd", "wttm", "standardized"):
         assert build(method, "_".join(DEFAULT)).settings == build(method).settings
 
 
@@ -244,7 +295,11 @@ def test_pair_cards_quote_the_published_numbers(name, pair):
         "dkd_ctkd": "DKD + CTKD",
         "standardized": "KD + LS",
         "ctkd_standardized": "CTKD + LS",
+        "dkd_standardized": "DKD + LS",
     }
+    if "LS's table" in text:
+        check_card_of_ls(text, pair, labels)
+        return
     last, _, best = text.partition("best test epoch: ")
     best, _, other = best.partition("mean of 5 runs")
     quoted = {("last", v) for v in re.findall(r"KD (\d\d\.\d\d)", last)}
@@ -260,6 +315,16 @@ def test_pair_cards_quote_the_published_numbers(name, pair):
     assert quoted == expected
     assert "DIST" in other
     assert "β" in text or pair == DEFAULT
+
+
+def check_card_of_ls(text, pair, labels):
+    """The card of a pair whose numbers are all from Logit Standardization's table."""
+    unstated, _, best = text.partition("best test epoch: ")
+    labels |= {"mlkd": "MLKD", "mlkd_standardized": "MLKD + LS"}
+    for method, label in labels.items():
+        for number in lookup_all(*pair, method):
+            assert "Logit Standardization" in number.source
+            assert f" {label} {number.value:.2f}" in (f" {best}" if number.reports else unstated)
 
 
 def test_what_the_documented_overrides_do():
