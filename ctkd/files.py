@@ -52,6 +52,19 @@ def user_path(path: str | os.PathLike[str], setting: str) -> Path:
     return expanded.absolute() if str(expanded).startswith("~") else expanded
 
 
+def cache_folder() -> Path:
+    """The folder of this user for what all runs share: CTKD_CACHE, by default ~/.cache/ctkd.
+
+    Raises:
+        ConfigError: the home directory is unknown.
+    """
+    given = os.environ.get("CTKD_CACHE")
+    if given:
+        return user_path(given, "the environment variable CTKD_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return user_path(base, "the folder for caches (set CTKD_CACHE)") / "ctkd"
+
+
 def owner_of(path: Path) -> str:
     """The owner of a path, or of the folder above that exists, in words for a message.
 

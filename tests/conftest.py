@@ -9,9 +9,11 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 from typing import NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two noisy cores: more threads are slower here
+os.environ["CTKD_CACHE"] = tempfile.mkdtemp(prefix="ctkd-cache-")  # of fixtures of a whole module
 
 import gin
 import pytest
@@ -87,6 +89,13 @@ def read_only():
                 p.chmod(mode)
 
     return within
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """The user's cache of each test: a folder that nothing else is in."""
+    monkeypatch.setenv("CTKD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture(autouse=True)

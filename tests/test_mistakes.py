@@ -138,7 +138,10 @@ BINDINGS = [
     ("seed = 'x'", "Seed.seed = 'x': expected a whole number"),
     ("precision = 'float8'", "expected one of 'float32', 'bfloat16', 'float16'"),
     ("compile = 'yes'", "Runtime.compile = 'yes': expected True or False"),
-    ("Teacher.floor = 200.0", "Teacher.floor = 200.0: expected None or an accuracy in percent"),
+    (
+        "Teacher.min_accuracy = 200.0",
+        "Teacher.min_accuracy = 200.0: expected None or an accuracy in percent",
+    ),
     ("digits.padding = -1", "digits.padding = -1: expected a number of pixels"),
     ("digits.train_images = 5000", "digits.train_images = 5000: expected None or a number from 1"),
     ("KD.kd_weight = -1.0", "KD.kd_weight = -1.0: expected"),

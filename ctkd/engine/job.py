@@ -24,6 +24,7 @@ from ctkd.engine.train import train
 from ctkd.files import expand_user, user_path
 from ctkd.memory import keep_freed_memory
 from ctkd.models.weights.match import load_weights
+from ctkd.renamed import bindings_with_new_names
 from ctkd.standard_output import safe_output
 
 
@@ -42,15 +43,12 @@ class Job:
     workdir: str | None = None
     fresh: bool = False
 
-    @property
-    def name(self) -> str:
-        """The name of the run where the configuration gives none: the stem of the first file."""
-        return pathlib.Path(self.gin_files[0]).stem
-
     def build(self, *, meta: bool = False, known: KnownNetworks | None = None) -> Run:
         """Parses the configuration and builds the run, see `build`. Raises ConfigError."""
-        files = config.parse(self.gin_files, self.gin_params)
-        return build(self.name, files, self.gin_params, meta=meta, known=known)
+        params, warnings = bindings_with_new_names(self.gin_params)
+        files = config.parse(self.gin_files, params)
+        run = build(files=files, bindings=params, meta=meta, known=known)
+        return replace(run, config_faults=(*warnings, *run.config_faults))
 
     def for_seed(self, seed: int) -> "Job":
         """The job of the same configuration with another seed, in a folder of its own."""
@@ -58,12 +56,15 @@ class Job:
         return replace(self, gin_params=[*self.gin_params, f"seed = {seed}"], workdir=folder)
 
     def workdir_of(self, run: Run) -> pathlib.Path:
-        """The folder given, or runs/GROUP/NAME-seedN-HASH, the same for the same command."""
+        """The folder given, or runs/DATA/PAIR/NAME-seedN-HASH, the same for the same command."""
         if self.workdir is not None:
             return user_path(self.workdir, "--workdir")
-        group = pathlib.Path(self.gin_files[0]).resolve().parent.name
-        leaf = f"{run.name}-seed{run.seed}-{identity_of(run.settings)[:8]}"
-        return pathlib.Path("runs") / group / leaf
+        end = f"seed{run.seed}-{identity_of(run.settings)[:8]}"
+        earlier = pathlib.Path(self.gin_files[0]).resolve()  # as version 0.1 named the folder
+        old = pathlib.Path("runs") / earlier.parent.name / f"{earlier.stem}-{end}"
+        if (old / "settings.json").is_file():
+            return old
+        return pathlib.Path("runs") / run.dataset_name / run.pair / f"{run.name}-{end}"
 
 
 def execute(job: Job, console: Console) -> Summary:

@@ -27,7 +27,7 @@ class Prepared:
     Attributes:
         task: its data set is read.
         teacher: its weights are loaded; None where the objective needs no teacher.
-        teacher_floor: the test accuracy in percent below which the run is refused, or None.
+        min_accuracy: the test accuracy in percent below which the run is refused, or None.
     """
 
     run: Run
@@ -35,7 +35,7 @@ class Prepared:
     world: World
     task: Task
     teacher: FrozenTeacher | None = None
-    teacher_floor: float | None = None
+    min_accuracy: float | None = None
 
 
 def prepare(
@@ -77,5 +77,5 @@ def prepare(
     # A run that is cut short, for a trial, cuts the training of its teacher too.
     is_trial = run.teacher.weights is None and task.is_cut
     return Prepared(
-        run, device, folder.world, task, teacher, None if is_trial else run.teacher.floor
+        run, device, folder.world, task, teacher, None if is_trial else run.teacher.min_accuracy
     )

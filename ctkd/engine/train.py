@@ -131,7 +131,7 @@ class Trainer:
     def begin(self) -> None:
         """Evaluates the teacher and measures the first landscape, unless a checkpoint has them."""
         if self.teacher is not None and not self.progress.teacher:
-            expected = replace(self.run.teacher, floor=self.prepared.teacher_floor)
+            expected = replace(self.run.teacher, min_accuracy=self.prepared.min_accuracy)
             cause = faults.cause_of_weak_teacher(self.run)
             self.progress.teacher = judge(self.teacher, expected, self.task, cause)
         self.console.teacher(self.run, self.progress.teacher)

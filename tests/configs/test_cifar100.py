@@ -219,7 +219,7 @@ def test_every_pair_with_the_methods_that_depend_on_it(name, pair):
     expected = {
         "Teacher.network": f"@{teacher}",
         "Recipe.student": f"@{student}",
-        "Teacher.claimed": ALONE[teacher],
+        "Teacher.published_accuracy": ALONE[teacher],
         "SGD.lr": 0.01 if light else 0.05,
     }
     own = {
@@ -342,7 +342,7 @@ def test_what_the_documented_overrides_do():
 def test_cifar10_builds_with_ten_classes_and_the_same_macros(method):
     bindings = (
         "Recipe.dataset = @cifar10",
-        "Teacher.claimed = None",
+        "Teacher.published_accuracy = None",
         "data_dir = '/data/cifar10'",
         "download = True",
     )

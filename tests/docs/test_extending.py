@@ -119,7 +119,7 @@ def test_the_tasks_example_runs_in_two_processes_with_a_temperature_per_row(
     """Twice as many rows as samples, and a policy that tells each row's T."""
     environment["PYTHONPATH"] = f"{environment['PYTHONPATH']}:{package}"
     quick = ["epochs = 1", "steps_per_epoch = 3", "batch_size = 33", "Runtime.tensorboard = False"]
-    quick += ["Method.policy = @InstanceTemperature", "Teacher.floor = 0.0"]
+    quick += ["Method.policy = @InstanceTemperature", "Teacher.min_accuracy = 0.0"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m"]
     ended = subprocess.run(
         [*launcher, "ctkd.main", "--gin_file=pairs.gin", f"--workdir={tmp_path / 'shared'}"]

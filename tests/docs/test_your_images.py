@@ -22,7 +22,7 @@ def run(tmp_path_factory, image_folders):
         name, _, rest = text.removeprefix("# ").partition("\n")
         kept = [line for line in rest.splitlines() if line.split(" = ")[0] not in str(CUT)]
         (folder / name).write_text("\n".join([*kept, *CUT]), encoding="utf-8")
-    flags = [f"data_dir = '{image_folders}'", "Teacher.floor = None", "steps_per_epoch = 2"]
+    flags = [f"data_dir = '{image_folders}'", "Teacher.min_accuracy = None", "steps_per_epoch = 2"]
     flags += ["batch_size = 8", "workers = 0", "threads = 1"]
     status = main(
         [f"--gin_file={folder / 'mine.gin'}", f"--workdir={folder / 'run'}"]

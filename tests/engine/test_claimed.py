@@ -32,8 +32,9 @@ def faults():
 def test_ten_points_are_reported_with_the_normalization_as_the_likely_cause(faults):
     (fault,) = faults(62.31)
     assert fault.startswith(
-        "the teacher scores 62.31 %, 10.03 points below its published accuracy, Teacher.claimed = "
-        "72.34. The likely cause is the normalization: cifar100.mean = (0.5071, 0.4867, 0.4408) "
+        "the teacher scores 62.31 %, 10.03 points below its published accuracy, "
+        "Teacher.published_accuracy = 72.34. The likely cause is the normalization: "
+        "cifar100.mean = (0.5071, 0.4867, 0.4408) "
         "and cifar100.std = (0.2675, 0.2565, 0.2761) must be the mean"
     )
     for pair in (
@@ -61,11 +62,11 @@ def test_from_one_point_on(faults, below, count):
 
 
 def test_nothing_is_claimed_nothing_is_missed(faults):
-    assert faults(10.0, "Teacher.claimed = None") == []
+    assert faults(10.0, "Teacher.published_accuracy = None") == []
 
 
 def test_a_teacher_trained_here_has_another_cause(faults):
-    here = ["teacher_weights = None", "Teacher.claimed = 99.9"]
+    here = ["teacher_weights = None", "Teacher.published_accuracy = 99.9"]
     digits = {"file": "gin/digits/kd.gin"}
     (fault,) = faults(90.0, *here, **digits)
     assert "It was trained here, by Teacher.run = 'gin/digits/teacher.gin'" in fault
@@ -74,17 +75,18 @@ def test_a_teacher_trained_here_has_another_cause(faults):
 
 
 def test_a_run_warns_before_it_trains_and_goes_on(train):
-    run = train("kd", "Teacher.claimed = 99.9")
+    run = train("kd", "Teacher.published_accuracy = 99.9")
     assert run.result.err.startswith("warning: the teacher scores ")
-    assert "below its published accuracy, Teacher.claimed = 99.9. Likely causes: other " in (
-        run.result.err
+    assert (
+        "below its published accuracy, Teacher.published_accuracy = 99.9. Likely causes: other "
+        in (run.result.err)
     )
     assert run.result.err.count("\n") == 1
     assert run.summary["finished"]
 
 
 def test_the_floor_names_the_cause_too(train):
-    run = train("kd", "Teacher.floor = 99.9", status=2)
-    assert "below Teacher.floor = 99.9: too low to teach. Likely causes: other weig" in (
+    run = train("kd", "Teacher.min_accuracy = 99.9", status=2)
+    assert "below Teacher.min_accuracy = 99.9: too low to teach. Likely causes: other weig" in (
         run.result.err
     )

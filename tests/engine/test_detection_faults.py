@@ -88,9 +88,11 @@ def test_a_teachers_floor_cannot_be_checked_where_there_is_nothing_to_find(coco_
             return [{"boxes": nothing.view(0, 4), "labels": nothing.long(), "scores": nothing}]
 
     teacher = type("Frozen", (), {"network": Blind()})()
-    with pytest.raises(DataError, match=r"ap is undefined.*Teacher.floor = 5.0 cannot be checked"):
-        judge(teacher, Teacher(network=None, floor=5.0), task, "")
-    measured = judge(teacher, Teacher(network=None, floor=None), task, "")
+    with pytest.raises(
+        DataError, match=r"ap is undefined, .*Teacher.min_accuracy = 5.0 cannot be checked"
+    ):
+        judge(teacher, Teacher(network=None, min_accuracy=5.0), task, "")
+    measured = judge(teacher, Teacher(network=None, min_accuracy=None), task, "")
     assert math.isnan(measured["teacher_ap"])
     assert as_text("teacher_ap", measured["teacher_ap"]) == "–"
 

@@ -26,7 +26,9 @@ def test_it_prints_the_resolved_configuration_and_the_sizes(command, tmp_path):
     assert told["student"] == "1,030 parameters"
     assert told["teacher"] == "56,554 parameters"
     assert told["temperature policy"] == "GlobalTemperature, 1 parameter"
-    assert told["work directory"].startswith("runs/digits/ctkd-seed5-")
+    assert told["work directory"].startswith(
+        "runs/digits/digits_teacher_digits_student/ctkd-seed5-"
+    )
     assert "seed 5" in told["run"]
     assert list(tmp_path.iterdir()) == []
 

@@ -129,7 +129,7 @@ Method.schedule = @StepLambda
 StepLambda.at = 1.0
 Method.transform = @Centered
 Teacher.run = 'teacher_of_mine.gin'
-Teacher.floor = 20.0
+Teacher.min_accuracy = 20.0
 Runtime.tensorboard = False
 """
 TEACHER = """

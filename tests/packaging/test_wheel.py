@@ -119,7 +119,7 @@ def test_the_wheel_runs_the_digits_from_an_empty_folder(installed, tmp_path):
     assert "GlobalTemperature" in listed
     quick = ["--gin_param=epochs = 2", "--gin_param=Runtime.tensorboard = False"]
     call([installed, "-m", "ctkd.main", "--gin_file=digits/ctkd.gin", *quick], tmp_path)
-    (run,) = (tmp_path / "runs/digits").glob("ctkd-seed0-*")
+    (run,) = (tmp_path / "runs/digits").glob("*/ctkd-seed0-*")
     names = {path.name for path in run.iterdir()}
     assert {"config.gin", "summary.json", "landscape.png", "student_last.pt"} <= names
     assert json.loads((run / "summary.json").read_text())["teacher_top1"] > 90

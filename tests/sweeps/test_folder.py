@@ -52,7 +52,11 @@ def test_a_sweep_may_grow_and_need_other_resources(claim):
 def test_a_sweep_may_be_sent_again_from_another_place_or_for_another_machine(claim):
     """What a run needs may change after it failed for the lack of it; what it trains may not."""
     claim(grid={"method": [KD]})
-    elsewhere = ["teacher_weights = '/w/teacher.pt'", "device = 'cpu'", "Teacher.floor = None"]
+    elsewhere = [
+        "teacher_weights = '/w/teacher.pt'",
+        "device = 'cpu'",
+        "Teacher.min_accuracy = None",
+    ]
     (cell,) = claim(grid={"method": [KD]}, params=elsewhere).read().cells
     assert set(elsewhere) <= set(cell.params)
 

@@ -175,10 +175,12 @@ def test_a_second_signal_ends_the_runs_at_once(here, script, sent, when):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_stopped_runs_continue_to_the_same_bits_and_share_a_teacher(here, sent, when, small):
+def test_stopped_runs_continue_to_the_same_bits_and_share_a_teacher(
+    here, sent, when, small, own_cache
+):
     params = [
         "teacher_weights = None",
-        "Teacher.floor = None",
+        "Teacher.min_accuracy = None",
         "epochs = 12",
         "steps_per_epoch = 8",
     ]
@@ -193,7 +195,7 @@ def test_stopped_runs_continue_to_the_same_bits_and_share_a_teacher(here, sent, 
     logs = [sweep.folder.local_log(key).read_text() for key in ("kd-seed0", "ctkd-seed0")]
     assert "resumed at step" in logs[0]
     assert sum("training the teacher, once" in log for log in logs) == 1
-    assert len(list((sweep.path / "runs" / "teachers").glob("*/student_last.pt"))) == 1
+    assert len(list((own_cache / "teachers").glob("*/student_last.pt"))) == 1
     (cell, _) = sweep.folder.read().cells
     workdir = sweep.path / "runs" / "by-hand"
     words = [f"--gin_file={file}" for file in cell.files]

@@ -17,6 +17,7 @@ from ctkd.engine.config.feature_plan import FeaturePlan, feature_losses, plan_fe
 from ctkd.engine.config.gin_files import GinFile, find_named
 from ctkd.engine.config.identity import Settings
 from ctkd.engine.config.parse import macros
+from ctkd.engine.config.run_name import name_of_run, undone
 from ctkd.engine.config.settings import Instrument, Method, Recipe, Runtime, Seed, Teacher
 from ctkd.engine.distributed.gather_rows import check_whole_step
 from ctkd.engine.tasks.augmentation import check_augmentation
@@ -53,6 +54,7 @@ class Run:
         features: which features are compared; None without feature losses.
         task_part: the further settings of the data set's kind, if it has any.
         strong_view: None where the objective needs no strong view.
+        config_faults: warnings about the Gin files and bindings.
     """
 
     name: str
@@ -74,6 +76,18 @@ class Run:
     features: FeaturePlan | None = None
     task_part: Any = None
     strong_view: StrongViewSettings | None = None
+    config_faults: tuple[str, ...] = ()
+
+    @property
+    def dataset_name(self) -> str:
+        """The name of the data set, without its @."""
+        return str(self.settings["recipe"]["Recipe.dataset"]).removeprefix("@")
+
+    @property
+    def pair(self) -> str:
+        """TEACHER_STUDENT, as the files of pairs are called; without a teacher STUDENT."""
+        roles = ["Teacher.network"] * (self.teacher_network is not None) + ["Recipe.student"]
+        return "_".join(str(self.settings["recipe"][role]).removeprefix("@") for role in roles)
 
     @property
     def recipe_epochs(self) -> int:
@@ -82,7 +96,7 @@ class Run:
 
 
 def build(
-    name: str,
+    name: str | None = None,
     files: Sequence[GinFile] = (),
     bindings: Sequence[str] = (),
     *,
@@ -92,7 +106,8 @@ def build(
     """Builds what Gin's configuration describes.
 
     Args:
-        name: the method's label unless the configuration gives one.
+        name: the label of the method, unless the configuration gives one; None for that of the
+            method's Gin file.
         files: the Gin files that were read.
         bindings: those given on a command line; each must have an effect.
         meta: whether to build on the meta device: shapes only, no memory, no weights.
@@ -102,7 +117,7 @@ def build(
         ConfigError: a setting is missing, of the wrong type or out of range, or parts do not fit.
     """
     call = Builder(known)
-    runtime = _named(call, name)
+    runtime = _named(call, name or name_of_run(files, bindings))
     method, recipe, teacher = call.part(Method), call.part(Recipe), call.part(Teacher)
     seed, instrument = call.part(Seed).seed, call.part(Instrument)
     optimizers = optimizers_of(call, recipe, bindings)
@@ -128,7 +143,7 @@ def build(
     folder = dataset.folder  # a setting may leave it to the environment
     call.settings["runtime"]["Dataset.folder"] = None if folder is None else str(folder.absolute())
     return Run(
-        name=runtime.name or name,
+        name=runtime.name or "",
         recipe=recipe,
         seed=seed,
         runtime=runtime,
@@ -147,6 +162,7 @@ def build(
         features=features,
         task_part=task_part,
         strong_view=strong_view,
+        config_faults=(*(w for file in files for w in file.warnings), *undone(files)),
     )
 
 

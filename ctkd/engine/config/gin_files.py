@@ -10,16 +10,24 @@ from dataclasses import dataclass
 from ctkd.command_line import ROOT
 from ctkd.errors import ConfigError
 from ctkd.files import NotUTF8Error, expand_user, read_text
+from ctkd.renamed import with_new_names
 
 _INCLUDE = re.compile(r"""^(?P<start>\s*include\s+)(?P<quote>['"])(?P<name>.+?)(?P=quote)""", re.M)
 
 
 @dataclass(frozen=True)
 class GinFile:
-    """A Gin file as Gin reads it: the paths of its includes are absolute."""
+    """A Gin file as Gin reads it: the paths of its includes are absolute.
+
+    Attributes:
+        warnings: about old names of parameters; `text` has the new ones.
+        given: the stem of the file of the command line that is this file, or includes it.
+    """
 
     path: pathlib.Path
     text: str
+    warnings: tuple[str, ...] = ()
+    given: str = ""
 
     def __str__(self) -> str:
         """The path, of the project's own files relative to the folder that holds `gin/`."""
@@ -96,7 +104,8 @@ def read_with_includes(
         yield from read_with_includes(included, (*above, path))
         parts += [text[end : match.start()], f"{match['start']}{str(included)!r}"]
         end = match.end()
-    yield GinFile(path, "".join([*parts, text[end:]]))
+    whole, warnings = with_new_names("".join([*parts, text[end:]]), str(path))
+    yield GinFile(path, whole, warnings)
 
 
 def _read(path: pathlib.Path) -> str:

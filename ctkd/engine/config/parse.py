@@ -3,6 +3,7 @@
 import re
 import tokenize
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ctkd.checks import suggest
@@ -28,7 +29,9 @@ def parse(
     if not GIN_INSTALLED:
         raise ConfigError("gin-config is not installed: pip install gin-config")
     paths = [find(expand_user(name, "the Gin file")) for name in files]
-    read = tuple(file for path in paths for file in read_with_includes(path))
+    read = tuple(
+        replace(file, given=path.stem) for path in paths for file in read_with_includes(path)
+    )
     text = re.sub(r"#.*", "", "\\\n".join([*(file.text for file in read), *bindings]))
     import_mentioned(text)
     gin.clear_config()

@@ -126,7 +126,7 @@ class Recipe:
         return step * (self.recipe_epochs or self.epochs) / (steps_per_epoch * self.epochs)
 
 
-@PARTS.register(runtime=("weights", "floor", "claimed"))
+@PARTS.register(runtime=("weights", "min_accuracy", "published_accuracy"))
 @dataclass(frozen=True)
 class Teacher:
     """Where the frozen teacher comes from.
@@ -136,9 +136,9 @@ class Teacher:
         weights: a file or a URL (with a member of an archive or a part of a file, see
             `ctkd.models.weights.source`), or the name of torchvision's weights; None if `run`
             trains it.
-        run: the Gin file that trains it, once, stored next to the work directories.
-        floor: the test accuracy in percent below which the run is refused; None for no floor.
-        claimed: the published accuracy in percent, for the summary; None where there is none.
+        run: the Gin file that trains it, once, shared by all runs of the user.
+        min_accuracy: the test accuracy in percent below which the run is refused; None accepts all.
+        published_accuracy: in percent, for the summary; None where there is none.
         rows: "float16" rounds its logits to 16 bits, which halves the cache of them; inexact, and
             therefore part of the recipe.
     """
@@ -146,12 +146,12 @@ class Teacher:
     network: Factory | None = None
     weights: str | None = None
     run: str | None = None
-    floor: float | None = None
-    claimed: float | None = None
+    min_accuracy: float | None = None
+    published_accuracy: float | None = None
     rows: Literal["float32", "float16"] = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("floor", "claimed"):
+        for name in ("min_accuracy", "published_accuracy"):
             value = getattr(self, name)
             expected = "None or an accuracy in percent"
             expect(value is None or 0 <= value <= 100, "Teacher", name, value, expected)
@@ -186,7 +186,7 @@ class Runtime:
         accumulate: parts in which a step is computed, to save memory.
         checkpoint_steps: steps between checkpoints; they are also taken after every epoch.
         keep_checkpoints: how many of the newest stay.
-        teachers_dir: where trained teachers are shared; None for next to the work directory.
+        teachers_dir: where trained teachers are shared; None for the user's cache (CTKD_CACHE).
         teacher_cache: the folder in which teachers' rows are remembered for all runs, exactly;
             "auto" for one next to the images (see `teacher.load.cache_root`), None for none.
         teacher_cache_gb: what that folder may take on the disk; then nothing more is added.

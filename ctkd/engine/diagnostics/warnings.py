@@ -29,7 +29,7 @@ NORMALIZATIONS = {
 
 def faults_of_run(run: Run) -> list[str]:
     """Warnings about the settings, before training."""
-    found = faults_of_classes(run)
+    found = [*run.config_faults, *faults_of_classes(run)]
     if run.teacher_network is not None and run.teacher.rows != "float32":
         found.append(
             f"Teacher.rows = {run.teacher.rows!r} rounds the teacher's logits: inexact, not to be "
@@ -89,15 +89,15 @@ def faults_of_teacher(run: Run, metrics: Mapping[str, float], task: Task) -> lis
         metrics: of the teacher, as `judge` gives them.
     """
     measured = metrics.get(f"teacher_{task.primary.removeprefix('test_')}")
-    claimed = run.teacher.claimed
+    claimed = run.teacher.published_accuracy
     if measured is None or claimed is None or measured >= claimed - CLAIM_MISSED:
         return []
     if _trained_here(run) and task.is_cut:
         return []  # for trying things out; the teacher's training was cut too
     return [
         f"the teacher scores {measured:.2f} %, {claimed - measured:.2f} points below its published "
-        f"accuracy, Teacher.claimed = {claimed:g}. {cause_of_weak_teacher(run)}. If the score is "
-        "right, set Teacher.claimed to it"
+        f"accuracy, Teacher.published_accuracy = {claimed:g}. {cause_of_weak_teacher(run)}. If the "
+        "score is right, set Teacher.published_accuracy to it"
     ]
 
 

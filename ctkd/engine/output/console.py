@@ -131,11 +131,11 @@ class Console:
         )
 
     def teacher(self, run: "Run", metrics: dict[str, float]) -> None:
-        """The teacher's measured accuracy and the claimed one."""
+        """The teacher's measured accuracy and the published one."""
         if metrics:
             name, value = next(iter(metrics.items()))
-            claimed = run.teacher.claimed
-            claim = "" if claimed is None else f" (claimed {claimed:.2f})"
+            published = run.teacher.published_accuracy
+            claim = "" if published is None else f" (published {published:.2f})"
             self.say(f"teacher: {name.removeprefix('teacher_')} {as_text(name, value)}{claim}")
 
     def epoch(self, record: dict[str, Any], epochs: int, task: "Task") -> None:

@@ -153,7 +153,7 @@ def summarize(prepared: "Prepared", progress: Progress) -> RunSummary:
         primary=task.primary,
         lower_is_better=task.lower_is_better,
         more=progress.teacher | averaged,
-        teacher_claimed=run.teacher.claimed if run.teacher_network else None,
+        teacher_claimed=run.teacher.published_accuracy if run.teacher_network else None,
         teacher_fingerprint=teacher.fingerprint if teacher else None,
         last=last[task.primary],
         best=best.get("best", math.nan),  # undefined at every epoch

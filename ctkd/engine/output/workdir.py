@@ -21,6 +21,7 @@ from ctkd.engine.output.checkpoint import write_text
 from ctkd.errors import WorkdirError
 from ctkd.files import LEFTOVER, NOT_PERMITTED, owner_of
 from ctkd.locks import try_lock
+from ctkd.renamed import keys_with_new_names
 from ctkd.results.read.schema import SETTINGS_FILE, RunSettings
 
 R = TypeVar("R")
@@ -204,7 +205,9 @@ class Workdir:
             raise WorkdirError(
                 f"{self.path / 'settings.json'} is not of ctkd: give another {self.setting}"
             )
-        return settings
+        if settings is None:
+            return None
+        return {k: keys_with_new_names(v) for k, v in settings.items() if isinstance(v, dict)}
 
     def read_summary(self) -> dict[str, Any] | None:
         """The summary of a finished run, or None."""

@@ -151,24 +151,25 @@ def judge(teacher: FrozenTeacher, settings: Teacher, task: Task, cause: str) -> 
         cause: the likely cause of a low score, for the message.
 
     Raises:
-        DataError: the primary metric is below `Teacher.floor`, or undefined.
+        DataError: the primary metric is below `Teacher.min_accuracy`, or undefined.
     """
     metrics = task.evaluate(teacher.network)
     task.files = {}  # the files of an evaluation are those of the student
     measured = metrics[task.primary]
-    if settings.floor is not None and math.isnan(measured):
+    if settings.min_accuracy is not None and math.isnan(measured):
         raise DataError(
-            f"the teacher's {task.primary} is undefined, since the test data hold nothing to find: "
-            f"Teacher.floor = {settings.floor} cannot be checked. Give test data with something "
-            "to find, or set Teacher.floor = None"
+            f"the teacher's {task.primary} is undefined, since the test data hold nothing to find, "
+            f"and Teacher.min_accuracy = {settings.min_accuracy} cannot be checked. Give test data "
+            "with something to find, or set Teacher.min_accuracy = None"
         )
+    least, published = settings.min_accuracy, settings.published_accuracy
     sign, side = (-1, "above") if task.lower_is_better else (1, "below")
-    if settings.floor is not None and sign * measured < sign * settings.floor:
+    if least is not None and sign * measured < sign * least:
         unit = "" if task.lower_is_better else " %"
-        claim = "" if settings.claimed is None else f" (claimed: {settings.claimed:.2f}{unit})"
+        claim = "" if published is None else f" (published: {published:.2f}{unit})"
         raise DataError(
-            f"the teacher scores {measured:.2f}{unit}{claim}, {side} Teacher.floor = "
-            f"{settings.floor}: "
-            f"too low to teach. {cause}. If the score is right, set Teacher.floor = None"
+            f"the teacher scores {measured:.2f}{unit}{claim}, {side} Teacher.min_accuracy = "
+            f"{least}: too low to teach. {cause}. If the score is right, set "
+            "Teacher.min_accuracy = None"
         )
     return {f"teacher_{name.removeprefix('test_')}": value for name, value in metrics.items()}

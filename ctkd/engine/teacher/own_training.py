@@ -1,5 +1,7 @@
 """The training of a teacher that has no weights: a job of its own, once for all runs."""
 
+import hashlib
+import os
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,7 @@ from ctkd.engine.config.identity import identity_of
 from ctkd.engine.output.console import Console
 from ctkd.engine.output.workdir import Workdir
 from ctkd.errors import ConfigError, WorkdirError
-from ctkd.files import user_path
+from ctkd.files import cache_folder, user_path
 
 if TYPE_CHECKING:
     from ctkd.engine.job import Job
@@ -36,13 +38,36 @@ def teacher_job(run: Run) -> "Job":
 
 
 def teacher_home(run: Run, path: pathlib.Path) -> tuple[Run, Workdir]:
-    """The run that trains the teacher of a run in the folder `path`, and the teacher's folder."""
+    """The run that trains the teacher of a run in the folder `path`, and the teacher's folder.
+
+    All runs of a user share their teachers in the user's cache. There the name of the folder stands
+    for the data too: the same command may be given for other images.
+    """
     teacher_run = teacher_job(run).build()
     identity = identity_of(teacher_run.settings)
-    given = run.runtime.teachers_dir or path.absolute().parent / "teachers"
-    folder = user_path(given, "Runtime.teachers_dir")
-    home = folder / f"{teacher_run.name}-{identity[:8]}"
+    name = f"{teacher_run.name}-{identity[:8]}"
+    given, beside = run.runtime.teachers_dir, path.absolute().parent / "teachers" / name
+    if given is not None:
+        home = user_path(given, "Runtime.teachers_dir") / name
+    elif (beside / "summary.json").is_file():  # where version 0.1 trained it
+        home = beside
+    else:
+        data = teacher_run.settings["runtime"]["Dataset.folder"]
+        key = hashlib.sha256(f"{identity} {data}".encode()).hexdigest()[:8]
+        home = (
+            _shared_folder(beside.parent) / f"{teacher_run.dataset_name}-{teacher_run.pair}-{key}"
+        )
     return teacher_run, Workdir(home, setting="Runtime.teachers_dir")
+
+
+def _shared_folder(otherwise: pathlib.Path) -> pathlib.Path:
+    """The folder of teachers in the user's cache, or `otherwise` if it cannot be written."""
+    try:
+        folder = cache_folder() / "teachers"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (ConfigError, OSError):
+        return otherwise
+    return folder if os.access(folder, os.W_OK) else otherwise
 
 
 def trained_teacher(run: Run, path: pathlib.Path, console: Console) -> pathlib.Path:

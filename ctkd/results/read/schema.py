@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args
 
+from ctkd.renamed import keys_with_new_names
+
 SETTINGS_FILE = "settings.json"  # makes a folder a work directory
 METRICS_FILE, LANDSCAPE_FILE = "metrics.jsonl", "landscape.jsonl"
 TRACE_FILE, ROWS_FILE = "temperature.csv", "rows.csv"
@@ -57,7 +59,8 @@ class RunSettings:
         for name in SETS:
             if not isinstance(data.get(name, {}), dict):
                 raise ValueError(f"an object under {name!r}")
-        return cls(str(data.get("name") or ""), **{name: data.get(name, {}) for name in SETS})
+        sets = {name: keys_with_new_names(data.get(name, {})) for name in SETS}
+        return cls(str(data.get("name") or ""), **sets)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object."""

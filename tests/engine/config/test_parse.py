@@ -71,7 +71,7 @@ def test_the_same_file_may_be_included_twice(write):
     ("binding", "expected"),
     [
         ("SGD.lrr = 0.1", r"'SGD'.*'lrr'; did you mean lr\?"),
-        ("SDG.lr = 0.1", r"No configurable matching 'SDG'; did you mean SGD\?"),
+        ("SDG.lr = 0.1", r"No configurable matching 'SDG'; did you mean SGD"),
         (
             "Method.policy = @GlobalTemprature",
             r"GlobalTemprature'?; did you mean GlobalTemperature",

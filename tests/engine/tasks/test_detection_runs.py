@@ -54,7 +54,7 @@ def arguments(coco_folder, tmp_path):
             small += [
                 f"teacher_weights = {str(tmp_path / 'teacher.pt')!r}",
                 "teacher = @fasterrcnn_mobilenet_v2_fpn",
-                "Teacher.floor = None",
+                "Teacher.min_accuracy = None",
                 "Instrument.probe_size = 2",
                 "Instrument.points = 9",
             ]
@@ -104,8 +104,8 @@ def test_without_a_teacher_there_are_groups_but_no_temperature(train):
 
 
 def test_a_teacher_below_its_floor_is_refused(train):
-    run = train("kd", "Teacher.floor = 5.0", status=2)
-    assert "below Teacher.floor = 5.0" in run.result.err
+    run = train("kd", "Teacher.min_accuracy = 5.0", status=2)
+    assert "below Teacher.min_accuracy = 5.0" in run.result.err
 
 
 def test_a_fault_in_the_data_is_told_and_counted(train, coco_json):

@@ -270,7 +270,7 @@ def test_a_shared_teacher_is_not_taken_for_that_of_other_images(
     images = ("imagenet.size = 16", "imagenet.resize = 18", "Runtime.tensorboard = False")
     lines = ["include 'gin/imagenet/teacher.gin'", *networks, *images]
     (tmp_path / "teacher.gin").write_text("\n".join(lines))
-    own = ("Teacher.run = 'teacher.gin'", "Teacher.floor = None", "epochs = 1")
+    own = ("Teacher.run = 'teacher.gin'", "Teacher.min_accuracy = None", "epochs = 1")
     assert command(*arguments("ctkd", *own)).status == 0
     place = f"data_dir = {str(own_images(train=9))!r}"
     others = command(*arguments("ctkd", *own, place, workdir="other"))

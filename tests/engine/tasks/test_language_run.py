@@ -84,5 +84,5 @@ def test_a_network_that_is_no_language_model_is_refused(language):
 
 
 def test_a_teacher_above_its_limit_is_refused(language):
-    _, result = language("kd", "Teacher.floor = 0.5", "steps_per_epoch = None", status=2)
-    assert "above Teacher.floor = 0.5" in result.err
+    _, result = language("kd", "Teacher.min_accuracy = 0.5", "steps_per_epoch = None", status=2)
+    assert "above Teacher.min_accuracy = 0.5" in result.err

@@ -60,7 +60,7 @@ def test_the_same_on_images_of_cifars_size(command, tmp_path, monkeypatch, folde
 
     def run(workdir, cache):
         given = ["epochs = 2", "student = @resnet8", "teacher = @resnet14", "compile = False"]
-        given += [f"data_dir = {str(tmp_path / 'images')!r}", "Teacher.floor = None"]
+        given += [f"data_dir = {str(tmp_path / 'images')!r}", "Teacher.min_accuracy = None"]
         given += [f"teacher_weights = {str(tmp_path / 'teacher.pt')!r}", "threads = 1"]
         given += [f"teacher_cache = {cache!r}", "Runtime.tensorboard = False"]
         result = command(
@@ -130,7 +130,7 @@ def test_each_part_of_a_runs_fingerprint_makes_another_cache(train, tmp_path, mo
 
     def folders(method, *bindings):
         cached = f"teacher_cache = {str(tmp_path / 'cache')!r}"
-        more = ["epochs = 1", "Teacher.floor = None", *bindings]
+        more = ["epochs = 1", "Teacher.min_accuracy = None", *bindings]
         train(method, *SHORT, cached, *more, workdir=f"run{next(count)}")
         return {path.name for path in (tmp_path / "cache").iterdir()}
 

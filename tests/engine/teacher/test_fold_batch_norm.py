@@ -161,7 +161,7 @@ def test_a_run_with_an_untraceable_teacher_says_so_and_trains(train, tmp_path):
         "kd",
         "teacher = @undecided_teacher",
         f"teacher_weights = {str(tmp_path / 'teacher.pt')!r}",
-        "Teacher.floor = None",
+        "Teacher.min_accuracy = None",
     )
     assert "normalizations are not folded: it cannot be traced" in run.result.out
     assert run.summary["finished"]

@@ -75,22 +75,22 @@ def test_in_bfloat16_the_network_computes_so_and_the_logits_are_float32():
 
 
 def test_the_teacher_is_evaluated_first_and_its_accuracy_kept(train, teacher_file):
-    run = train("kd", "Teacher.claimed = 99.5")
+    run = train("kd", "Teacher.published_accuracy = 99.5")
     summary = run.summary
     trained = json.loads((teacher_file.parent / "summary.json").read_text())
     assert summary["teacher_top1"] == trained["last_top1"]
     assert summary["teacher_claimed"] == 99.5
-    assert f"teacher: top1 {summary['teacher_top1']:.2f} % (claimed 99.50)" in run.result.out
+    assert f"teacher: top1 {summary['teacher_top1']:.2f} % (published 99.50)" in run.result.out
     line = run.result.out.splitlines().index(
-        f"teacher: top1 {summary['teacher_top1']:.2f} % (claimed 99.50)"
+        f"teacher: top1 {summary['teacher_top1']:.2f} % (published 99.50)"
     )
     assert run.result.out.splitlines()[line + 1].startswith("epoch 1/3")
 
 
 def test_a_teacher_below_the_floor_is_refused_before_anything_is_trained(train, weights):
-    run = train("kd", given(weights()), "Teacher.claimed = 97.0", status=2)
+    run = train("kd", given(weights()), "Teacher.published_accuracy = 97.0", status=2)
     assert run.result.err.startswith("ctkd: the teacher scores ")
-    assert "(claimed: 97.00 %), below Teacher.floor = 90.0: " in run.result.err
+    assert "(published: 97.00 %), below Teacher.min_accuracy = 90.0: " in run.result.err
     assert run.result.err.count("\n") == 1
     assert not (run.path / "metrics.jsonl").exists()
     assert run.checkpoints == []
@@ -103,12 +103,12 @@ def test_after_a_wrong_teacher_the_right_one_goes(train, weights):
 
 
 def test_without_a_floor_any_teacher_goes(train, weights):
-    run = train("kd", given(weights()), "Teacher.floor = None")
+    run = train("kd", given(weights()), "Teacher.min_accuracy = None")
     assert run.summary["teacher_top1"] < 50
 
 
 def test_a_moved_teacher_is_the_same_and_another_is_refused(train, weights):
-    one, free = weights(0), "Teacher.floor = None"
+    one, free = weights(0), "Teacher.min_accuracy = None"
     short = ["epochs = 2", free]
     run = train("kd", given(one), *short)
     moved = one.rename(one.with_name("moved.pt"))
@@ -119,7 +119,7 @@ def test_a_moved_teacher_is_the_same_and_another_is_refused(train, weights):
 
 def test_a_finished_run_does_not_answer_for_another_teacher(train, weights):
     one, other = weights(0, "one.pt"), weights(1, "other.pt")
-    short = ["epochs = 1", "Teacher.floor = None"]
+    short = ["epochs = 1", "Teacher.min_accuracy = None"]
     run = train("kd", given(one), *short)
     kept = {name: (run.path / name).read_bytes() for name in ("settings.json", "config.gin")}
     refused = train("kd", given(other), *short, status=2)
@@ -131,7 +131,7 @@ def test_a_finished_run_does_not_answer_for_another_teacher(train, weights):
 
 def test_in_the_middle_of_a_run_another_teacher_is_refused(train, weights, interrupted_at):
     one, other = weights(0, "one.pt"), weights(1, "other.pt")
-    often = ["Teacher.floor = None", "Runtime.checkpoint_steps = 1"]
+    often = ["Teacher.min_accuracy = None", "Runtime.checkpoint_steps = 1"]
     with interrupted_at(3):
         train("kd", given(one), *often, status=130)
     run = train("kd", given(other), *often, status=2)
@@ -139,7 +139,10 @@ def test_in_the_middle_of_a_run_another_teacher_is_refused(train, weights, inter
     assert train("kd", given(one), *often).summary["finished"]
 
 
-QUICK = ["steps_per_epoch = 2", "epochs = 1"]  # far below Teacher.floor, which a cut run forgives
+QUICK = [
+    "steps_per_epoch = 2",
+    "epochs = 1",
+]  # far below Teacher.min_accuracy, which a cut run forgives
 
 
 @pytest.fixture
@@ -159,7 +162,7 @@ def shared(command, monkeypatch, tmp_path):
 
 
 def teachers(tmp_path):
-    return sorted((tmp_path / "runs/digits/teachers").iterdir())
+    return sorted((tmp_path / "cache/teachers").iterdir())
 
 
 def test_runs_beside_each_other_share_a_teacher_that_is_trained_once(shared, tmp_path):
@@ -173,7 +176,7 @@ def test_runs_beside_each_other_share_a_teacher_that_is_trained_once(shared, tmp
     assert teachers(tmp_path) == [home]
     assert (home / "student_last.pt").stat().st_mtime_ns == before
     prints = set()
-    for path in (tmp_path / "runs/digits").glob("*/settings.json"):
+    for path in (tmp_path / "runs/digits").glob("*/*/settings.json"):
         prints.add(json.loads(path.read_text())["recipe"]["Teacher.fingerprint"])
     assert prints == {fingerprint(torch.load(home / "student_last.pt", weights_only=True))}
 
@@ -219,7 +222,9 @@ def test_it_is_said_what_was_taken_out_of_a_teachers_file(train, weights, tmp_pa
     state = torch.load(weights(), weights_only=True)
     named = {f"module.student.{key}": value for key, value in state.items()}
     torch.save({"model": named}, tmp_path / "distiller.pth")
-    told = train("kd", given(tmp_path / "distiller.pth"), "epochs = 1", "Teacher.floor = None")
+    told = train(
+        "kd", given(tmp_path / "distiller.pth"), "epochs = 1", "Teacher.min_accuracy = None"
+    )
     assert f"teacher: weights from {tmp_path}/distiller.pth (model: module.student.)" in (
         told.result.out
     )
@@ -228,7 +233,7 @@ def test_it_is_said_what_was_taken_out_of_a_teachers_file(train, weights, tmp_pa
 def test_teachers_can_be_kept_elsewhere(shared, tmp_path):
     shared("kd", f"Runtime.teachers_dir = {str(tmp_path / 'elsewhere')!r}")
     assert len(list((tmp_path / "elsewhere").iterdir())) == 1
-    assert not (tmp_path / "runs/digits/teachers").exists()
+    assert not (tmp_path / "cache").exists()
 
 
 def test_without_weights_and_without_a_run_it_is_said_what_to_give(train):

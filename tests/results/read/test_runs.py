@@ -48,7 +48,7 @@ def test_a_run_without_a_teacher_has_neither_landscape_nor_trace(workdir):
 
 
 def test_a_teacher_that_is_configured_but_not_used_is_none(workdir):
-    recipe = {"Teacher.network": "@resnet56", "Teacher.floor": 50.0}
+    recipe = {"Teacher.network": "@resnet56", "Teacher.min_accuracy": 50.0}
     assert read_run(workdir("done", policy=None, recipe=recipe)).teacher is None
     assert read_run(workdir("begun", policy=None, recipe=recipe, finished=False)).teacher is None
 
