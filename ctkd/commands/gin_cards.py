@@ -75,10 +75,27 @@ def method_cards() -> dict[str, list[GinCard]]:
     """The files of each method, by its name: one for each data set that has the method."""
     methods: dict[str, list[GinCard]] = {}
     for card in gin_cards():
-        single = len(card.path.parts) == 3 and card.folder != "sweeps"
-        if single and not NO_METHOD.fullmatch(card.name):
+        if (
+            card.folder in _data_folders()
+            and not card.is_pair
+            and not NO_METHOD.fullmatch(card.name)
+        ):
             methods.setdefault(card.name, []).append(card)
     return dict(sorted(methods.items()))
+
+
+def further_cards() -> dict[str, list[GinCard]]:
+    """The files of the folders that are no data set's: sweeps, and parts for any method."""
+    folders: dict[str, list[GinCard]] = {}
+    for card in gin_cards():
+        if card.folder and card.folder not in _data_folders():
+            folders.setdefault(card.folder, []).append(card)
+    return folders
+
+
+def _data_folders() -> set[str]:
+    """The folders that hold methods: the base.gin of each chooses a data set."""
+    return {c.folder for c in gin_cards() if c.name == "base" and "Recipe.dataset =" in c.text}
 
 
 def method_summary(card: GinCard) -> str:

@@ -20,6 +20,7 @@ from ctkd.commands.gin_cards import (
     GinCard,
     cards_named,
     files_with,
+    further_cards,
     gin_cards,
     method_cards,
     method_summary,
@@ -107,14 +108,13 @@ def sections() -> dict[str, list[ListEntry]]:
         for card in gin_cards()
         if card.is_pair
     ]
-    studies = [
-        ListEntry((c.name,), c.summary, str(c.path)) for c in gin_cards() if c.folder == "sweeps"
-    ]
     found = {"methods": methods, "pairs": pairs}
     for registry in REGISTRIES:
         if registry is not settings.PARTS and list(registry):
             found[plural(registry.kind)] = _entries(registry)
-    return {**found, "sweeps": studies, "settings": _entries(settings.PARTS)}
+    for folder, cards in further_cards().items():
+        found[folder] = [ListEntry((c.name,), c.summary, str(c.path)) for c in cards]
+    return {**found, "settings": _entries(settings.PARTS)}
 
 
 def plural(kind: str) -> str:

@@ -140,6 +140,6 @@ def test_faults_name_the_setting(tmp_path):
         PythonTopics(stride=200)
     with pytest.raises(DataError, match=r"set the macro data_dir.*CTKD_TEXT"):
         TextFiles().documents()
-    (tmp_path / "bad.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "bad.txt").write_bytes(b"pas\xe9")
     with pytest.raises(DataError, match=r"bad.txt cannot be read: line 1.*not UTF-8"):
         TextFiles(str(tmp_path)).documents()

@@ -44,16 +44,14 @@ def on_unquoted(binding: str, flag: str) -> str | None:
 
 
 def on_macro(name: str, used: Iterable[str], mentioned: Iterable[str]) -> str:
-    """The macros that are nearest to `name`, or the settings that have a parameter of this name."""
-    if hint := suggest(name, used):
-        return hint
+    """The settings that have a parameter of this name, or the macros that are nearest to it."""
     words = set(mentioned)
     owners = sorted(
         owner
         for owner, component in COMPONENTS.items()
-        if (owner in words or component.kind == "engine part")
+        if (owner in words or component.kind in ("engine part", "optimizer"))
         and name in inspect.signature(component.target).parameters
     )
-    return f"; a setting of that name is {' or '.join(f'{o}.{name}' for o in owners)}" * bool(
-        owners
-    )
+    if owners:
+        return f"; a setting of that name is {' or '.join(f'{owner}.{name}' for owner in owners)}"
+    return suggest(name, used)
