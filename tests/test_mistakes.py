@@ -118,7 +118,7 @@ BINDINGS = [
     ("SGD.leraning_rate = 0.1", "(it has lr, "),
     ("SGD.momentun = 0.1", "did you mean momentum?"),
     ("epohcs = 2", "nothing refers to the macro 'epohcs'; did you mean epochs?"),
-    ("lr = 0.5", "nothing refers to the macro 'lr'; a setting of that name is "),
+    ("lr = 0.5", "nothing refers to the macro 'lr'; a setting of that name is SGD.lr"),
     ("device = cuda", "--gin_param \"device = 'cuda'\", or --device=cuda"),
     ("Runtime.device = cuda:0", "a text needs quotes: --gin_param \"Runtime.device = 'cuda:0'\""),
     ("student = digits_teacher", "a component needs an @: --gin_param 'student = @digits_teacher'"),

@@ -49,7 +49,7 @@ def on_macro(name: str, used: Iterable[str], mentioned: Iterable[str]) -> str:
     owners = sorted(
         owner
         for owner, component in COMPONENTS.items()
-        if (owner in words or component.kind in ("engine part", "optimizer"))
+        if (owner in words or component.kind == "engine part")
         and name in inspect.signature(component.target).parameters
     )
     if owners:
