@@ -67,6 +67,7 @@ TEMPERATURES = {
     "AnnealedTemperature": "ctkd.temperature.annealed",
     "GlobalTemperature": "ctkd.temperature.global_temperature",
     "InstanceTemperature": "ctkd.temperature.instance",
+    "TokenTemperature": "ctkd.temperature.token",
     "SpreadTemperature": "ctkd.temperature.spread",
     "InverseDifficultyTemperature": "ctkd.temperature.inverse_difficulty",
     "ReplayedTemperature": "ctkd.temperature.replay",
