@@ -4,7 +4,7 @@ import abc
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -128,6 +128,17 @@ class Rows:
     features: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
     strong: tuple[Tensor, Tensor] | None = None
 
+    def blocks(self) -> Iterator["Rows"]:
+        """The rows with their logits, in parts that fit in memory; here as one part."""
+        yield self
+
+
+class Kind(NamedTuple):
+    """A way to sort rows into groups: `groups` [N], indices into `names`, −1 for none."""
+
+    groups: Tensor
+    names: tuple[str, ...]
+
 
 StudentFunction = Callable[..., Any]
 TeacherFunction = Callable[[Batch], Tensor]  # takes the whole batch, to look its rows up or compute
@@ -184,6 +195,10 @@ class Task(abc.ABC):
     def for_seed(self, seed: int) -> "Task":
         """The same task on the same data for a run with another seed; see `engine.group`."""
         raise NotImplementedError
+
+    def kinds(self, batch: Batch) -> Mapping[str, Kind]:
+        """The kinds of the rows of a batch, for the landscape by kind; none by default."""
+        return {}
 
     def try_student(self, student: nn.Module) -> None:
         """Calls the student in train mode on one blank sample, the smallest there is."""
