@@ -88,6 +88,7 @@ OBJECTIVES = {
     "DTKD": "ctkd.losses.dtkd",
     "WTTM": "ctkd.losses.wttm",
     "DIST": "ctkd.losses.dist",
+    "HardKD": "ctkd.losses.hard_kd",
     "MLKD": "ctkd.losses.mlkd",
     "CRLD": "ctkd.losses.crld",
 }

@@ -115,6 +115,8 @@ class Rows:
         features: the student's and the teacher's features by name, where feature losses need them.
         strong: (student's, teacher's) logits of the strong view, [N, C] each, row by row the same
             samples; None in a run without one.
+        class_student: the student's logits [N, C] for cross-entropy, where `student` are those of a
+            distillation token.
     """
 
     student: Tensor
@@ -127,6 +129,7 @@ class Rows:
     weights: Tensor | None = None
     features: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
     strong: tuple[Tensor, Tensor] | None = None
+    class_student: Tensor | None = None
 
     def blocks(self) -> Iterator["Rows"]:
         """The rows with their logits, in parts that fit in memory; here as one part."""
