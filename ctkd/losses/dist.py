@@ -36,7 +36,8 @@ class DIST(Objective):
     ρ is Pearson's correlation of the probabilities softmax(z_s / τ) and softmax(z_t / τ): over the
     classes of one row ("inter", between classes), and over the rows of one class ("intra"). The
     student learns the order and the spacing of the teacher's predictions, not their values. The
-    factor τ² is in the authors' code.
+    factor τ² is in the authors' code. Published: CE 1, both weights 2; τ = 4 on CIFAR-100 and 1 on
+    ImageNet.
 
     "intra" is not row-wise: it is 0-d, a mean over the classes of correlations over the given rows.
     It needs all rows of a step (`whole_step`): ranks exchange their rows, and accumulated parts are

@@ -14,7 +14,7 @@ from ctkd.registry import TRANSFORMS
 class LogitStandardization:
     """z -> (z − mean(z)) / (std(z) + epsilon), row by row, for both networks.
 
-    Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024 (arXiv 2403.01731).
+    Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024 (arXiv 2403.01427).
     The student then learns the shape of the teacher's logits, not their scale. std is the unbiased
     one, and epsilon is outside the root, as in the public code.
 
