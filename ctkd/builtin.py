@@ -67,6 +67,7 @@ TEMPERATURES = {
     "AnnealedTemperature": "ctkd.temperature.annealed",
     "GlobalTemperature": "ctkd.temperature.global_temperature",
     "InstanceTemperature": "ctkd.temperature.instance",
+    "TokenTemperature": "ctkd.temperature.token",
     "SpreadTemperature": "ctkd.temperature.spread",
     "InverseDifficultyTemperature": "ctkd.temperature.inverse_difficulty",
     "ReplayedTemperature": "ctkd.temperature.replay",
@@ -87,6 +88,7 @@ OBJECTIVES = {
     "DTKD": "ctkd.losses.dtkd",
     "WTTM": "ctkd.losses.wttm",
     "DIST": "ctkd.losses.dist",
+    "HardKD": "ctkd.losses.hard_kd",
     "MLKD": "ctkd.losses.mlkd",
     "CRLD": "ctkd.losses.crld",
 }

@@ -12,6 +12,7 @@ from ctkd.losses.features.feature_loss import FeatureLoss, Features, StepRows
 from ctkd.losses.features.feature_terms import FeatureTerms
 from ctkd.losses.objectives import ObjectiveLike
 from ctkd.losses.row_groups import group_sums
+from ctkd.losses.term_means import means_of, weigh
 from ctkd.losses.two_views import second_view
 
 Schedule = Callable[[float], float]
@@ -75,14 +76,16 @@ class Distiller(nn.Module):
         super().__init__()
         self.learned: bool = bool(getattr(policy, "learned", False))
         self.bounds: tuple[float, float] | None = getattr(policy, "bounds", None)
-        if objective.needs_teacher and policy is None:
+        uses_temperature = objective.needs_teacher and getattr(objective, "uses_temperature", True)
+        if uses_temperature and policy is None:
             name = type(objective).__name__
             raise ConfigError(
                 f"the objective {name} compares logits: it needs a temperature policy"
             )
-        if not objective.needs_teacher and (policy is not None or transform is not None):
+        if not uses_temperature and (policy is not None or transform is not None):
             name, part = type(objective).__name__, "temperature" if policy else "transform"
-            raise ConfigError(f"{name} uses no teacher and so no {part}")
+            lacked = "softened logits" if objective.needs_teacher else "teacher"
+            raise ConfigError(f"{name} uses no {lacked} and so no {part}")
         if self.learned and schedule is None:
             raise ConfigError("a learned temperature needs a schedule of λ, such as CosineLambda")
         if (schedule is not None or cooperative) and not self.learned:
@@ -156,6 +159,7 @@ class Distiller(nn.Module):
         features: tuple[Features, Features] | None = None,
         indices: Tensor | None = None,
         strong: tuple[Tensor, Tensor] | None = None,
+        class_logits: Tensor | None = None,
     ) -> Outcome:
         """The loss of the step, or the share that this part of the step has in it.
 
@@ -171,6 +175,8 @@ class Distiller(nn.Module):
             indices: [N], of the samples in the training set; for feature losses that ask for them.
             strong: (student's, teacher's) logits of the rows' strong view, [N, C] each; for an
                 objective with `needs_strong_view`.
+            class_logits: [N, C], the student's for cross-entropy, where a distillation token gives
+                it others for the teacher, `student_logits`.
 
         Raises:
             ValueError: there was neither a position nor a call of `at`.
@@ -179,7 +185,8 @@ class Distiller(nn.Module):
             self.at(position, progress)
         if not self._placed:
             raise ValueError("Distiller: pass position=<done epochs>, or call at(position) before")
-        terms, temperature = self.terms(student_logits, teacher_logits, targets, strong=strong)
+        given = (student_logits, teacher_logits, targets)
+        terms, temperature = self.terms(*given, strong=strong, class_logits=class_logits)
         if self.features:
             rows_given = StepRows(targets, teacher_logits, indices)
             terms = {**terms, **self.features(features, rows_given)}
@@ -210,6 +217,7 @@ class Distiller(nn.Module):
         targets: Tensor,
         temperature: Tensor | tuple[Tensor, Tensor] | None = None,
         strong: tuple[Tensor, Tensor] | None = None,
+        class_logits: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], Tensor | tuple[Tensor, Tensor] | None]:
         """The terms of each row, and the temperature, or the two, at which they were computed.
 
@@ -229,7 +237,8 @@ class Distiller(nn.Module):
                 if self.learned:
                     temperature = self._reversed(temperature)
         views = second_view(self.objective, strong, teacher_logits, self.transform)
-        terms = self.objective(student, teacher, targets, temperature, student_logits, **views)
+        raw = student_logits if class_logits is None else class_logits
+        terms = self.objective(student, teacher, targets, temperature, raw, **views)
         return terms, temperature
 
     def temperature_of(self, student: Tensor, teacher: Tensor, targets: Tensor) -> Any:
@@ -262,19 +271,3 @@ def check_two_temperatures(policy: object, objective: object) -> None:
             f"and {type(objective).__name__} accepts one: use an objective such as KD or NormKD, "
             "or a policy with one temperature"
         )
-
-
-def weigh(terms: dict[str, Tensor], row_weights: Tensor | None) -> dict[str, Tensor]:
-    """The terms with each row multiplied by its weight; 0-d terms unchanged."""
-    if row_weights is None:
-        return terms
-    return {k: term * row_weights if term.dim() else term for k, term in terms.items()}
-
-
-def means_of(terms: dict[str, Tensor], rows: int, total: int) -> dict[str, Tensor]:
-    """The terms of `rows` rows, each divided by the `total` rows of the step: name -> 0-d.
-
-    A 0-d term is a mean over the given rows: it counts by their share of the total.
-    """
-    share = rows / total
-    return {k: term * share if term.dim() == 0 else term.sum() / total for k, term in terms.items()}

@@ -102,6 +102,11 @@ def test_feature_losses(name, settings):
     check_feature_loss(FEATURES.get(name)(**settings))
 
 
+SOFTENING = [
+    n
+    for n in names(OBJECTIVES)
+    if OBJECTIVES.get(n).needs_teacher and OBJECTIVES.get(n).uses_temperature
+]
 POSITIVE = {
     "AnnealedTemperature": ["start", "end"],
     "ConstantTemperature": ["temperature"],
@@ -136,7 +141,7 @@ def test_settings(registry, name, recorded):
     check_settings(component, signed=["raw_init", "strength"], positive=positive, **required)
 
 
-@pytest.mark.parametrize("name", [n for n in names(OBJECTIVES) if OBJECTIVES.get(n).needs_teacher])
+@pytest.mark.parametrize("name", SOFTENING)
 @pytest.mark.parametrize("policy", [GlobalTemperature(), InstanceTemperature(10)])
 def test_a_learned_temperature_climbs_every_objective(name, policy):
     """The policy's gradient is −λ times the gradient of the loss, for T 0-d and [N, 1]."""

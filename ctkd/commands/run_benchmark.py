@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ctkd.benchmarks.measured_images import MeasuredCIFAR
 
-SECTIONS = ("step", "policies", "losses", "loader", "pipeline", "startup")
+SECTIONS = ("step", "policies", "views", "losses", "loader", "pipeline", "startup")
 PAIRS = ("resnet56_resnet20", "resnet110_resnet32", "resnet32x4_resnet8x4")
 
 
@@ -112,15 +112,15 @@ def _sections(
 ) -> Iterator[Section]:
     """Measures one section after another."""
     step_seconds = None
+    block = options.block or (2 if options.quick else 8)
+    threads = [f"threads = {options.threads}"] if options.threads else []
+    settings, steps = [*threads, *options.gin_param], 2 * (rounds + 2) * block
     if "step" in wanted or "policies" in wanted:
         from ctkd.benchmarks import policies, step
 
-        block = options.block or (2 if options.quick else 8)
         pairs = options.pair or (PAIRS[:1] if options.quick or "step" not in wanted else PAIRS)
-        threads = [f"threads = {options.threads}"] if options.threads else []
         for name in pairs:
-            steps = 2 * (rounds + 2) * block
-            pair = step.Pair(name, dataset, [*threads, *options.gin_param], steps)
+            pair = step.Pair(name, dataset, settings, steps)
             found = step.measure_pair(pair, rounds, block, workers, not options.no_plain)
             pair.close()
             yield from found if "step" in wanted else ()
@@ -129,6 +129,12 @@ def _sections(
             step_seconds = step_seconds or quartiles(values)[1]
     if "policies" in wanted and step_seconds is not None:
         yield policies.measure_policies(step.BATCH, step_seconds, device, 3 * rounds)
+    if "views" in wanted:
+        from ctkd.benchmarks import second_view, step
+
+        pair = step.Pair((options.pair or PAIRS)[0], dataset, settings, steps)
+        yield second_view.measure_second_view(pair, rounds, block)
+        pair.close()
     if "losses" in wanted:
         from ctkd.benchmarks import loss_forms
 

@@ -74,6 +74,7 @@ class Game(nn.Module):
             features=rows.features,
             indices=batch.indices,
             strong=rows.strong,
+            class_logits=rows.class_student,
         )
         if self.gathers and outcome.temperature is not None and outcome.temperature.dim():
             return outcome._replace(temperature=self.world.share(outcome.temperature))
@@ -83,7 +84,8 @@ class Game(nn.Module):
 def in_float32(rows: Rows) -> Rows:
     """The rows with the student's logits in float32; the teacher's are already."""
     strong = rows.strong and (rows.strong[0].float(), rows.strong[1])
-    return replace(rows, student=rows.student.float(), strong=strong)
+    of_class = None if rows.class_student is None else rows.class_student.float()
+    return replace(rows, student=rows.student.float(), strong=strong, class_student=of_class)
 
 
 def game_of(

@@ -4,7 +4,7 @@ import abc
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -115,6 +115,8 @@ class Rows:
         features: the student's and the teacher's features by name, where feature losses need them.
         strong: (student's, teacher's) logits of the strong view, [N, C] each, row by row the same
             samples; None in a run without one.
+        class_student: the student's logits [N, C] for cross-entropy, where `student` are those of a
+            distillation token.
     """
 
     student: Tensor
@@ -127,6 +129,18 @@ class Rows:
     weights: Tensor | None = None
     features: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
     strong: tuple[Tensor, Tensor] | None = None
+    class_student: Tensor | None = None
+
+    def blocks(self) -> Iterator["Rows"]:
+        """The rows with their logits, in parts that fit in memory; here as one part."""
+        yield self
+
+
+class Kind(NamedTuple):
+    """A way to sort rows into groups: `groups` [N], indices into `names`, −1 for none."""
+
+    groups: Tensor
+    names: tuple[str, ...]
 
 
 StudentFunction = Callable[..., Any]
@@ -184,6 +198,10 @@ class Task(abc.ABC):
     def for_seed(self, seed: int) -> "Task":
         """The same task on the same data for a run with another seed; see `engine.group`."""
         raise NotImplementedError
+
+    def kinds(self, batch: Batch) -> Mapping[str, Kind]:
+        """The kinds of the rows of a batch, for the landscape by kind; none by default."""
+        return {}
 
     def try_student(self, student: nn.Module) -> None:
         """Calls the student in train mode on one blank sample, the smallest there is."""

@@ -67,6 +67,7 @@ class Objective:
             class probabilities is refused.
         detaches: whether a weight or a target that is computed from the student's logits is
             detached: the gradient is then not the derivative of the value.
+        uses_temperature: whether T has a part in any term.
         warmed: the terms whose weights rise during the first `warmup_epochs` epochs.
         raw_terms: the terms that are computed from the logits before the transform.
         whole_step: whether a term compares the rows of a step with one another, so that it needs
@@ -82,6 +83,7 @@ class Objective:
     two_temperatures: ClassVar[bool] = False
     detaches: ClassVar[bool] = False
     needs_class: ClassVar[bool] = False
+    uses_temperature: ClassVar[bool] = True
     warmed: ClassVar[tuple[str, ...]] = ()
     raw_terms: ClassVar[tuple[str, ...]] = ("ce",)
     whole_step: ClassVar[bool] = False

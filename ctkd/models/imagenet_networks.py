@@ -77,8 +77,31 @@ def MobileNetV1(num_classes: int = 1000) -> nn.Module:  # noqa: N802  (the publi
 def provide(name: str) -> None:
     """Registers `torchvision_NAME` or `timm_NAME`; whether there is one shows when it is built."""
     prefix = TIMM if name.startswith(TIMM) else TORCHVISION
-    make = _timm if prefix == TIMM else _torchvision
-    _register(name, functools.partial(make, name.removeprefix(prefix)))
+    if prefix == TIMM:
+        MODELS.register(name)(_timm_factory(name))
+    else:
+        _register(name, functools.partial(_torchvision, name.removeprefix(prefix)))
+
+
+def _timm_factory(name: str) -> Callable[..., nn.Module]:
+    """What builds `timm_NAME`."""
+
+    def build(
+        num_classes: int = 1000,
+        img_size: int | None = None,
+        patch_size: int | None = None,
+        drop_path_rate: float | None = None,
+    ) -> nn.Module:
+        sizes = {"img_size": img_size, "patch_size": patch_size, "drop_path_rate": drop_path_rate}
+        given = {key: value for key, value in sizes.items() if value is not None}
+        return _timm(name.removeprefix(TIMM), num_classes, given)
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = (
+        f"{name}, for images of 224 pixels unless img_size, or its authors, say otherwise; "
+        "patch_size is that of its patches,  drop_path_rate is its stochastic depth."
+    )
+    return build
 
 
 def _register(name: str, make: Callable[[int], nn.Module]) -> None:
@@ -105,11 +128,11 @@ def _torchvision(name: str, num_classes: int) -> nn.Module:
     return _built(functools.partial(make, **OPTIONS.get(name, {})))
 
 
-def _timm(name: str, num_classes: int) -> nn.Module:
+def _timm(name: str, num_classes: int, sizes: Mapping[str, Any]) -> nn.Module:
     """A network of timm's, its weights random.
 
     Raises:
-        ConfigError: timm is not installed, or has none of that name.
+        ConfigError: timm is not installed, has none of that name, or it takes no such sizes.
     """
     try:
         import timm
@@ -117,9 +140,12 @@ def _timm(name: str, num_classes: int) -> nn.Module:
         raise ConfigError(f"{TIMM}{name} needs timm: pip install timm") from error
     if not timm.is_model(name):
         raise ConfigError(f"timm has no network named {name!r}{suggest(name, timm.list_models())}")
-    return _built(
-        functools.partial(timm.create_model, name, pretrained=False, num_classes=num_classes)
-    )
+    make = functools.partial(timm.create_model, name, pretrained=False, num_classes=num_classes)
+    try:
+        return _built(functools.partial(make, **sizes))
+    except TypeError as error:
+        given = ", ".join(f"{k} = {v}" for k, v in sizes.items())
+        raise ConfigError(f"{TIMM}{name} does not take {given}: {error}") from error
 
 
 def _built(make: Callable[[], nn.Module]) -> nn.Module:

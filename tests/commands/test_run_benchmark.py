@@ -88,6 +88,7 @@ def test_a_quick_run_measures_everything(environment, tmp_path):
         "step",
         "stages",
         "policies",
+        "views",
         "losses",
         "loader",
         "pipeline",
@@ -96,7 +97,8 @@ def test_a_quick_run_measures_everything(environment, tmp_path):
     assert all(row["difference_mean"] < 1.0 for row in sections["pipeline"])
     assert {row["images"] for row in sections["pipeline"]} == {"made up, 256 × 224", "500 × 375"}
     assert {row["case"] for row in sections["step"]} >= {"plain loop", "ours, warm cache"}
-    assert all(len(row["seconds"]) == 2 for row in sections["step"])
+    assert all(len(row["seconds"]) == 2 for row in sections["step"] + sections["views"])
+    assert {"CRLD", "the strong views of a batch alone"} <= {r["case"] for r in sections["views"]}
     for row in sections["losses"]:
         large = row["rows"] * row["classes"] >= 2**17 and row["classes"] >= 10
         if large and "autograd" not in row["loss"]:  # with 2 classes the numbers per row weigh more

@@ -22,6 +22,8 @@ DISTILLED += ["dkd_standardized", "inverse_difficulty"]
 LEARNED = ["nkd", "rld", "swap", "rc", "ttm", "wttm", "normkd", "abkd", "reverse_kl", "jsd"]
 LEARNED += ["eakd", "dtkd", "dist", "dkd_standardized"]
 DISTILLED += [f"ctkd_{method}" for method in LEARNED]
+TWO_VIEWS = ["mlkd", "mlkd_standardized", "crld", "ctkd_mlkd", "ctkd_crld"]
+DISTILLED += TWO_VIEWS
 METHODS = ["vanilla", *DISTILLED, "teacher"]
 NAMES = ["_".join(pair) for pair in PAIRS]
 DEFAULT = ("resnet56", "resnet20")
@@ -192,6 +194,14 @@ def test_methods_differ_in_the_method_alone():
         ("dkd_standardized", {"ConstantTemperature.temperature": 2.0, "DKD.warmup_epochs": 20}),
         ("ctkd_dkd_standardized", {"GlobalTemperature.tau_init": 2.0, "DKD.warmup_epochs": 0}),
         ("ctkd_rld", {"RLD.beta": 8.0, "RLD.warmup_epochs": 0, "CosineLambda.epochs": 10}),
+        ("mlkd", {"MLKD.ce_weight": 0.1, "MLKD.kd_weight": 0.9, "MLKD.as_published": False}),
+        ("mlkd", {"MLKD.class_weight": 0.9, "MLKD.batch_weight": 0.9}),
+        ("mlkd_standardized", {"MLKD.kd_weight": 9.0, "MLKD.class_weight": 9.0}),
+        ("mlkd_standardized", {"MLKD.batch_weight": 9.0, "MLKD.ce_weight": 0.1}),
+        ("crld", {"CRLD.ce_weight": 1.0, "CRLD.within_weight": 2.0, "CRLD.across_weight": 0.5}),
+        ("crld", {"CRLD.within_confidence": 0.9, "CRLD.across_confidence": 0.2}),
+        *((m, {"StrongView.operations": 2, "StrongView.cutout": 0.5}) for m in TWO_VIEWS),
+        *((f"ctkd_{m}", {"CosineLambda.epochs": 10}) for m in ("mlkd", "crld")),
     ],
 )
 def test_every_methods_own_numbers(method, expected):
@@ -209,6 +219,14 @@ def test_a_learned_variant_is_its_method_with_ctkds_policy(method):
     for name, value in fixed["method"].items():
         if name not in own and "Temperature." not in name and not name.endswith("warmup_epochs"):
             assert learned["method"][name] == value
+
+
+@pytest.mark.parametrize(
+    ("method", "heats"), [("mlkd", [4, 3, 5, 2, 6]), ("mlkd_standardized", [2, 3, 5, 2, 6])]
+)
+def test_the_five_temperatures_of_mlkd_are_the_published_ones(method, heats):
+    found = values(build(method))
+    assert [found["ConstantTemperature.temperature"] * r for r in found["MLKD.ratios"]] == heats
 
 
 @pytest.mark.parametrize(("name", "pair"), list(zip(NAMES, PAIRS, strict=True)))

@@ -26,13 +26,17 @@ def test_the_recipe_is_the_published_one(method):
     run = build(method)
     steps = run.recipe.epochs * run.recipe.steps_per_epoch
     assert (steps, run.recipe.batch_size) == (180_000, 8)
-    assert (run.optimizer.lr, run.optimizer.momentum, run.optimizer.weight_decay) == (
+    assert (
+        run.optimizers.student.lr,
+        run.optimizers.student.momentum,
+        run.optimizers.student.weight_decay,
+    ) == (
         0.01,
         0.9,
         1e-4,
     )
     rates = {
-        step: run.optimizer.learning_rate(run.recipe.position(step, 1000), run.recipe_epochs)
+        step: run.optimizers.learning_rate(run.recipe.position(step, 1000))
         for step in (1000, 119_999, 120_000, 160_000)
     }
     assert rates == {1000: 0.01, 119_999: 0.01, 120_000: 0.001, 160_000: pytest.approx(1e-4)}

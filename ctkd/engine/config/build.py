@@ -25,6 +25,7 @@ from ctkd.engine.tasks.specs import spec_of
 from ctkd.engine.tasks.strong_view import StrongViewSettings, check_strong_view
 from ctkd.errors import ConfigError
 from ctkd.losses.two_views import needs_strong_view
+from ctkd.models.distillation_token import use_distillation_token
 from ctkd.registry import (
     DATASETS,
     MODELS,
@@ -207,6 +208,7 @@ def _networks(
     offers = dataset.offers
     with _placed(meta), seeded(seed, "student"):
         student = call.component(MODELS, "Recipe.student", recipe.student, **offers)
+    use_distillation_token(student, needs_teacher)
     with _placed(meta or not needs_teacher), seeded(seed, "teacher"):
         network = call.component(MODELS, "Teacher.network", teacher.network, **offers)
     return student, network if needs_teacher else None

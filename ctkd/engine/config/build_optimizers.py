@@ -26,6 +26,10 @@ class Optimizers(NamedTuple):
     policy: OptimizerRecipe
     schedule: LRSchedule
 
+    def learning_rate(self, position: float) -> float:
+        """The student's, at a position in the recipe."""
+        return self.student.lr * self.schedule(position)
+
 
 def optimizers_of(call: Builder, recipe: Recipe, bindings: Sequence[str]) -> Optimizers:
     """Builds them, each component once.

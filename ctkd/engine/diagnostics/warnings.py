@@ -143,11 +143,14 @@ def faults_of_epoch(distiller: Distiller, meter: Meter) -> list[str]:
 def faults_of_probe(measured: dict[str, Any], first: bool = False) -> list[str]:
     """Warnings about a measured landscape, the `first` of a run or a later one.
 
-    The first one has a warning if L(T) has no maximum between the bounds of a learned T, a later
-    one if T is at a bound for 95 % of the probe's rows.
+    The first one has a warning if L(T) has no maximum between the bounds of a learned T, or if T is
+    on the wrong side of a local minimum of L; a later one if T is at a bound for 95 % of the rows.
     """
     if measured["bounds"] and first:
-        return _without_maximum(measured["t_star"], measured["bounds"])
+        return [
+            *_without_maximum(measured["t_star"], measured["bounds"]),
+            *_fault_of_start(measured),
+        ]
     if not measured["quantiles"] or not measured["bounds"]:
         return []
     lowest, *_, highest = measured["quantiles"]
@@ -174,6 +177,26 @@ def _without_maximum(t_star: float, bounds: Sequence[float]) -> list[str]:
         f"T = {t_star:.3g}, on the probe's batch. A learned T will go to its {bound} and stay "
         "there, unless this changes while the student learns. For a fixed temperature set "
         "Method.policy = @ConstantTemperature and Method.schedule = None"
+    ]
+
+
+def _fault_of_start(measured: dict[str, Any]) -> list[str]:
+    """A warning if a local minimum of L lies between T and T*: the gradient leads away from T*."""
+    grid, losses = measured["temperatures"], measured["losses"]
+    start, t_star = measured["temperature"], measured["t_star"]
+    low, high = sorted((start, t_star))
+    lowest = [
+        t
+        for t, before, at, after in zip(grid[1:], losses, losses[1:], losses[2:], strict=False)
+        if before > at < after and low < t < high
+    ]
+    if not lowest:
+        return []
+    minimum = min(lowest, key=lambda t: abs(t - start))
+    return [
+        f"T starts at {start:.4g}, beyond the local minimum of L at T = {minimum:.3g}: the maximum "
+        f"lies on the other side, at T* = {t_star:.3g}, and the adversary will climb away from it. "
+        "Start T nearer to T* (the policy's raw_init, tau_init and tau_range)"
     ]
 
 

@@ -62,6 +62,11 @@ def rows_of_all_ranks(world: World, rows: Rows, total: int) -> Rows:
         total: samples of the whole step.
     """
     assert rows.teacher is not None
+    if rows.class_student is not None:
+        raise ConfigError(
+            "an objective that compares the rows of a whole step has no form for a student with a "
+            "distillation token on several ranks: use one process"
+        )
     parts = [rows.student, rows.teacher, *(rows.strong or ())]
     parts.append(rows.targets.reshape(len(rows.targets), -1).to(rows.student.dtype))
     mine = torch.cat([part.to(rows.student.dtype) for part in parts], dim=1)

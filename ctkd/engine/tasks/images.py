@@ -14,6 +14,7 @@ from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Batch, Rows, StudentFunction, Task, TeacherFunction
 from ctkd.engine.tasks.augmentation import UNCHANGED, Augmentation, Augmenter, partners_of
 from ctkd.errors import ConfigError, DataError
+from ctkd.models.distillation_token import heads_of
 from ctkd.results.read.schema import PREDICTIONS_FILE
 from ctkd.seeds import generator
 
@@ -107,12 +108,14 @@ class ImageTask(Task):
     def rows(self, student: StudentFunction, teacher: TeacherFunction | None, batch: Batch) -> Rows:
         """See `Task`: an image gives one row."""
         teacher_logits = None if teacher is None else teacher(batch)
-        student_logits, strong = student(batch.inputs), None
+        strong = None
+        student_logits, of_class = heads_of(student(batch.inputs))
         # Two calls, as in the public code of MLKD and CRLD: batch normalization takes the
         # statistics of each view by itself, and its running statistics move twice in a step.
         if teacher is not None and batch.strong is not None:
-            strong = student(batch.strong), teacher(batch.of_strong_view())
-        return Rows(student_logits, teacher_logits, batch.targets, strong=strong)
+            strong = heads_of(student(batch.strong))[0], teacher(batch.of_strong_view())
+        seen = (student_logits, teacher_logits, batch.targets)
+        return Rows(*seen, strong=strong, class_student=of_class)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """See `Task`: top-1, top-5 (percent) and cross-entropy of each part.

@@ -1,18 +1,25 @@
 """The language task: a token is a row, which predicts the next token; judged in bits per byte."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ctkd.data.dataset import Dataset, digest
 from ctkd.data.text.text_dataset import TextDataset, TextSplits
 from ctkd.data.text.windows import IGNORED, Windows
 from ctkd.engine.distributed.world import World
-from ctkd.engine.task import Batch, DeferredBatch, Rows, StudentFunction, Task, TeacherFunction
+from ctkd.engine.task import (
+    Batch,
+    DeferredBatch,
+    Kind,
+    Rows,
+    StudentFunction,
+    Task,
+    TeacherFunction,
+)
+from ctkd.engine.tasks.language_metrics import language_metrics
 from ctkd.engine.tasks.specs import TaskSpec
 from ctkd.engine.teacher.frozen import FrozenTeacher
 from ctkd.errors import ConfigError
@@ -22,7 +29,7 @@ from ctkd.seeds import generator
 if TYPE_CHECKING:
     from ctkd.engine.config.build import Run
 
-EVALUATED = 2**23  # logits of one call in an evaluation: 2,048 rows of 4,096 tokens
+DECILES = tuple(f"decile {n}" for n in range(1, 11))  # the first has the most frequent tokens
 
 
 def make_task(run: "Run", device: torch.device, world: World) -> "LanguageTask":
@@ -131,21 +138,23 @@ class LanguageTask(Task):
         return int(self.train.rows[windows].sum())
 
     def _make(self, indices: Tensor, views: Tensor) -> tuple[TokenInputs, Tensor]:
-        """Inputs on the device, and targets [B, context] on the CPU."""
-        return self._inputs(self.train, indices)
+        """The inputs and targets of training windows."""
+        return self.inputs(self.train, indices)
 
-    def _inputs(self, windows: Windows, indices: Tensor) -> tuple[TokenInputs, Tensor]:
+    def inputs(self, windows: Windows, indices: Tensor) -> tuple[TokenInputs, Tensor]:
+        """The inputs of some windows on the device, and their targets [B, context] on the CPU."""
         targets = windows.targets(indices)
         documents = windows.documents(indices)
         kept = (targets.flatten() != IGNORED).nonzero().squeeze(1)
         inputs = TokenInputs(
-            self._on_device(windows.ids(indices)),
-            None if documents is None else self._on_device(documents),
-            None if len(kept) == targets.numel() else self._on_device(kept),
+            self.on_device(windows.ids(indices)),
+            None if documents is None else self.on_device(documents),
+            None if len(kept) == targets.numel() else self.on_device(kept),
         )
         return inputs, targets
 
-    def _on_device(self, tensor: Tensor) -> Tensor:
+    def on_device(self, tensor: Tensor) -> Tensor:
+        """The tensor on the device of the run."""
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
@@ -155,7 +164,21 @@ class LanguageTask(Task):
         targets = batch.targets[batch.targets != IGNORED]
         teacher_logits = None if teacher is None else teacher(batch)[:, : self.vocabulary]
         student_logits = student(batch.inputs)[:, : self.vocabulary]
-        return Rows(student_logits, teacher_logits, self._on_device(targets), total=batch.rows)
+        return Rows(student_logits, teacher_logits, self.on_device(targets), total=batch.rows)
+
+    def kinds(self, batch: Batch) -> Mapping[str, Kind]:
+        """See `Task`: part of speech, frequency in the training text, first or later piece."""
+        stream, windows = self.train.stream, batch.indices
+        targets = self.train.of_targets(stream.ids, windows)
+        later = self.train.of_targets(stream.later, windows).long()
+        kinds = {
+            "frequency": Kind(frequency_deciles(stream.ids, self.vocabulary)[targets], DECILES),
+            "piece of a word": Kind(later, ("first", "later")),
+        }
+        if self.dataset.tag_names:
+            tags = self.train.of_targets(stream.tags, windows)
+            kinds["part of speech"] = Kind(tags, tuple(self.dataset.tag_names))
+        return kinds
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """See `Task`: nats, perplexity and bits per byte of each split, and next-token accuracy."""
@@ -172,43 +195,10 @@ class LanguageTask(Task):
         with torch.inference_mode():
             for name, windows in self.evaluated.items():
                 other = teacher if name == "test" else None
-                measured = self._measure(model, other, windows)
+                measured = language_metrics(model, other, self, windows)
                 metrics |= {f"{name}_{key}": value for key, value in measured.items()}
         model.train(was_training)
         return metrics
-
-    def _measure(
-        self, model: nn.Module, teacher: nn.Module | None, windows: Windows
-    ) -> dict[str, float]:
-        """The metrics of one split; each token counts once, for any number of ranks."""
-        totals = torch.zeros(5, dtype=torch.float64, device=self.device)
-        size = 0
-        count = max(1, EVALUATED // (self.vocabulary * windows.context))
-        for indices in torch.split(self.world.share(torch.arange(len(windows))), count):
-            if not len(indices):
-                continue
-            inputs, labels = self._inputs(windows, indices)
-            targets = self._on_device(labels[labels != IGNORED])
-            size += int(windows.of_targets(windows.stream.bytes, indices).sum())
-            logits = model(inputs)[:, : self.vocabulary].float()
-            best = logits.argmax(1)
-            sums = [F.cross_entropy(logits, targets, reduction="sum"), (best == targets).sum()]
-            sums += [torch.full_like(sums[0], len(targets))]
-            if teacher is not None:
-                sums += _agreement(logits, teacher(inputs)[:, : self.vocabulary].float(), best)
-            totals[: len(sums)] += torch.stack([value.double() for value in sums])
-        bytes_ = self.world.sum(torch.tensor(float(size), dtype=torch.float64, device=self.device))
-        loss, right, rows, agreed, kl = self.world.sum(totals).tolist()
-        nats = loss / rows
-        found = {
-            "bits_per_byte": loss / math.log(2) / bytes_.item(),
-            "top1": 100 * right / rows,
-            "loss": nats,
-            "perplexity": math.exp(min(nats, 700.0)),
-        }
-        if teacher is not None:
-            found |= {"agreement": 100 * agreed / rows, "kl": kl / rows}
-        return found
 
     def data_fingerprint(self) -> str:
         """See `Task`: a hash of the tokens of all splits and of the tokenizer."""
@@ -217,10 +207,14 @@ class LanguageTask(Task):
         return digest(*parts, self.dataset.tokenizer.fingerprint().encode())
 
 
-def _agreement(student: Tensor, teacher: Tensor, best: Tensor) -> list[Tensor]:
-    """How many rows have the same first choice, and the sum of KL(teacher ‖ student)."""
-    p, q = teacher.log_softmax(1), student.log_softmax(1)
-    return [(teacher.argmax(1) == best).sum(), (p.exp() * (p - q)).sum()]
+def frequency_deciles(ids: Tensor, vocabulary: int) -> Tensor:
+    """[vocabulary], 0 for the most frequent tokens, which make up a tenth of the text, to 9."""
+    counts = torch.bincount(ids, minlength=vocabulary).double()
+    order = counts.argsort(descending=True, stable=True)
+    before = counts[order].cumsum(0) - counts[order]
+    deciles = torch.empty(vocabulary, dtype=torch.int64)
+    deciles[order] = (10 * before / counts.sum()).long().clamp(max=9)
+    return deciles
 
 
 class _TokenNames(dict[int, str]):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ctkd.files import replacing
 from ctkd.results.figures.draw_curves import draw_curves
+from ctkd.results.figures.draw_kinds import draw_kinds, has_kinds
 from ctkd.results.figures.draw_landscape import draw_landscape
 from ctkd.results.figures.draw_rows import draw_rows
 from ctkd.results.read.runs import RunRecord
@@ -23,7 +24,7 @@ _SETTINGS = threading.Lock()
 
 
 def save_figures(record: RunRecord, folder: str | os.PathLike[str]) -> list[Path]:
-    """Writes landscape, rows and curves (.png and .pdf), each if the run recorded its data.
+    """Writes landscape, rows, kinds and curves (.png and .pdf), each if the run recorded its data.
 
     A run that has not finished its first epoch has no curves yet. Each file is replaced as a
     whole, so that a viewer never opens a partial file.
@@ -33,6 +34,8 @@ def save_figures(record: RunRecord, folder: str | os.PathLike[str]) -> list[Path
         written += save_figure(draw_landscape(record), folder, "landscape")
     if record.rows:
         written += save_figure(draw_rows(record), folder, "rows")
+    if has_kinds(record):
+        written += save_figure(draw_kinds(record), folder, "kinds")
     if record.metrics:
         written += save_figure(draw_curves(record), folder, "curves")
     return written

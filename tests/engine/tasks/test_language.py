@@ -172,7 +172,7 @@ def test_an_evaluation_is_nats_and_bits_of_each_token(setting):
     task = setting.task(TEXT)
     task.evaluated["test"] = task.train
     found = task.evaluate_student(setting.student, setting.teacher)
-    inputs, targets = task._inputs(task.train, torch.arange(len(task.train)))
+    inputs, targets = task.inputs(task.train, torch.arange(len(task.train)))
     logits = setting.student(inputs)
     nats = F.cross_entropy(logits, targets[targets != IGNORED]).item()
     assert found["test_loss"] == pytest.approx(nats, rel=1e-5)
