@@ -20,11 +20,11 @@ class AnnealedTemperature(nn.Module):
         cosine       T = start + (end − start) · (1 − cos(πx)) / 2
         exponential  T = start · (end / start)^x
 
-    This is a T in the KD loss. Public code for language models has such schedules too: MaxText's are
-    constant, linear and cosine, axolotl has a cosine decay. "Annealing Knowledge Distillation" (Jafari et al. 2021) is another
-    method: it regresses the teacher's logits, scaled by an annealed factor, and uses no KL. The
-    defaults, 10 and 1, are the range of their temperature, from soft to unsoftened targets. With
-    `start` below `end`, T rises.
+    This is a T in the KD loss. Public code for language models has such schedules too: constant,
+    linear and cosine in MaxText, a cosine decay in axolotl. "Annealing Knowledge Distillation"
+    (Jafari et al. 2021) is another method: it regresses the teacher's logits, scaled by an annealed
+    factor, and uses no KL. The defaults, 10 and 1, are the range of their temperature, from soft to
+    unsoftened targets. With `start` below `end`, T rises.
 
     Raises:
         ConfigError: a temperature that is not a finite number > 0, an unknown shape.
