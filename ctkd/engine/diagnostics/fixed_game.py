@@ -6,8 +6,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ctkd.distiller import Distiller, weigh
+from ctkd.distiller import Distiller
 from ctkd.engine.task import Rows
+from ctkd.losses.term_means import weigh
 
 PROBE_STEP = 1e-3  # length of a trial step of the policy's parameters
 ROUNDING = 1e-6  # a policy's T is float32, so smaller relative changes of the loss say nothing

@@ -25,7 +25,6 @@ from ctkd.engine.diagnostics.fixed_game import FixedGame
 from ctkd.engine.diagnostics.kinds import landscape_of_kinds, peak, with_entropy
 from ctkd.engine.task import Batch, Rows, Task, TeacherFunction
 from ctkd.losses.per_row import cross_entropy_rows
-from ctkd.losses.term_means import weigh
 from ctkd.seeds import seed_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
