@@ -5,6 +5,7 @@ The command is called in this process by `command`, as a process of its own by `
 
 import contextlib
 import ctypes
+import json
 import os
 import pathlib
 import subprocess
@@ -131,36 +132,25 @@ def environment():
 def cli(tmp_path, environment):
     """Runs the command as a process of its own, in tmp_path; gives a Result."""
 
-    def call(*arguments, **more):
-        done = subprocess.run(
-            [sys.executable, "-m", "ctkd.main", *map(str, arguments)],
-            cwd=tmp_path,
-            env={**environment, **more},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        return Result(done.returncode, done.stdout, done.stderr)
-
-    return call
+    return lambda *words, **more: _run(["-m", "ctkd.main", *words], tmp_path, environment | more)
 
 
 @pytest.fixture
 def python(tmp_path, environment):
     """Runs a few lines of Python in a fresh interpreter, in tmp_path; gives a Result."""
+    return lambda code, **more: _run(["-c", code], tmp_path, environment | more)
 
-    def call(code, **more):
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=tmp_path,
-            env={**environment, **more},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        return Result(done.returncode, done.stdout, done.stderr)
 
-    return call
+def _run(words, folder, environment):
+    done = subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture
@@ -170,14 +160,9 @@ def small_shm():
     within = ["unshare", "--mount", "sh", "-c", mount, "sh"]
     with contextlib.suppress(OSError):
         if subprocess.run([*within, "true"], capture_output=True).returncode == 0:
-
-            def call(*arguments, **options):
-                command = [*within, sys.executable, *map(str, arguments)]
-                return subprocess.run(
-                    command, capture_output=True, text=True, timeout=200, **options
-                )
-
-            return call
+            how = {"capture_output": True, "text": True, "timeout": 200}
+            start = [*within, sys.executable]
+            return lambda *words, **more: subprocess.run([*start, *map(str, words)], **how, **more)
     pytest.skip("this user may not mount another /dev/shm")
 
 
@@ -236,8 +221,6 @@ CATEGORIES = ((1, "square"), (4, "tall"), (9, "wide"))  # ids with gaps, as COCO
 
 def draw_coco(folder, pictures=8, seed=0):
     """A data set in COCO's layout: bright rectangles on gray noise, 60 × 80 or 80 × 60 pixels."""
-    import json
-
     import numpy as np
     from PIL import Image
 
@@ -255,25 +238,14 @@ def draw_coco(folder, pictures=8, seed=0):
                 x = int(random.integers(width - w))
                 y = int(random.integers(height - h))
                 pixels[y : y + h, x : x + w] = np.eye(3, dtype=np.uint8)[kind] * 255
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": number,
-                        "category_id": CATEGORIES[kind][0],
-                        "bbox": [x, y, w, h],
-                        "area": w * h,
-                        "iscrowd": 0,
-                    }
-                )
-            name = f"{number:012d}.png"
-            Image.fromarray(pixels).save(folder / split / name)
-            size = {"width": width, "height": height}
-            images.append({"id": number, "file_name": name, **size})
-        content = {
-            "images": images,
-            "annotations": annotations,
-            "categories": [{"id": number, "name": name} for number, name in CATEGORIES],
-        }
+                box = {"bbox": [x, y, w, h], "area": w * h, "iscrowd": 0}
+                ids = {"id": len(annotations) + 1, "image_id": number}
+                annotations.append({**ids, "category_id": CATEGORIES[kind][0], **box})
+            size = {"file_name": f"{number:012d}.png", "width": width, "height": height}
+            Image.fromarray(pixels).save(folder / split / size["file_name"])
+            images.append({"id": number, **size})
+        content = {"images": images, "annotations": annotations}
+        content["categories"] = [{"id": number, "name": name} for number, name in CATEGORIES]
         (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
     return folder
 
@@ -287,7 +259,6 @@ def coco_folder(tmp_path):
 @pytest.fixture
 def coco_json(coco_folder):
     """Changes one of that folder's annotation files: coco_json(lambda content: …, "train2017")."""
-    import json
 
     def change(how, split="train2017"):
         file = coco_folder / "annotations" / f"instances_{split}.json"
@@ -299,12 +270,10 @@ def coco_json(coco_folder):
     return change
 
 
-COCO128 = ROOT.parent / "shared" / "data" / "coco128"
-
-
 @pytest.fixture
 def coco128():
     """The sample of real pictures, where it is."""
-    if not COCO128.is_dir():
-        pytest.skip(f"the sample of COCO is not at {COCO128}")
-    return COCO128
+    folder = ROOT.parent / "shared" / "data" / "coco128"
+    if not folder.is_dir():
+        pytest.skip(f"the sample of COCO is not at {folder}")
+    return folder

@@ -148,15 +148,9 @@ def tiny(shell, teacher_file, tmp_path):
     return call
 
 
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {"PYTHONIOENCODING": "latin-1"},
-        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-    ],
-)
-def test_a_run_prints_lambda_in_words_where_it_must(tiny, variables):
-    out = tiny(**variables).stdout.decode("ascii")
+def test_a_run_prints_lambda_in_words_where_it_must(tiny):
+    done = tiny(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    out = done.stdout.decode("ascii")
     assert " lambda 0.0245 " in out
     assert "| last top1 " in out
 
@@ -168,8 +162,10 @@ def test_a_run_survives_a_full_output_and_says_so(tiny):
     assert done.stderr.count(text) == 1
 
 
-@pytest.mark.parametrize("redirection", [">&- 2>&-", "| true; exit ${PIPESTATUS[0]}"])
-def test_a_run_survives_a_closed_output(tiny, tmp_path, redirection):
-    """No file of the run may get the number of standard output, into which libraries print."""
-    tiny(redirection)
+def test_a_run_survives_a_closed_output(tiny, tmp_path):
+    """No file of the run may get the number of standard output, into which libraries print.
+
+    Standard error is a pipe that nobody reads.
+    """
+    tiny(">&- 2> >(true)")
     assert (tmp_path / "run" / "config.gin").read_text(encoding="utf-8").startswith("# ")

@@ -5,7 +5,7 @@ that it sampled, their class logits and their labels, so that another one can sc
 (`Detector.score`) and a loss be taken on pairs of rows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -173,17 +173,9 @@ def detector(
         DataError: the backbone's weights are missing or do not fit.
     """
     owner = f"fasterrcnn_{stages.build.__name__}_fpn"  # the registered name
-    for name, value in (
-        ("rois_per_image", rois_per_image),
-        ("anchors_per_image", anchors_per_image),
-        ("pyramid_channels", pyramid_channels),
-    ):
-        expect(value >= 1, owner, name, value, "a number of 1 or more")
-    expect(num_classes >= 2, owner, "num_classes", num_classes, "2 or more, with the background")
-    fine = trainable_stages is None or 0 <= trainable_stages <= 5
-    expect(fine, owner, "trainable_stages", trainable_stages, "None or a number from 0 to 5")
-    fine = len(anchor_sizes) == 5 and all(size > 0 for size in anchor_sizes)
-    expect(fine, owner, "anchor_sizes", anchor_sizes, "five numbers of pixels")
+    counts = {"rois_per_image": rois_per_image, "anchors_per_image": anchors_per_image}
+    counts["pyramid_channels"] = pyramid_channels
+    _check_options(owner, num_classes, trainable_stages, anchor_sizes, counts)
     levels = {name: str(level) for level, name in enumerate(stages.levels)}
     body = _body(stages, weights, trainable_stages, norm)
     backbone = BackboneWithFPN(body, levels, list(stages.channels), pyramid_channels)
@@ -197,6 +189,22 @@ def detector(
         box_batch_size_per_image=rois_per_image,
         rpn_batch_size_per_image=anchors_per_image,
     )
+
+
+def _check_options(
+    owner: str,
+    num_classes: int,
+    trainable_stages: int | None,
+    anchor_sizes: Sequence[int],
+    counts: Mapping[str, int],
+) -> None:
+    for name, value in counts.items():
+        expect(value >= 1, owner, name, value, "a number of 1 or more")
+    expect(num_classes >= 2, owner, "num_classes", num_classes, "2 or more, with the background")
+    fine = trainable_stages is None or 0 <= trainable_stages <= 5
+    expect(fine, owner, "trainable_stages", trainable_stages, "None or a number from 0 to 5")
+    fine = len(anchor_sizes) == 5 and all(size > 0 for size in anchor_sizes)
+    expect(fine, owner, "anchor_sizes", anchor_sizes, "five numbers of pixels")
 
 
 def _body(

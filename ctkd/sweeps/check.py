@@ -52,7 +52,7 @@ def check(study: Study, *, supplies: bool = True) -> list[Plan]:
             if supplies and run.teacher_network is not None and run.teacher.weights is None:
                 _check_teacher(run, known, taught)
         except ConfigError as error:
-            raise ConfigError(f"{where}: {error}{_places(study, cell, str(error))}") from error
+            raise ConfigError(f"{where}: {error}{_lines_of(study, cell, str(error))}") from error
         same = seen.setdefault(_everything(run), where)
         if same is not where:
             raise ConfigError(f"{where} would train the same as {same}")
@@ -91,16 +91,15 @@ def _everything(run: Run) -> str:
     return json.dumps(settings, sort_keys=True, default=str)
 
 
-def _places(study: Study, cell: Cell, message: str) -> str:
-    """The lines of the sweep's file that say what the message speaks of."""
+def _lines_of(study: Study, cell: Cell, message: str) -> str:
+    """The lines of the sweep's file that hold the settings in the message."""
     sweep = study.sweep
     texts = [*sweep.base, *sweep.after, *sweep.params]
     for choice in cell.choices:
         is_value = any(param.startswith(f"{choice.axis} = ") for param in choice.params)
         texts += [choice.axis] if is_value else [*choice.files, *choice.params]
-    said = [text for text in texts if text in message]
-    places = dict.fromkeys(study.line_of(text) for text in said)
-    return f"\n(said in {'; '.join(places)})" if places else ""
+    lines = dict.fromkeys(study.line_of(text) for text in texts if text in message)
+    return f"\n(see {'; '.join(lines)})" if lines else ""
 
 
 def _check_keys(study: Study) -> None:

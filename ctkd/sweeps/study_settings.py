@@ -106,7 +106,7 @@ class Resources:
         retries: how often a run that was killed without an error is sent again: on SLURM by
             `--wait`, on this machine always.
         other: anything else that submitit's SLURM executor takes: {'exclude': 'node7'}, and in
-            'additional_parameters' whatever sbatch takes.
+            'additional_parameters' any option of sbatch.
     """
 
     minutes: int = 240

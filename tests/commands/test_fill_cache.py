@@ -1,9 +1,6 @@
 """The command that fills a teacher's cache ahead of the runs."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +8,11 @@ import pytest
 from ctkd.commands import fill_cache
 from ctkd.errors import Interrupted, NonFiniteError
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "fill_teacher_cache.py"
-
 
 @pytest.fixture
-def fill(tmp_path, environment, teacher_file):
-    """Runs the tool on 40 digits of nine views; (status, output, errors)."""
+def fill(tmp_path, teacher_file, monkeypatch, capsys):
+    """Runs the command on 40 digits of nine views; returns status, output and errors."""
+    monkeypatch.chdir(tmp_path)
 
     def call(*more, cache="cache", method="kd", weights=teacher_file):
         given = [
@@ -25,21 +21,13 @@ def fill(tmp_path, environment, teacher_file):
             f"teacher_weights = {str(weights)!r}",
         ]
         given += [f"teacher_cache = {str(tmp_path / cache)!r}"] if cache else []
-        done = subprocess.run(
-            [
-                sys.executable,
-                str(TOOL),
-                f"--gin_file=gin/digits/{method}.gin",
-                *(f"--gin_param={binding}" for binding in given),
-                *more,
-            ],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        return done.returncode, done.stdout, done.stderr
+        capsys.readouterr()
+        words = [f"--gin_file=gin/digits/{method}.gin", *(f"--gin_param={b}" for b in given)]
+        try:
+            status = fill_cache.main([*words, *more])
+        except SystemExit as ended:  # argparse
+            status = ended.code
+        return status, *capsys.readouterr()
 
     return call
 

@@ -1,8 +1,7 @@
 """Every command in README, BUILD.md, docs/ and the cards of gin/: its flags parse, its run builds.
 
-A page may say a command with a name in capitals for one's own (METHOD, DIR: `STANDS_FOR`), and with
-`…` at its end for flags that were said before. A run is built as `--dry_run` builds it, in this
-process; what is trained by other tests is not trained here.
+A name in capitals (METHOD, DIR: `STANDS_FOR`) stands for one of the user's, and `…` at a command's
+end for flags that came before. A run is built as `--dry_run` builds it, in this process.
 """
 
 import functools
@@ -30,13 +29,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 CARDS = sorted((ROOT / "gin").rglob("*.gin"))
 STANDS_FOR = {
-    "METHOD": "kd",
-    "NAME": "vgg13_vgg8",
-    "PAIR": "resnet56_resnet20",
-    "DIR": "/data",
-    "FILE": "/weights/teacher.pth",
-    "WORKDIR": "runs/digits/kd",
-    "OTHER": "runs/other",
+    **{"METHOD": "kd", "NAME": "vgg13_vgg8", "PAIR": "resnet56_resnet20", "DIR": "/data"},
+    **{"FILE": "/weights/teacher.pth", "WORKDIR": "runs/digits/kd", "OTHER": "runs/other"},
     "mine.gin": "gin/imagenet/ctkd.gin",  # tests/docs/test_your_images.py runs it
 }
 SUBCOMMAND = rf"ctkd (?:{'|'.join(SUBCOMMANDS)}) (?=\S)"
@@ -45,8 +39,8 @@ PROGRAM = (
 )
 KNOWN = KnownNetworks()
 # TensorBoard's; and those of other code, which docs/coming_from.md translates.
-FLAGS_OF_OTHERS = set("logdir kd_ t_start t_end cosine_decay decay_max decay_min".split())
-FLAGS_OF_OTHERS |= set("decay_loops have_mlp mlp_name trial".split())
+FLAGS_OF_OTHERS = {"logdir", "kd_", "t_start", "t_end", "cosine_decay", "decay_max", "decay_min"}
+FLAGS_OF_OTHERS |= {"decay_loops", "have_mlp", "mlp_name", "trial"}
 
 
 def text_of(path):

@@ -156,7 +156,10 @@ def outside(tmp_path, environment):
     environment["PYTHONPATH"] = f"{environment['PYTHONPATH']}:{tmp_path}"
 
 
-def test_every_kind_of_part_can_come_from_outside(outside, cli, folder, tmp_path):
+def test_every_kind_of_part_can_come_from_outside(
+    outside, cli, command, folder, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
     result = cli("--gin_file=mine.gin", "--workdir=runs/mine")
     assert result.status == 0, result.err
     run = folder(tmp_path / "runs/mine")
@@ -172,8 +175,8 @@ def test_every_kind_of_part_can_come_from_outside(outside, cli, folder, tmp_path
     assert run.landscape[0]["bounds"] == [1.0, 11.0]
     assert run.tensors()["3.weight"].shape == (4, 16)
 
-    # What it saved stands by itself, imports included.
-    judged = cli("--mode=evaluate", "--workdir=runs/mine")
+    # The saved configuration stands by itself, imports included.
+    judged = command("--mode=evaluate", "--workdir=runs/mine")
     assert judged.status == 0, judged.err
     assert f"test_top1 {run.summary['last_top1']:.2f} %" in judged.out
 

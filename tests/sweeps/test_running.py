@@ -1,7 +1,7 @@
 """Sweeps that are really sent to SLURM, where it is installed.
 
-CTKD_PREEMPTED_SWEEPS says how many sweeps of six runs the last test sends (ten take about ten
-minutes); without it, it sends one of three.
+CTKD_PREEMPTED_SWEEPS is the number of sweeps of four runs that the last test sends; without it the
+test sends one sweep of two runs.
 """
 
 import os
@@ -69,23 +69,20 @@ def weights(sweep, key):
 
 
 def test_a_sweep_ends_in_its_report_and_is_never_trained_twice(send):
-    study = {"grid": {"method": [KD, CTKD]}, "seeds": [0, 1], "params": ["epochs = 2"]}
-    result, sweep = send("--wait", **study, baseline={"method": "kd"})
+    study = {"grid": {"method": [KD]}, "seeds": [0, 1], "params": ["epochs = 2"]}
+    result, sweep = send("--wait", **study)
     assert result.status == 0, result.out + result.err
     assert set(sweep.states().values()) == {"finished"}
-    assert "4 runs: 4 finished" in result.out
+    assert "2 runs: 2 finished" in result.out
     rows = (sweep.path / "report.csv").read_text().splitlines()
-    assert [row.split(",")[:3] for row in rows[1:]] == [
-        ["kd", "finished", "2"],
-        ["ctkd", "finished", "2"],
-    ]
+    assert [row.split(",")[:3] for row in rows[1:]] == [["kd", "finished", "2"]]
     assert (sweep.path / "report.html").stat().st_size > 10_000
     assert len({job.partition("_")[0] for job in sweep.jobs().values()}) == 1  # one array
     jobs, trained = sweep.jobs(), sweep.note("kd-seed0")
-    again, _ = send("--wait", **{**study, "seeds": [0]}, baseline={"method": "kd"})
+    again, _ = send("--wait", **{**study, "seeds": [0]})
     assert again.status == 0
     assert "0 runs were sent" in again.out
-    assert "2 that were sent earlier stay as they are" in again.out
+    assert "1 that were sent earlier stay as they are" in again.out
     assert (sweep.path / "report.csv").read_text().splitlines() == rows
     assert (sweep.jobs(), sweep.note("kd-seed0")) == (jobs, trained)
 
@@ -105,18 +102,6 @@ def test_a_run_that_is_killed_without_a_word_is_sent_again(send, tmp_path):
     assert f"sent again: {key}" in result.out
     assert len(sweep.folder.ledger.read()[key].jobs) == 2
     assert same(weights(sweep, key), by_hand(sweep, key, tmp_path))
-
-
-def test_a_cell_that_fails_does_not_stop_the_others(send, launch):
-    result, sweep = send("--wait", base=[KD], grid={"SGD.lr": [0.1, 1e30]}, params=["epochs = 2"])
-    assert result.status == 1
-    assert sweep.states() == {"lr=0.1-seed0": "finished", "lr=1e+30-seed0": "failed"}
-    log = sweep.folder.jobs / f"{sweep.jobs()['lr=1e+30-seed0']}_0_log.err"
-    shown = launch(f"--sweep_dir={sweep.path}", "--status")
-    assert shown.status == 0
-    assert "was NaN or infinite" in shown.out
-    assert str(log) in shown.out
-    assert "was NaN or infinite" in (sweep.path / "report.html").read_text()
 
 
 def test_cancel_ends_this_sweep_and_nothing_else(send, launch):
@@ -182,7 +167,7 @@ def test_sweeps_end_complete_and_with_the_same_bits_although_every_job_is_preemp
 ):
     epochs, chance = 40, random.Random(time.time_ns() + number)
     study = {
-        "grid": {"method": [KD, CTKD, INSTANCE]},
+        "grid": {"method": [KD, INSTANCE]},
         "seeds": [0, 1] if "CTKD_PREEMPTED_SWEEPS" in os.environ else [0],
         "params": [f"epochs = {epochs}"],
         "resources": {"retries": 0},

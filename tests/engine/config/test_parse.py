@@ -17,8 +17,8 @@ KD = (ROOT / "gin/digits/kd.gin").read_text()
 
 
 @pytest.fixture
-def write(tmp_path, monkeypatch):
-    """Writes a file into the working directory; its name."""
+def gin_file(tmp_path, monkeypatch):
+    """Writes a Gin file into the working directory; returns its name."""
     monkeypatch.chdir(tmp_path)
 
     def call(name, text):
@@ -40,9 +40,9 @@ def refused(files, bindings=()):
     return str(caught.value)
 
 
-def test_later_files_win_over_earlier_ones_and_bindings_over_all(write):
-    first = write("a.gin", "include 'gin/digits/kd.gin'\nepochs = 5\nSGD.lr = 0.1\n")
-    second = write("b.gin", "SGD.lr = 0.2\nKD.ce_weight = 0.5\n")
+def test_later_files_win_over_earlier_ones_and_bindings_over_all(gin_file):
+    first = gin_file("a.gin", "include 'gin/digits/kd.gin'\nepochs = 5\nSGD.lr = 0.1\n")
+    second = gin_file("b.gin", "SGD.lr = 0.2\nKD.ce_weight = 0.5\n")
     config.parse([first, second], ["KD.ce_weight = 0.25"])
     assert config.macros(["epochs"]) == {"epochs": 5}
     assert parsed("SGD.lr") == 0.2
@@ -53,7 +53,7 @@ def test_later_files_win_over_earlier_ones_and_bindings_over_all(write):
     assert parsed("KD.ce_weight") == 0.75
 
 
-def test_nothing_is_left_of_an_earlier_configuration(write):
+def test_nothing_is_left_of_an_earlier_configuration(gin_file):
     config.parse(["gin/digits/ctkd.gin"], ["SGD.lr = 0.7"])
     config.parse(["gin/digits/vanilla.gin"], [])
     assert parsed("SGD.lr") != 0.7
@@ -61,8 +61,8 @@ def test_nothing_is_left_of_an_earlier_configuration(write):
         parsed("Method.schedule")
 
 
-def test_the_same_file_may_be_included_twice(write):
-    name = write("a.gin", "include 'gin/base.gin'\ninclude 'gin/digits/kd.gin'\n")
+def test_the_same_file_may_be_included_twice(gin_file):
+    name = gin_file("a.gin", "include 'gin/base.gin'\ninclude 'gin/digits/kd.gin'\n")
     config.parse([name, "gin/base.gin"], [])
     assert parsed("KD.kd_weight") == 0.9
 
@@ -87,34 +87,34 @@ def test_the_same_file_may_be_included_twice(write):
         ("epochs", "syntax error"),
     ],
 )
-def test_mistakes_in_a_binding_are_told_with_the_binding(write, binding, expected):
+def test_mistakes_in_a_binding_are_told_with_the_binding(gin_file, binding, expected):
     message = refused(["gin/digits/ctkd.gin"], [binding])
     assert re.search(expected, message), message
     if "macro" not in message:
         assert message.startswith(f"--gin_param {binding!r}: ")
 
 
-def test_mistakes_in_a_file_are_told_with_file_and_line(write, tmp_path):
-    name = write("a.gin", "include 'gin/digits/kd.gin'\n\nSGD.lrr = 3\n")
+def test_mistakes_in_a_file_are_told_with_file_and_line(gin_file, tmp_path):
+    name = gin_file("a.gin", "include 'gin/digits/kd.gin'\n\nSGD.lrr = 3\n")
     message = refused([name])
     assert message.startswith(f"{tmp_path / 'a.gin'}: ")
     assert "line 3" in message
     assert "SGD.lrr = 3" in message
 
 
-def test_a_macro_of_the_command_line_must_be_referred_to(write):
+def test_a_macro_of_the_command_line_must_be_referred_to(gin_file):
     """A file may set macros for several methods, as the files of pairs do."""
-    name = write("a.gin", "include 'gin/digits/kd.gin'\nmine = 3  # for %mine\n")
+    name = gin_file("a.gin", "include 'gin/digits/kd.gin'\nmine = 3  # for %mine\n")
     config.parse([name], [])
     assert "nothing refers to the macro 'mine'" in refused([name], ["mine = 3"])
 
 
-def test_macros_may_refer_to_macros(write):
-    name = write("a.gin", "include 'gin/digits/kd.gin'\nshort = 2\nepochs = %short\n")
+def test_macros_may_refer_to_macros(gin_file):
+    name = gin_file("a.gin", "include 'gin/digits/kd.gin'\nshort = 2\nepochs = %short\n")
     config.parse([name], [])
 
 
-def test_macros_gives_the_values_of_those_that_are_set(write):
+def test_macros_gives_the_values_of_those_that_are_set(gin_file):
     config.parse(["gin/digits/kd.gin"], ["seed = 4"])
     assert config.macros(["seed", "data_dir", "steps_per_epoch"]) == {
         "seed": 4,
@@ -148,11 +148,11 @@ MUTATIONS = st.lists(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(MUTATIONS)
-def test_whatever_stands_in_a_file_the_only_error_is_a_config_error(write, mutations):
+def test_whatever_stands_in_a_file_the_only_error_is_a_config_error(gin_file, mutations):
     text = KD
     for place, length, inserted in mutations:
         text = text[:place] + inserted + text[place + length :]
     try:
-        config.parse([write("fuzzed.gin", text)], [])
+        config.parse([gin_file("fuzzed.gin", text)], [])
     except ConfigError as error:
         assert str(error)

@@ -1,6 +1,5 @@
 """What makes a step fast, and that it stays the same step: folding, compiling, capturing."""
 
-import contextlib
 import ctypes
 from types import SimpleNamespace
 
@@ -10,14 +9,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ctkd import memory
 from ctkd.data.digits import Digits
-from ctkd.distiller import Outcome
 from ctkd.engine.distributed.world import World
 from ctkd.engine.job import Job
 from ctkd.engine.output.console import Console
 from ctkd.engine.output.workdir import Workdir
 from ctkd.engine.prepare import prepare
-from ctkd.engine.speed import cuda_graph as graph
-from ctkd.engine.speed.cuda_graph import WARM_UP, GraphedStep
 from ctkd.engine.task import Batch, DeferredBatch
 from ctkd.engine.tasks.images_in_memory import ClassificationTask
 from ctkd.engine.train import Trainer
@@ -108,93 +104,6 @@ class TestStep:
         assert "Runtime.cuda_graph has no effect: there is no GPU" in run.result.err
 
 
-def kind_of(event):
-    return event if isinstance(event, str) else event[0]
-
-
-class Recorded:
-    """Stands in for a CUDA graph: what was called while it was open is called again by `replay`."""
-
-    def replay(self):
-        self.log.append(("replay", self.step_batch.indices.tolist()))
-
-
-class TestGraphedStep:
-    @pytest.fixture
-    def log(self, monkeypatch):
-        """CUDA's part replaced, so that the order of things can be seen anywhere."""
-        log = []
-
-        class Stream:
-            def wait_stream(self, other):
-                pass
-
-        @contextlib.contextmanager
-        def capture(recorded):
-            recorded.log = log
-            log.append("capture")
-            yield
-
-        monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
-        monkeypatch.setattr(torch.cuda, "graph", capture)
-        monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream())
-        monkeypatch.setattr(torch.cuda, "current_stream", Stream)
-        monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
-        return log
-
-    def steps(self, log, teacher=None, parts=1):
-        """Steps over three epochs of 100 = 32 + 32 + 32 + 4 images; what was done for each."""
-        dataset = Digits(train_images=100)
-        task = ClassificationTask(dataset, dataset.load(), 32, 0, CPU, World())
-
-        def step(batch, given):
-            Recorded.step_batch = batch
-            rows = given and [given(part) for part in batch.parts(parts)]
-            log.append(("step", len(batch.indices), rows))
-            return Outcome(torch.zeros((), requires_grad=True) * 1, {}, None, {}), "norms"
-
-        graphed = GraphedStep(step, task, 32, CPU)
-        batches = [b for epoch in (1, 2) for b in task.batches(epoch, skip=0)]
-        done = []
-        for batch in batches:
-            log.clear()
-            outcome, norms = graphed(batch, teacher)
-            assert norms == "norms"
-            # A captured step's graph for backward would tie later steps to the capture's stream.
-            assert outcome.loss.requires_grad == ("replay" not in dict.fromkeys(map(kind_of, log)))
-            done.append(list(log))
-        return batches, done
-
-    def test_first_and_short_batches_go_as_usual_then_all_is_replayed(self, log):
-        batches, done = self.steps(log)
-        assert WARM_UP == 3
-        for batch, events in list(zip(batches, done, strict=True))[:4]:
-            assert events == [("step", len(batch.indices), None)]
-        assert [kind_of(event) for event in done[4]] == [
-            "capture",
-            "step",
-            "replay",
-        ]
-        for batch, events in list(zip(batches, done, strict=True))[4:7]:
-            assert events[-1] == ("replay", batch.indices.tolist())
-        assert done[7] == [("step", 4, None)]
-
-    @pytest.mark.parametrize("parts", [1, 3])
-    def test_rows_that_are_looked_up_are_given_to_the_captured_step(self, log, parts):
-        class Remembering:
-            cache = "some"
-
-            def __call__(self, batch):
-                return batch.indices.float()
-
-        batches, done = self.steps(log, Remembering(), parts)
-        kind, size, rows = done[4][1]
-        assert (kind, size) == ("step", 32)
-        assert len(rows) == parts
-        # The buffer, after the last replay.
-        assert torch.equal(torch.cat(rows), batches[6].indices.float())
-
-
 class TestMemory:
     def test_glibc_is_told_to_keep_what_is_freed(self, monkeypatch):
         told = {}
@@ -227,4 +136,3 @@ def test_a_deferred_batch_is_a_batch():
     assert isinstance(batch, Batch)
     assert batch.inputs.tolist() == [1, 2, 3]
     assert batch.targets.tolist() == [0, 1, 2]
-    assert graph.WARM_UP > 0

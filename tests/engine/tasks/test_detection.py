@@ -1,23 +1,19 @@
-"""The detection task: rows of proposals, batches that are a function of the step, AP."""
+"""The detection task: rows of proposals, their losses, groups and probe."""
 
 import copy
 import dataclasses
-import json
 
 import pytest
 import torch
 from torch import nn
 
 from ctkd.adversary.schedules import CosineLambda
-from ctkd.data.coco import COCO
 from ctkd.distiller import Distiller
 from ctkd.engine.config.settings import Instrument
 from ctkd.engine.diagnostics.landscape import Probe
 from ctkd.engine.distributed.reduce import merge
-from ctkd.engine.distributed.world import World
 from ctkd.engine.metrics import Meter
-from ctkd.engine.tasks.detection import DetectionTask, FrozenDetector, Loading
-from ctkd.errors import ConfigError, DataError
+from ctkd.engine.tasks.detection import FrozenDetector
 from ctkd.losses.objectives import DKD, KD
 from ctkd.losses.transforms import LogitStandardization
 from ctkd.models.faster_rcnn import Detector
@@ -33,12 +29,6 @@ CPU = torch.device("cpu")
 SIZES = {"categories": 3, "short_sides": (48, 64), "long_side": 96, "test_side": 64}
 
 
-def make(folder, world=World(), **loading):
-    dataset = COCO(str(folder), **SIZES)
-    wanted = Loading(**{"batch_size": 2, "seed": 0, **loading})
-    return DetectionTask(dataset, dataset.load(), wanted, CPU, world)
-
-
 def network(seed=0, **more):
     torch.manual_seed(seed)
     tiny = {"pyramid_channels": 16, "rois_per_image": 16, "anchors_per_image": 16}
@@ -48,64 +38,6 @@ def network(seed=0, **more):
 
 def frozen(model):
     return FrozenDetector(model, CPU, "float32", "fingerprint")
-
-
-@pytest.fixture
-def task(coco_folder):
-    return make(coco_folder)
-
-
-def steps(batches):
-    return [(batch.indices.tolist(), batch.views.tolist()) for batch in batches]
-
-
-def test_a_batch_is_pictures_in_0_to_1_and_their_boxes(task):
-    batch = next(task.batches(1, 0))
-    assert batch.samples == len(batch.inputs) == len(batch.targets) == 2
-    for picture, target in zip(batch.inputs, batch.targets, strict=True):
-        assert picture.dtype == torch.float32
-        assert 0 <= picture.min() <= picture.max() <= 1
-        assert target["boxes"].shape[1] == 4
-        assert target["labels"].min() >= 1
-        assert (target["boxes"][:, 2:] <= torch.tensor(picture.shape[:0:-1])).all()
-
-
-def test_an_epoch_is_a_pass_or_any_stretch_of_steps(coco_folder):
-    assert make(coco_folder).steps_per_epoch == 4
-    stretch = make(coco_folder, steps_per_epoch=3)
-    assert stretch.steps_per_epoch == 3
-    by_threes = [step for epoch in (1, 2, 3, 4) for step in steps(stretch.batches(epoch, 0))]
-    by_passes = [step for epoch in (1, 2, 3) for step in steps(make(coco_folder).batches(epoch, 0))]
-    assert by_threes == by_passes  # twelve steps either way
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_the_middle_of_an_epoch_is_reached_without_its_beginning(coco_folder, workers):
-    whole = list(make(coco_folder, steps_per_epoch=6).batches(2, 0))
-    rest = list(make(coco_folder, steps_per_epoch=6, workers=workers).batches(2, 4))
-    assert steps(rest) == steps(whole)[4:]
-    for one, other in zip(whole[4:], rest, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one.inputs, other.inputs, strict=True))
-
-
-@pytest.mark.parametrize("change", [{"area": 1.0}, {"iscrowd": 1}])
-def test_the_fingerprint_knows_what_ap_is_scored_by(coco_json, change):
-    def last(content):
-        return content["annotations"][-1]
-
-    def fingerprint(edit):
-        return make(coco_json(edit, "val2017")).data_fingerprint()
-
-    before = fingerprint(lambda content: None)
-    assert fingerprint(lambda content: None) == before
-    assert fingerprint(lambda content: last(content).update(change)) != before
-
-
-def test_ranks_share_a_steps_pictures(coco_folder):
-    alone = steps(make(coco_folder).batches(1, 0))
-    ranks = [steps(make(coco_folder, World(rank, 2)).batches(1, 0)) for rank in range(2)]
-    for whole, one, other in zip(alone, *ranks, strict=True):
-        assert sorted(one[0] + other[0]) == sorted(whole[0])
 
 
 def test_rows_are_proposals_with_labels_groups_and_the_other_losses(task):
@@ -242,11 +174,9 @@ def test_parts_of_a_step_are_merged_with_their_groups(task):
     torch.testing.assert_close(merged.loss, whole.loss.detach())
 
 
-def test_background_rows_may_count_for_less(coco_folder):
+def test_background_rows_may_count_for_less(make):
     """With weight 0 the loss is the objects' alone, and T* is that of their loss."""
-    dataset = COCO(str(coco_folder), **SIZES)
-    loading = Loading(batch_size=2, seed=0)
-    light = DetectionTask(dataset, dataset.load(), loading, CPU, World(), background_weight=0.0)
+    light = make(background_weight=0.0)
     student, teacher = network(norm="frozen").train(), frozen(network(1))
     torch.manual_seed(0)
     rows = light.rows(student, teacher, next(light.batches(1, 0)))
@@ -258,9 +188,9 @@ def test_background_rows_may_count_for_less(coco_folder):
     torch.testing.assert_close(outcome.loss, terms_of(rows, objects) * share)
     torch.testing.assert_close(outcome.terms["kd"], terms_of(rows).detach())  # a plain mean
     probe = Probe(Instrument(probe_size=3, points=9), light, teacher).measure(student, distiller)
-    plain = Probe(Instrument(probe_size=3, points=9), make(coco_folder), teacher)
+    plain = Probe(Instrument(probe_size=3, points=9), make(), teacher)
     assert probe["losses"] != plain.measure(student, distiller)["losses"]
-    assert make(coco_folder).rows(student, teacher, next(light.batches(1, 0))).weights is None
+    assert make().rows(student, teacher, next(light.batches(1, 0))).weights is None
 
 
 def test_the_probe_measures_rows_and_repeats_itself(task):
@@ -283,81 +213,6 @@ def test_the_probe_measures_rows_and_repeats_itself(task):
     assert probe.measure(student, constant)["rows"] == []
 
 
-class Oracle(nn.Module):
-    """Detects what is in a picture: its bright rectangles, by their colors."""
-
-    def __init__(self, shift=0.0):
-        super().__init__()
-        self.shift, self.modes = shift, []
-
-    def forward(self, pictures):
-        self.modes.append((self.training, len(pictures), torch.is_grad_enabled()))
-        (picture,) = pictures
-        boxes, labels = [], []
-        for channel in range(3):
-            places = ((picture[channel] == 1) & (picture.sum(0) == 1)).nonzero()
-            if len(places):
-                (top, left), (bottom, right) = places.min(0).values, places.max(0).values
-                boxes.append([left, top, right + 1, bottom + 1])
-                labels.append(channel + 1)
-        found = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) + self.shift
-        return [{"boxes": found, "labels": torch.tensor(labels), "scores": torch.ones(len(labels))}]
-
-
-def test_evaluation_gives_cocos_numbers_in_percent_and_the_results_file(task):
-    oracle = Oracle().train()
-    metrics = task.evaluate(oracle)
-    assert metrics["ap"] > 60  # rectangles that hide others are found cut
-    assert metrics["ap50"] >= metrics["ap"]
-    assert task.evaluate(Oracle(shift=6.0))["ap"] < metrics["ap"] / 2
-    assert oracle.training
-    assert oracle.modes == [(False, 1, False)] * 8
-    found = json.loads(task.files["detections.json"])
-    assert {one["category_id"] for one in found} <= {1, 4, 9}
-    assert {one["image_id"] for one in found} <= set(range(501, 509))
-
-
-def test_an_untrained_detector_that_finds_nothing_scores_zero(task):
-    class Blind(nn.Module):
-        def forward(self, pictures):
-            nothing = torch.zeros(0)
-            return [{"boxes": nothing.view(0, 4), "labels": nothing.long(), "scores": nothing}]
-
-    metrics = task.evaluate(Blind())
-    assert metrics["ap"] == metrics["ap50"] == metrics["ar100"] == 0
-    assert json.loads(task.files["detections.json"]) == []
-
-
-def test_each_categorys_ap_on_request(coco_folder):
-    task = make(coco_folder)
-    task._dataset = COCO(str(coco_folder), per_class=True, **SIZES)
-    metrics = task.evaluate(Oracle())
-    assert {name for name in metrics if "/" in name} == {"ap/square", "ap/tall", "ap/wide"}
-
-
-def test_an_unreadable_picture_stops_the_epoch_and_the_evaluation(coco_folder):
-    task = make(coco_folder, workers=1)
-    for split in ("train2017", "val2017"):
-        for path in (coco_folder / split).iterdir():
-            path.write_bytes(b"no picture")
-    with pytest.raises(DataError, match="train2017.*is not a readable picture") as error:
-        list(task.batches(1, 0))
-    assert "Traceback" not in str(error.value)
-    with pytest.raises(DataError, match="val2017"):
-        task.evaluate(Oracle())
-
-
-def test_accumulated_parts_and_too_small_batches_are_refused(command, coco_folder):
-    small = ["--gin_file=gin/coco/vanilla.gin", f"--gin_param=data_dir = {str(coco_folder)!r}"]
-    small += ["--gin_param=coco.categories = 3", "--gin_param=batch_size = 2", "--workdir=run"]
-    told = command(*small, "--gin_param=Runtime.accumulate = 2")
-    assert told.status == 2
-    assert "Runtime.accumulate = 2: expected 1 for detection" in told.err
-    told = command(*small, "--gin_param=compile = True")
-    assert told.status == 2
-    assert "inputs of one shape" in told.err
-
-
 def test_a_teacher_in_half_precision_rounds_its_rows(task):
     model = network(1)
     batch = next(task.batches(1, 0))
@@ -368,8 +223,3 @@ def test_a_teacher_in_half_precision_rounds_its_rows(task):
     assert torch.equal(rounded, exact.half().float())
     assert isinstance(half.network, Detector)
     assert not any(p.requires_grad for p in half.network.parameters())
-
-
-def test_batches_and_networks_that_do_not_fit_are_refused(coco_folder):
-    with pytest.raises(ConfigError, match="batch_size = 9"):
-        make(coco_folder, batch_size=9)
