@@ -97,6 +97,6 @@ LR_SCHEDULES = dict.fromkeys(
     ("ConstantLR", "LinearLR", "CosineLR", "OneCycleLR", "MultiStepLR"), "ctkd.engine.lr_schedules"
 )
 FEATURES = {
-    "PKT": "ctkd.losses.features.pkt",
-    "SP": "ctkd.losses.features.sp",
+    name: f"ctkd.losses.features.{name.lower()}"
+    for name in ["AT", "CRD", "FitNet", "PKT", "RKD", "ReviewKD", "SP", "SRRL", "SimKD", "VID"]
 }

@@ -153,9 +153,9 @@ def evaluate(job: Job, checkpoint: str | None, console: Console) -> dict[str, fl
     run = job.build()
     folder = Workdir(job.workdir_of(run))
     source = expand_user(checkpoint or folder.path / "student_last.pt", "--checkpoint")
-    load_weights(run.student, source, setting="--checkpoint")
+    load_weights(run.deployed, source, setting="--checkpoint")
     prepared = prepare(run, folder, console, train=False)
-    metrics = prepared.task.evaluate(to_device(run.student, prepared.device))
+    metrics = prepared.task.evaluate(to_device(run.deployed, prepared.device))
     console.say(f"{source}:")
     for name, value in metrics.items():
         console.say(f"{name} {as_text(name, value)}")

@@ -10,6 +10,7 @@ from ctkd.engine.device import prepare_device
 from ctkd.engine.distributed.gather_rows import check_whole_step
 from ctkd.engine.distributed.reduce import RowGatherer
 from ctkd.engine.distributed.world import World
+from ctkd.engine.feature_setup import give_classifier, give_samples
 from ctkd.engine.output.console import Console
 from ctkd.engine.output.workdir import Workdir
 from ctkd.engine.smallest_step import check_smallest_step
@@ -63,6 +64,9 @@ def prepare(
     task = spec_of(run.dataset).make(run, device, folder.world)
     for note in task.notes:
         console.say(note)
+    give_samples(run, task)
+    if run.teacher_network is not None:
+        give_classifier(run, run.teacher_network)  # without its weights, for a trial
     if train:
         check_smallest_step(run, task, folder.world)  # before hours of training a teacher
     if not needs_teacher:
@@ -71,6 +75,7 @@ def prepare(
         weights = folder.on_rank_0(lambda: str(trained_teacher(run, folder.path, console)))
         prepare_device(run)  # again: the teacher's training may have had other settings
     teacher = load_teacher(run, weights, device, folder.world, console)
+    give_classifier(run, teacher.network)
     if folder.world.size > 1:
         run.distiller.features.gather = RowGatherer(folder.world)
     attach_cache(run, teacher, task, device, folder.path, console, fill=fill_cache)

@@ -1,4 +1,4 @@
-"""Calls of a network that keep its features for the feature losses."""
+"""Calls of the networks that keep their features for the feature losses."""
 
 from dataclasses import replace
 from typing import Any, Protocol

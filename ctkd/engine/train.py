@@ -218,9 +218,9 @@ class Trainer:
         )
         if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
             record |= self.optimizer.average.evaluate(self.task, self.world)
-            record |= self.task.evaluate_student(self.student, self.teacher)
+            record |= self.task.evaluate_student(self.run.deployed, self.teacher)
             record |= self.measure_landscape(epoch)
-            records.keep_best(record, self.task, self.student, self.progress, self.folder)
+            records.keep_best(record, self.task, self.run.deployed, self.progress, self.folder)
         record |= records.reading_record(self.task, self.console.warn)
         for fault in faults.faults_of_epoch(self.distiller, self.meter):
             self.console.warn(fault)
@@ -275,6 +275,6 @@ class Trainer:
     def write_files(self) -> None:
         """Makes the record files and, after an epoch, the weights agree with the checkpoint."""
         if self.steps_into_epoch == 0:
-            records.write_weights(self.folder, "student_last.pt", self.student)
+            records.write_weights(self.folder, "student_last.pt", self.run.deployed)
             self.optimizer.average.write(self.folder)
         records.write_records(self.folder, self.progress, self.trace, self.task)

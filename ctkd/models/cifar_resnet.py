@@ -9,7 +9,7 @@ normal distribution (`blocks.initialize`), the linear layer at PyTorch's default
 of the published RepDistiller and mdistiller files.
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -40,11 +40,13 @@ class BasicBlock(nn.Module):
         self.conv2 = conv(outputs, outputs, 3)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.downsample = _projection(inputs, outputs, stride)
+        self.relu = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The block's output for `x`."""
         residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(residual + self.downsample(x))
+        out: torch.Tensor = self.relu(residual + self.downsample(x))
+        return out
 
 
 class Bottleneck(nn.Module):
@@ -60,11 +62,13 @@ class Bottleneck(nn.Module):
         self.conv3 = conv(inner, outputs, 1)
         self.bn3 = nn.BatchNorm2d(outputs)
         self.shortcut = _projection(inputs, outputs, stride)
+        self.relu = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The block's output for `x`."""
         inner = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
-        return F.relu(self.bn3(self.conv3(inner)) + self.shortcut(x))
+        out: torch.Tensor = self.relu(self.bn3(self.conv3(inner)) + self.shortcut(x))
+        return out
 
 
 def _stage(
@@ -75,18 +79,23 @@ def _stage(
     return nn.Sequential(first, *(block(outputs, outputs, 1) for _ in range(blocks - 1)))
 
 
+def _feature_paths(blocks: Sequence[int], classifier: str) -> dict[str, str]:
+    """Where the features are, of a network with so many blocks in its stages."""
+    return {
+        "stem": "layer1:input",
+        **{f"stage{k}": f"layer{k}" for k, _ in enumerate(blocks, 1)},
+        **{f"before{k}": f"layer{k}.{last - 1}.relu:input" for k, last in enumerate(blocks, 1)},
+        "pooled": f"{classifier}:input",
+    }
+
+
 class CifarResNet(nn.Module):
     """The three-stage network of `depth` = 6n + 2 layers."""
-
-    feature_paths: ClassVar = {
-        "stem": "layer1:input",
-        **{f"stage{k}": f"layer{k}" for k in (1, 2, 3)},
-        "pooled": "fc:input",
-    }
 
     def __init__(self, depth: int, widths: Widths, num_classes: int) -> None:
         super().__init__()
         blocks = (depth - 2) // 6
+        self.feature_paths = _feature_paths((blocks, blocks, blocks), "fc")
         self.conv1 = conv(3, widths[0], 3)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.layer1 = _stage(BasicBlock, widths[0], widths[1], blocks, 1)
@@ -105,14 +114,9 @@ class CifarResNet(nn.Module):
 class CifarBottleneckResNet(nn.Module):
     """The four-stage network of `blocks` bottleneck blocks a stage, at 32, 16, 8 and 4 pixels."""
 
-    feature_paths: ClassVar = {
-        "stem": "layer1:input",
-        **{f"stage{k}": f"layer{k}" for k in (1, 2, 3, 4)},
-        "pooled": "linear:input",
-    }
-
     def __init__(self, blocks: tuple[int, int, int, int], num_classes: int) -> None:
         super().__init__()
+        self.feature_paths = _feature_paths(blocks, "linear")
         self.conv1 = conv(3, 64, 3)
         self.bn1 = nn.BatchNorm2d(64)
         self.layer1 = _stage(Bottleneck, 64, 256, blocks[0], 1)

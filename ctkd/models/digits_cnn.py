@@ -14,6 +14,7 @@ class DigitsCNN(nn.Module):
 
     feature_paths: ClassVar = {
         **{f"stage{k}": f"features.{3 * k - 1}" for k in (1, 2, 3)},
+        **{f"before{k}": f"features.{3 * k - 1}:input" for k in (1, 2, 3)},
         "pooled": "classifier:input",
     }
 

@@ -1,9 +1,15 @@
 """Names of a network's features, and the module paths that they stand for.
 
 A path is a module's name, as `named_modules` gives it: the feature is what the module returns.
-`PATH:input` is what the module receives. The names `stem`, `stage1`, `stage2`, …, `last` (the last
-stage) and `pooled` (what the classifier receives) need no path: the networks of ctkd list theirs in
-`feature_paths`; for any other network the stages are found by the size of its maps.
+`PATH:input` is what the module receives. These names need no path:
+
+- `stem`; `stage1`, `stage2`, …; `last`, the last stage;
+- `before1`, `before2`, …, the stages before their activation;
+- `final`, the map that is pooled (the last stage, where there is no other);
+- `pooled`, what the classifier receives.
+
+The networks of ctkd list them in `feature_paths`. Of any other network the stages are found by the
+size of its maps.
 """
 
 import re
@@ -23,7 +29,7 @@ SMALL_MAP = 4  # an image is at least this many times as large as the map of a f
 def paths_of(
     network: nn.Module, names: Sequence[str], own: Mapping[str, str], example: Tensor | None
 ) -> dict[str, str]:
-    """The path of each name; "stages" stands for all stages of the network.
+    """The path of each name; "stages" and "befores" stand for those of all stages of the network.
 
     Args:
         own: paths that a user has given; they come before the built-in ones.
@@ -35,10 +41,11 @@ def paths_of(
     known = dict(own)
     if not set(names) <= known.keys():
         known = built_in(network, example) | known
-    stages = sorted((n for n in known if re.fullmatch(r"stage\d+", n)), key=lambda n: int(n[5:]))
-    if stages:
-        known.setdefault("last", known[stages[-1]])
-    wanted = [n for name in names for n in (stages if name == "stages" else [name])]
+    numbered = {"stages": _numbered(known, "stage"), "befores": _numbered(known, "before")}
+    if numbered["stages"]:
+        known.setdefault("last", known[numbered["stages"][-1]])
+        known.setdefault("final", known["last"])
+    wanted = [n for name in names for n in numbered.get(name) or [name]]
     for name in wanted:
         if name not in known:
             raise ConfigError(
@@ -47,6 +54,12 @@ def paths_of(
                 "module paths"
             )
     return {name: known[name] for name in wanted}
+
+
+def _numbered(names: Mapping[str, str], kind: str) -> list[str]:
+    """The names of a kind, in the order of their numbers."""
+    found = [name for name in names if re.fullmatch(rf"{kind}\d+", name)]
+    return sorted(found, key=lambda name: int(name.removeprefix(kind)))
 
 
 def built_in(network: nn.Module, example: Tensor | None) -> dict[str, str]:
@@ -93,8 +106,18 @@ def _found(network: nn.Module, example: Tensor) -> dict[str, str]:
     stems = [deepest[size] for size in sorted(deepest) if size > largest]
     found = {"stem": stems[0]} if stems else {}
     found |= {f"stage{k}": name for k, name in enumerate(stages, 1)}
+    found |= {
+        f"before{k}": path for k, name in enumerate(stages, 1) if (path := _before(network, name))
+    }
     classifier = classifier_path(network)
     return found if classifier is None else {**found, "pooled": classifier + INPUT}
+
+
+def _before(network: nn.Module, stage: str) -> str | None:
+    """What the last activation of a stage receives, if its last block keeps it as `relu`."""
+    blocks = [name for name, _ in network.get_submodule(stage).named_children()]
+    path = f"{stage}.{blocks[-1]}.relu" if blocks else ""
+    return path + INPUT if path in dict(network.named_modules()) else None
 
 
 def _map_sizes(network: nn.Module, example: Tensor) -> dict[str, int]:

@@ -50,11 +50,16 @@ class InvertedResidual(nn.Module):
 
 
 class CIFARMobileNetV2(nn.Module):
-    """The network of `STAGES`; the stages of its features are 12, 16, 48 and 160 channels wide."""
+    """The network of `STAGES`; the stages of its features are 12, 16, 48 and 160 channels wide.
+
+    A stage ends without an activation.
+    """
 
     feature_paths: ClassVar = {
         "stem": "conv1",
         **{f"stage{k}": f"blocks.{block}" for k, block in enumerate((1, 2, 4, 6), 1)},
+        **{f"before{k}": f"blocks.{block}" for k, block in enumerate((1, 2, 4, 6), 1)},
+        "final": "conv2",
         "pooled": "classifier.0:input",
     }
 

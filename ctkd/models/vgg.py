@@ -6,8 +6,6 @@ that the final features are 4x4 before they are averaged. Convolutions start at 
 distribution, the linear layer at N(0, 0.01²), biases at 0. Keys as in the published files.
 """
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -30,12 +28,6 @@ def _block(inputs: int, outputs: int, convolutions: int) -> nn.Sequential:
 class VGG(nn.Module):
     """A VGG with so many `convolutions` in its five blocks; the first block is the stem."""
 
-    feature_paths: ClassVar = {
-        "stem": "block0",
-        **{f"stage{k}": f"block{k}" for k in (1, 2, 3, 4)},
-        "pooled": "classifier:input",
-    }
-
     def __init__(self, convolutions: tuple[int, int, int, int, int], num_classes: int) -> None:
         super().__init__()
         self.block0, self.block1, self.block2, self.block3, self.block4 = map(
@@ -43,6 +35,13 @@ class VGG(nn.Module):
         )
         self.classifier = classifier(CHANNELS[-1], num_classes)
         initialize(self, linear_std=0.01)
+        last = [f"block{k}.{3 * count - 1}" for k, count in enumerate(convolutions)]  # ReLUs
+        self.feature_paths = {
+            "stem": "block0",
+            **{f"stage{k}": f"block{k}" for k in (1, 2, 3, 4)},
+            **{f"before{k}": f"{last[k]}:input" for k in (1, 2, 3, 4)},
+            "pooled": "classifier:input",
+        }
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits [N, K] of images [N, 3, 32, 32]."""

@@ -53,6 +53,10 @@ class WideResNet(nn.Module):
     feature_paths: ClassVar = {
         "stem": "conv1",
         **{f"stage{k}": f"block{k}" for k in (1, 2, 3)},
+        "before1": "block2.layer.0.bn1",
+        "before2": "block3.layer.0.bn1",
+        "before3": "bn1",
+        "final": "relu",
         "pooled": "fc:input",
     }
 
@@ -63,7 +67,7 @@ class WideResNet(nn.Module):
         self.block1 = _stage(16, 16 * width, blocks, 1)
         self.block2 = _stage(16 * width, 32 * width, blocks, 2)
         self.block3 = _stage(32 * width, 64 * width, blocks, 2)
-        self.bn1 = nn.BatchNorm2d(64 * width)
+        self.bn1, self.relu = nn.BatchNorm2d(64 * width), nn.ReLU()
         self.fc = classifier(64 * width, num_classes)
         initialize(self)
         nn.init.zeros_(self.fc.bias)
@@ -71,7 +75,7 @@ class WideResNet(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits [N, K] of images [N, 3, 32, 32]."""
         x = self.block3(self.block2(self.block1(self.conv1(images))))
-        logits: torch.Tensor = self.fc(pool(F.relu(self.bn1(x))))
+        logits: torch.Tensor = self.fc(pool(self.relu(self.bn1(x))))
         return logits
 
 

@@ -34,7 +34,13 @@ def check_feature_loss(loss: FeatureLoss) -> None:
     check, (student, teacher, rows) = Checker(loss), example_features(6)
     loss = copy.deepcopy(loss)
     loss.build(*({k: f.to("meta") for k, f in side.items()} for side in (student, teacher)))
-    loss = loss.double().eval()
+    if "classifier" in loss.needs:
+        loss.use_classifier(torch.nn.Linear(TEACHER["pooled"][0], CLASSES).double())
+    if "samples" in loss.needs:
+        loss.use_samples(torch.arange(SAMPLES) % CLASSES)
+    loss = loss.double()
+    loss(student, teacher, rows)  # a first step, in train mode
+    loss = loss.eval()
     kept = [f.clone() for f in (*student.values(), *teacher.values())]
     first, again = loss(student, teacher, rows), loss(student, teacher, rows)
     check(first.dim() == 0 and first.dtype == torch.float64, f"gives {first.dtype} {first.shape}")
@@ -60,9 +66,10 @@ def example_features(count: int) -> tuple[Features, Features, StepRows]:
 
     sides = [{k: random(*shape) for k, shape in side.items()} for side in (STUDENT, TEACHER)]
     for side in sides:
-        side["last"] = side["stage3"]
-    targets = torch.randint(CLASSES, (count,), generator=drawn)
+        side["last"] = side["final"] = side["stage3"]
+        side |= {f"before{k}": side[f"stage{k}"] for k in (1, 2, 3)}
     indices = torch.randperm(SAMPLES, generator=drawn)[:count]
+    targets = indices % CLASSES
     return sides[0], sides[1], StepRows(targets, random(CLASSES), indices)
 
 

@@ -13,7 +13,12 @@ from ctkd.distiller import Distiller
 from ctkd.engine.config.build_optimizers import Optimizers, optimizers_of
 from ctkd.engine.config.builder import Builder, KnownNetworks
 from ctkd.engine.config.compatibility import check_classes, check_effect, check_policy
-from ctkd.engine.config.feature_plan import FeaturePlan, feature_losses, plan_features
+from ctkd.engine.config.feature_plan import (
+    FeaturePlan,
+    check_average,
+    feature_losses,
+    plan_features,
+)
 from ctkd.engine.config.gin_files import GinFile, find_named
 from ctkd.engine.config.identity import Settings
 from ctkd.engine.config.parse import macros
@@ -91,6 +96,11 @@ class Run:
         return "_".join(str(self.settings["recipe"][role]).removeprefix("@") for role in roles)
 
     @property
+    def deployed(self) -> nn.Module:
+        """The network that is evaluated and saved: the student, except for SimKD."""
+        return self.student if self.features is None else self.features.deployed
+
+    @property
     def recipe_epochs(self) -> int:
         """The epochs that the schedules' numbers refer to."""
         return self.recipe.recipe_epochs or self.recipe.epochs
@@ -136,6 +146,7 @@ def build(
     _check_networks({"student": student, "teacher": teacher_network}, dataset, meta, known)
     with _placed(meta):
         features = plan_features(call, distiller.features, student, teacher_network, dataset, seed)
+        check_average(features, student, recipe)
     check_classes(distiller, dataset)
     check_whole_step(distiller.objective, dataset, runtime.accumulate, ranks=1)
     check_augmentation(task_part, distiller.objective, dataset)

@@ -1,6 +1,6 @@
 """Which features of the two networks a run's feature losses compare."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from ctkd.data.dataset import Dataset, ImageDataset
 from ctkd.engine.config.builder import Builder
-from ctkd.engine.config.settings import Features, Method
+from ctkd.engine.config.settings import Features, Method, Recipe
+from ctkd.engine.reused_classifier import deployed_student
 from ctkd.errors import ConfigError
 from ctkd.losses.features.feature_loss import FeatureLoss
 from ctkd.losses.features.feature_terms import FeatureTerms
@@ -27,19 +28,23 @@ class FeaturePlan:
     Attributes:
         student, teacher: name -> module path.
         student_shapes, teacher_shapes: name -> shape.
+        deployed: the network that is evaluated and saved.
     """
 
     student: dict[str, str]
     teacher: dict[str, str]
     student_shapes: Shapes
     teacher_shapes: Shapes
+    deployed: nn.Module
 
     def lines(self) -> Iterator[str]:
         """One line for each feature, for a dry run."""
-        sides = (self.student, self.student_shapes), (self.teacher, self.teacher_shapes)
-        for name in self.student:
-            found = [f"{paths[name]} {list(shapes[name][1:])}" for paths, shapes in sides]
-            yield f"{name:<10} student {found[0]}, teacher {found[1]}"
+        for whose, paths, shapes in (
+            ("student's", self.student, self.student_shapes),
+            ("teacher's", self.teacher, self.teacher_shapes),
+        ):
+            for name, path in paths.items():
+                yield f"{whose} {name:<8} {path} {list(shapes[name][1:])}"
 
 
 def feature_losses(call: Builder, method: Method) -> list[FeatureLoss]:
@@ -65,21 +70,37 @@ def plan_features(
     if not isinstance(dataset, ImageDataset) or teacher is None:
         raise ConfigError("Method.features is for image classification with a teacher")
     settings: Features = call.part(Features)
-    names = list(dict.fromkeys(name for loss in losses for name in loss.at))
-    found = []
-    for network, own in ((student, settings.student), (teacher, settings.teacher)):
-        image = torch.zeros(1, *dataset.shape, device=next(network.parameters()).device)
-        paths = paths_of(network, names, own or {}, image)
-        extractor = Extractor(network, paths)
-        try:
-            found.append((paths, extractor.shapes(image)))
-        finally:
-            extractor.close()
-    plan = FeaturePlan(found[0][0], found[1][0], found[0][1], found[1][1])
+    ours = [name for loss in losses for name in loss.at]
+    theirs = [loss.of_teacher(name) for loss in losses for name in loss.at]
+    image = torch.zeros(1, *dataset.shape, device=next(student.parameters()).device)
+    student_paths, student_shapes = _found(student, ours, settings.student, image)
+    teacher_paths, teacher_shapes = _found(teacher, theirs, settings.teacher, image)
     for loss in losses:
         with seeded(seed, "feature loss", loss.term):
-            loss.build(_examples(plan.student_shapes), _examples(plan.teacher_shapes))
-    return plan
+            loss.build(_examples(student_shapes), _examples(teacher_shapes))
+    deployed = deployed_student(losses, student, teacher, student_paths, teacher_paths, image)
+    return FeaturePlan(student_paths, teacher_paths, student_shapes, teacher_shapes, deployed)
+
+
+def _found(
+    network: nn.Module, names: Sequence[str], own: Mapping[str, str] | None, image: Tensor
+) -> tuple[dict[str, str], Shapes]:
+    """The path and the shape of each name."""
+    paths = paths_of(network, names, own or {}, image)
+    extractor = Extractor(network, paths)
+    try:
+        return paths, extractor.shapes(image)
+    finally:
+        extractor.close()
+
+
+def check_average(plan: FeaturePlan | None, student: nn.Module, recipe: Recipe) -> None:
+    """Raises ConfigError for an average of weights that would miss those of SimKD's projector."""
+    if plan is not None and plan.deployed is not student and recipe.ema_decay is not None:
+        raise ConfigError(
+            f"Recipe.ema_decay = {recipe.ema_decay}: expected None with SimKD, whose projector is "
+            "a part of the network that is evaluated"
+        )
 
 
 def _examples(shapes: Shapes) -> dict[str, Tensor]:

@@ -39,7 +39,7 @@ class FeatureLoss(nn.Module):
         at: names of the features. "stages" stands for all stages, "last" for the last stage.
         compares_rows: whether the loss compares the rows of a step with each other. Several
             processes then gather the rows of all ranks.
-        needs: "classifier" (of the teacher), "samples" (a training set with indices).
+        needs: "classifier" where `use_classifier` must be called, "samples" where `use_samples`.
 
     Raises:
         ConfigError: a weight that is not a finite number >= 0, or no name.
@@ -47,6 +47,8 @@ class FeatureLoss(nn.Module):
 
     compares_rows: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
+
+    _classifier: tuple[nn.Module, ...] = ()  # in a tuple, so that its weights are not the loss's
 
     def __init__(self, weight: float, at: Sequence[str], warmup_epochs: float = 0.0) -> None:
         super().__init__()
@@ -72,6 +74,20 @@ class FeatureLoss(nn.Module):
             ConfigError: the loss cannot compare such features.
         """
 
+    def use_classifier(self, classifier: nn.Module) -> None:
+        """Takes the teacher's last layer, [N, D] -> logits [N, C]; it is not trained."""
+        self._classifier = (classifier,)
+
+    def use_samples(self, targets: Tensor) -> None:
+        """Takes the classes [n] of all training samples, before the first step."""
+
+    @property
+    def classifier(self) -> nn.Module:
+        """The teacher's last layer."""
+        if not self._classifier:
+            raise ValueError(f"{self.named} needs the teacher's last layer: call use_classifier")
+        return self._classifier[0]
+
     def forward(self, student: Features, teacher: Features, rows: StepRows) -> Tensor:
         """The loss without its weight: 0-d, a mean over the given rows.
 
@@ -81,8 +97,12 @@ class FeatureLoss(nn.Module):
         """
         raise NotImplementedError
 
+    def of_teacher(self, name: str) -> str:
+        """The name of the teacher's feature that a student's is compared with; here the same."""
+        return name
+
     def names(self, features: Features) -> list[str]:
-        """The names of `at`, with those of all stages for "stages"."""
+        """The student's names in `at`, with those of all stages for "stages"."""
         return [n for name in self.at for n in (_stages(features) if name == "stages" else [name])]
 
     def pairs(self, student: Features, teacher: Features) -> Pairs:
@@ -92,16 +112,24 @@ class FeatureLoss(nn.Module):
             ConfigError: a feature is missing, or the networks have different numbers of stages.
         """
         names = self.names(student)
-        if "stages" in self.at and _stages(student) != _stages(teacher):
-            raise ConfigError(
-                f"{self.named} compares stage by stage: the student has "
-                f"{', '.join(_stages(student))}, the teacher {', '.join(_stages(teacher))}. "
-                f"Name those to compare with {type(self).__name__}.at"
-            )
-        missing = [n for n in names if n not in student or n not in teacher]
+        pairs = [(name, self.of_teacher(name)) for name in names]
+        missing = [n for n, _ in pairs if n not in student] + [
+            t for _, t in pairs if t not in teacher
+        ]
         if missing or not names:
-            raise ConfigError(f"{self.named} needs the feature {', '.join(missing or self.at)}")
-        return [(student[name], teacher[name]) for name in names]
+            raise ConfigError(
+                f"{self.named} lacks the feature {', '.join(missing or self.at)}: the student has "
+                f"{', '.join(student) or 'none'}, the teacher {', '.join(teacher) or 'none'}. "
+                f"{type(self).__name__}.at names those to compare"
+            )
+        if "stages" in self.at and len(_stages(teacher, self.of_teacher("stage1")[:-1])) > len(
+            _stages(student)
+        ):
+            raise ConfigError(
+                f"{self.named} compares stage by stage, and the teacher has more stages than the "
+                f"student: name those to compare with {type(self).__name__}.at"
+            )
+        return [(student[name], teacher[other]) for name, other in pairs]
 
     @property
     def named(self) -> str:
@@ -109,7 +137,7 @@ class FeatureLoss(nn.Module):
         return f"the feature loss {type(self).__name__}"
 
 
-def _stages(features: Features) -> list[str]:
+def _stages(features: Features, kind: str = "stage") -> list[str]:
     """The names of the stages, in their order."""
-    found = [name for name in features if re.fullmatch(r"stage\d+", name)]
-    return sorted(found, key=lambda name: int(name[5:]))
+    found = [name for name in features if re.fullmatch(rf"{kind}\d+", name)]
+    return sorted(found, key=lambda name: int(name.removeprefix(kind)))

@@ -68,5 +68,7 @@ def _everywhere(
     gather: Gather, loss: FeatureLoss, student: Features, teacher: Features, rows: StepRows
 ) -> tuple[Features, Features, StepRows]:
     """What the loss needs, of the rows of all ranks."""
-    s, t = ({k: gather(side[k]) for k in loss.names(side)} for side in (student, teacher))
+    names = loss.names(student)
+    s = {name: gather(student[name]) for name in names}
+    t = {other: gather(teacher[other]) for other in map(loss.of_teacher, names)}
     return s, t, StepRows(*(None if part is None else gather(part) for part in rows))
