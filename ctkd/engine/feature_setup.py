@@ -23,19 +23,21 @@ def give_samples(run: Run, task: Task) -> None:
             loss.use_samples(task.train.targets)
 
 
-def give_classifier(run: Run, teacher: nn.Module) -> None:
-    """Gives the teacher's last layer, its weights loaded, to the losses that need it.
+def give_classifier(run: Run, teacher: nn.Module | None) -> None:
+    """Gives the teacher's last layer to the losses that need it.
 
     Raises:
         ConfigError: the teacher has no linear layer.
     """
     asking = [loss for loss in run.distiller.features if "classifier" in loss.needs]
-    path = classifier_path(teacher)
+    path = None if teacher is None else classifier_path(teacher)
     if asking and path is None:
         raise ConfigError(f"{asking[0].named} needs a teacher whose last layer is linear")
+    if teacher is None or path is None:
+        return
     for loss in asking:
-        loss.use_classifier(teacher.get_submodule(str(path)))
+        loss.use_classifier(teacher.get_submodule(path))
     if isinstance(run.deployed, ReusedClassifier):
-        last = teacher.get_submodule(str(path))
+        last = teacher.get_submodule(path)
         run.deployed.classifier.load_state_dict(last.state_dict())
         run.deployed.to(next(last.parameters()).device)

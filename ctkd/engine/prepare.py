@@ -64,10 +64,9 @@ def prepare(
     task = spec_of(run.dataset).make(run, device, folder.world)
     for note in task.notes:
         console.say(note)
-    give_samples(run, task)
-    if run.teacher_network is not None:
-        give_classifier(run, run.teacher_network)  # without its weights, for a trial
     if train:
+        give_samples(run, task)
+        give_classifier(run, run.teacher_network)  # without its weights, for a trial
         check_smallest_step(run, task, folder.world)  # before hours of training a teacher
     if not needs_teacher:
         return Prepared(run, device, folder.world, task)

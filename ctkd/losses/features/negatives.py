@@ -1,5 +1,7 @@
 """Samples of other classes, drawn for a whole batch at once, from (seed, step) alone."""
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +35,7 @@ class Negatives(nn.Module):
         shuffled = torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))
         order = shuffled[targets[shuffled].argsort(stable=True)]
         starts = sizes.cumsum(0) - sizes
-        kept = {"order": order, "sizes": sizes, "starts": starts, "primes": _primes()}
+        kept = {"order": order, "sizes": sizes, "starts": starts, "primes": _primes().clone()}
         kept["ranks"] = torch.arange(count)
         for name, tensor in kept.items():
             self.register_buffer(name, tensor, persistent=False)
@@ -61,6 +63,7 @@ def mixed(values: Tensor) -> Tensor:
     return (z ^ ((z >> 31) & (2**33 - 1))) & (2**63 - 1)
 
 
+@functools.cache
 def _primes() -> Tensor:
     """The first primes above every number of samples."""
     candidates = torch.arange(ABOVE + 1, ABOVE + 40 * PRIMES, 2)
@@ -68,4 +71,4 @@ def _primes() -> Tensor:
     composite = torch.zeros(len(candidates), dtype=torch.bool)
     for divisor in divisors.tolist():
         composite |= candidates % divisor == 0
-    return candidates[~composite][:PRIMES].clone()
+    return candidates[~composite][:PRIMES]

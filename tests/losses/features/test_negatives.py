@@ -36,9 +36,9 @@ def test_where_there_are_too_few_they_repeat_evenly():
 
 def test_each_sample_of_another_class_is_drawn_equally_often():
     steps, rows = 400, torch.tensor([0] * 50)
-    counts = torch.zeros(40)
+    draw, seed, counts = Negatives(TARGETS, 15), torch.tensor(3), torch.zeros(40)
     for step in range(steps):
-        counts += torch.bincount(drawn(rows, step).flatten(), minlength=40)
+        counts += torch.bincount(draw(rows, seed, torch.tensor(step)).flatten(), minlength=40)
     share = counts[TARGETS != 0] / (steps * 50 * 15)
     # 20,000 rows draw each of 33 samples with 15/33: a standard deviation of 0.8 %
     torch.testing.assert_close(share, torch.full((33,), 1 / 33), rtol=0.04, atol=0)

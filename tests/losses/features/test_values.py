@@ -70,6 +70,10 @@ def normalized(batch):
     return batch
 
 
+def as_map(f):
+    return f.reshape(*f.shape, 1, 1) if f.ndim == 2 else f
+
+
 def pkt(student, teacher, rows, loss):
     def shares(features):
         f = [row / (math.sqrt(sum(row**2)) + 1e-7) for row in features["pooled"]]
