@@ -2,7 +2,7 @@
 
     ctkd compare WORKDIR... [--baseline kd] [--show last|best|chosen]
                             [--format terminal|markdown|csv|latex] [--output FILE]
-                            [--figure FILE.png]
+                            [--figure FILE.png] [--contrasts A:B,A:C]
 
 A WORKDIR may also be a folder with work directories at any depth. Instead of work directories, the
 runs.csv of one or several sweeps can be given. Exit status: 0, or 2 with a message on standard
@@ -18,6 +18,7 @@ from typing import TextIO
 from ctkd.command_line import path_argument
 from ctkd.errors import ConfigError, UserError
 from ctkd.files import replacing
+from ctkd.results.compare.contrasts import contrasts_table
 from ctkd.results.compare.methods import Standings, compare
 from ctkd.results.compare.standings import notes, standings_table
 from ctkd.results.compare.tables import FORMATS, print_table
@@ -48,13 +49,14 @@ def _compare(options: argparse.Namespace) -> None:
     given = [str(path) for path in options.workdirs]
     records = _records(given)
     result = compare(records, options.show, _baseline(options.baseline, records))
+    contrasts = options.contrasts.split(",") if options.contrasts else []
     if options.figure is not None:
         _draw(result, options.figure)
     if options.output is None:
-        _write(result, kind, sys.stdout)
+        _write(result, kind, sys.stdout, contrasts)
         check_output()
     else:
-        _save(result, kind, options.output)
+        _save(result, kind, options.output, contrasts)
     if given[0].endswith(".csv"):
         print(NOTE, file=sys.stderr)
 
@@ -110,6 +112,12 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="FILE.png",
         help="draw the differences with their intervals, as .png and as .pdf",
     )
+    parser.add_argument(
+        "--contrasts",
+        metavar="A:B,A:C",
+        help="instead of the comparison, these planned differences, corrected by Holm's method, "
+        "with McNemar's test of the predictions; A:B? is exploratory",
+    )
     return parser
 
 
@@ -139,16 +147,20 @@ def _draw(result: Standings, target: Path) -> None:
         print(f"written: {path}", file=sys.stderr)
 
 
-def _save(result: Standings, kind: str, output: Path) -> None:
+def _save(result: Standings, kind: str, output: Path, contrasts: Sequence[str]) -> None:
     """Writes the whole file, or leaves the old one."""
     with replacing(output) as part, part.open("w", encoding="utf-8") as stream:
-        _write(result, kind, stream)
+        _write(result, kind, stream, contrasts)
     print(f"written: {output}")
 
 
-def _write(result: Standings, kind: str, stream: TextIO) -> None:
+def _write(result: Standings, kind: str, stream: TextIO, contrasts: Sequence[str]) -> None:
     """Writes the table with its notes; the notes of CSV go to standard error."""
-    table = standings_table(result)
+    table = contrasts_table(result, contrasts) if contrasts else standings_table(result)
+    if kind == "terminal" and contrasts:
+        print_table(table, stream)
+        stream.write("".join(f"{note}\n" for note in table.notes))
+        return
     if kind == "terminal":
         _print_tables(result, stream)
         return

@@ -142,3 +142,47 @@ def _interval(test: Any) -> Interval:
     """The confidence interval of scipy's test."""
     low, high = test.confidence_interval(1 - LEVEL)
     return float(low), float(high)
+
+
+def detectable_difference(spread: float, n: int) -> float | None:
+    """The difference that the paired t-test finds with power 0.8 at the level 0.05.
+
+    `spread` is the standard deviation of the n paired differences. None for n < 3.
+    """
+    if n < 3:
+        return None
+    from scipy.optimize import brentq
+
+    effect = brentq(lambda effect: power(effect, n) - POWER, 1e-6, 100.0)
+    return float(effect) * spread
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's corrected p-values, in the order given.
+
+    The k-th smallest of m is multiplied by m − k + 1; none is smaller than one before it, or above
+    1. Rejecting where the result is below 0.05 keeps the chance of any false rejection below 0.05.
+    """
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> tuple[int, int, float]:
+    """McNemar's exact test of two classifiers on the same images, by whether each is right.
+
+    Returns:
+        The images that a alone has right, those that b alone has right, and the two-sided p.
+
+    Raises:
+        ValueError: they are not about the same number of images.
+    """
+    from scipy.stats import binomtest
+
+    only_a = sum(x and not y for x, y in zip(a, b, strict=True))
+    only_b = sum(y and not x for x, y in zip(a, b, strict=True))
+    apart = only_a + only_b
+    return only_a, only_b, float(binomtest(only_a, apart).pvalue) if apart else 1.0
