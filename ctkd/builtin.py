@@ -91,6 +91,7 @@ OBJECTIVES = {
     "HardKD": "ctkd.losses.hard_kd",
     "MLKD": "ctkd.losses.mlkd",
     "CRLD": "ctkd.losses.crld",
+    **dict.fromkeys(("QuirkKD", "QuirkDKD"), "ctkd.losses.quirks"),
 }
 OPTIMIZERS = dict.fromkeys(("SGD", "AdamW", "Lion"), "ctkd.engine.optimizer_recipes")
 LR_SCHEDULES = dict.fromkeys(

@@ -27,6 +27,7 @@ class Game(nn.Module):
     Attributes:
         student: the network, whose parameters descend.
         distiller: temperature policy, gradient reversal and objective.
+        not_summed: parameters whose gradients stay those of this rank; for `parallel`.
         rows: of the last call, how many rows the whole step has; None where it is the number of
             its samples.
     """
@@ -48,6 +49,7 @@ class Game(nn.Module):
         self.student, self.distiller = student, distiller
         self.task, self.forward_student, self.autocast = task, forward_student, autocast
         self.rows: int | None = None
+        self.not_summed: tuple[str, ...] = ()
         self.world = world
         self.gathers = world.size > 1 and needs_whole_step(distiller.objective)
 
@@ -99,4 +101,8 @@ def game_of(
     """The game of a run, with its student compiled and in the precision that the run says."""
     forward_student = compile_student(run, student, device, world)
     precision = autocast(device, run.runtime.precision)
-    return Game(student, distiller, task, forward_student, precision, world)
+    game = Game(student, distiller, task, forward_student, precision, world)
+    if run.method is not None and run.method.temperature_per_rank:
+        names = [name for name, _ in game.named_parameters() if "distiller.policy." in name]
+        game.not_summed = tuple(names)
+    return game

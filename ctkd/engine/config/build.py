@@ -58,6 +58,7 @@ class Run:
         gin_files: the Gin files that were read, in the order in which they take effect.
         teacher_gin: the path of `Teacher.run`, or its name where there is no such file.
         features: which features are compared; None without feature losses.
+        method: the settings that say how the student is taught.
         task_part: the further settings of the data set's kind, if it has any.
         strong_view: None where the objective needs no strong view.
         config_faults: warnings about the Gin files and bindings.
@@ -81,6 +82,7 @@ class Run:
     teacher_gin: str | None = None
     features: FeaturePlan | None = None
     task_part: Any = None
+    method: Method | None = None
     strong_view: StrongViewSettings | None = None
     config_faults: tuple[str, ...] = ()
 
@@ -173,6 +175,7 @@ def build(
         teacher_gin=_teacher_gin(teacher, files, bindings),
         features=features,
         task_part=task_part,
+        method=method,
         strong_view=strong_view,
         config_faults=(*(w for file in files for w in file.warnings), *undone(files)),
     )

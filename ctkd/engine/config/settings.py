@@ -34,6 +34,8 @@ class Method:
         transform: of both logits, before everything else; None for none.
         features: feature losses, terms next to the objective that never see T.
         cooperative: whether a learned policy descends too, instead of ascending: the flipped sign.
+        temperature_per_rank: whether each process learns a T of its own: a mistake of public code,
+            which does not sum the gradient of T over the ranks.
     """
 
     objective: Factory | None = None
@@ -42,6 +44,7 @@ class Method:
     transform: Factory | None = None
     features: Sequence[Factory] = ()
     cooperative: bool = False
+    temperature_per_rank: bool = False
 
     def __post_init__(self) -> None:
         expect(self.objective is not None, "Method", "objective", None, "an objective, such as @KD")

@@ -26,6 +26,9 @@ def parallel(module: nn.Module, world: World, accumulate: int) -> nn.Module:
     """
     if world.size == 1:
         return module
+    own = list(getattr(module, "not_summed", ()))
+    ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+    ignore(module, own)  # type: ignore[no-untyped-call]
     warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
     return DistributedDataParallel(
         module,

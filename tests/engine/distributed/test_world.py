@@ -225,3 +225,13 @@ def test_ranks_share_a_steps_samples_without_rest():
 def test_a_single_rank_sums_nothing():
     outcome = object()
     assert sum_over_ranks(World(), outcome, 3) is outcome
+
+
+@pytest.mark.slow
+def test_a_temperature_per_rank_is_another_temperature_on_each_rank(ranks, job):
+    quirk = ("epochs = 2", "Method.temperature_per_rank = True", "CosineLambda.epochs = 1")
+    told = ends(ranks(2, TRAIN, json.dumps(job("ctkd", "run", *quirk))))
+    assert [status for status, _, _ in told] == [0, 0], told
+    one, other = (summary_of(out)["temperature"] for _, out, _ in told)
+    assert one != other
+    assert one == pytest.approx(other, rel=0.5)  # both still learn
