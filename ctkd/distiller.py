@@ -87,10 +87,17 @@ class Distiller(nn.Module):
             lacked = "softened logits" if objective.needs_teacher else "teacher"
             raise ConfigError(f"{name} uses no {lacked} and so no {part}")
         if self.learned and schedule is None:
-            raise ConfigError("a learned temperature needs a schedule of λ, such as CosineLambda")
+            raise ConfigError(
+                "a learned temperature needs a schedule of λ, such as CosineLambda: set "
+                "Method.schedule = @CosineLambda"
+            )
         if (schedule is not None or cooperative) and not self.learned:
             what = "cooperative = True" if schedule is None else "a schedule of λ"
-            raise ConfigError(f"{what} works on a learned temperature only")
+            have = "there is none" if policy is None else f"{type(policy).__name__} is not learned"
+            raise ConfigError(
+                f"{what} works on a learned temperature only, and {have}: set Method.schedule = "
+                "None, or a learned one, Method.policy = @GlobalTemperature"
+            )
         if getattr(policy, "two_temperatures", False):
             check_two_temperatures(policy, objective)
         self.policy, self.schedule, self.cooperative = policy, schedule, cooperative

@@ -102,7 +102,7 @@ TEXTS = [
     ("import no_such_pkg.losses", "No module named 'no_such_pkg'"),
     (b"\xff\xfe\x00", "cannot be read as a Gin file"),
     (b"\x00", "a.gin"),
-    ("", "Method.objective = None: expected an objective, such as @KD"),
+    ("", "a.gin chooses no method. Give a method's file before it: --gin_file="),
 ]
 
 

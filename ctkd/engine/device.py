@@ -25,7 +25,8 @@ def prepare_device(run: Run) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise ConfigError(
-            f"Runtime.device = {run.runtime.device!r} cannot be used: {reason}"
+            f"Runtime.device = {run.runtime.device!r} cannot be used: {reason}. "
+            "--device=auto takes a GPU where there is one, --device=cpu takes none"
         ) from error
     return device
 

@@ -3,9 +3,11 @@
 import inspect
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from ctkd.checks import suggest
+from ctkd.engine.config.gin_files import GinFile
 from ctkd.macro_flags import MACROS
 from ctkd.registry import COMPONENTS, REGISTRIES
 
@@ -19,7 +21,9 @@ def on_gin_error(message: str) -> str:
     advice = ""
     unknown = re.match(r"No configurable matching (?:reference )?'@?([\w./]+)", sentence)
     parameter = re.match(r"Configurable '(\w+)' doesn't have a parameter named '(\w+)'", sentence)
-    if unknown:
+    if unknown and unknown[1] in ("Sweep", "Resources"):
+        advice = ": this is the file of a sweep, to be given as ctkd sweep --sweep FILE"
+    elif unknown:
         names = {name for registry in REGISTRIES for name in registry}
         advice = suggest(unknown[1].rpartition("/")[2], names)
     elif parameter and parameter[1] in COMPONENTS:
@@ -54,4 +58,26 @@ def on_macro(name: str, used: Iterable[str], mentioned: Iterable[str]) -> str:
     )
     if owners:
         return f"; a setting of that name is {' or '.join(f'{owner}.{name}' for owner in owners)}"
-    return suggest(name, used)
+    return suggest(name, used) or ": this configuration has no such setting"
+
+
+def on_no_method(files: Sequence[GinFile]) -> str:
+    """What to give besides files that choose no method: base.gin, a sample, a pair, one's own."""
+    given = [file for file in files if file.path.stem == file.given]
+    last = given[-1]
+    if last.path.stem == "base":
+        instead = _methods_near(last.path) or "gin/digits/ctkd.gin"
+        return f"{last} chooses no method. Give a method's file instead, --gin_file={instead}"
+    pair = last.path.parent.name == "pairs"
+    folder = last.path.parent if pair else last.path
+    method = _methods_near(folder) or "gin/digits/ctkd.gin"
+    return (
+        f"{last} chooses no method. Give a method's file before it: --gin_file={method} "
+        f"--gin_file={last}"
+    )
+
+
+def _methods_near(path: Path) -> str | None:
+    """The method ctkd.gin in the folder of a file of ctkd, or None."""
+    found = path.with_name("ctkd.gin")
+    return str(GinFile(found, "")) if found.is_file() else None

@@ -47,7 +47,10 @@ def _try(role: str, model: nn.Module, dataset: ImageDataset) -> int:
             logits: Tensor = model.eval()(images)
     except (RuntimeError, ValueError, AssertionError) as error:
         shape, reason = " × ".join(map(str, dataset.shape)), str(error).split("\n")[0]
-        raise ConfigError(f"the {role} cannot take images of {shape}: {reason}") from error
+        raise ConfigError(
+            f"the {role} cannot take images of {shape}: {reason}. Give networks for this data set: "
+            "`ctkd list networks` shows them, and a file of pairs/ is for the data set of its folder"
+        ) from error
     model.train(was_training)
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         came = f"a tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits)

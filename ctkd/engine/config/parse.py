@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ctkd.checks import suggest
-from ctkd.engine.config.advice import on_gin_error, on_macro, on_unquoted
+from ctkd.engine.config.advice import on_gin_error, on_macro, on_no_method, on_unquoted
 from ctkd.engine.config.gin_files import GinFile, find, read_with_includes
 from ctkd.errors import ConfigError
 from ctkd.files import expand_user
@@ -43,6 +43,8 @@ def parse(
         _translated(gin.parse_config_file, str(path), str(path))
     for binding in bindings:
         _translated(gin.parse_config, binding, f"{flag} {binding!r}", on_unquoted(binding, flag))
+    if flag == "--gin_param" and read and not _chooses_method():
+        raise ConfigError(f"{on_no_method(read)}; `ctkd list methods` shows all")
     _check_macros(text, bindings)
     _check_scopes()
     return read
@@ -69,6 +71,13 @@ def _translated(
         else:
             what = on_gin_error(str(error))
         raise ConfigError(f"{name}: syntax error: {what}") from error
+
+
+def _chooses_method() -> bool:
+    """Whether the configuration that Gin has parsed binds Method.objective."""
+    config: dict[tuple[str, str], Any] = gin.config._CONFIG
+    bound = {selector.rpartition(".")[2]: values for (_, selector), values in config.items()}
+    return "objective" in bound.get("Method", {})
 
 
 def _check_macros(text: str, bindings: Sequence[str]) -> None:
