@@ -23,9 +23,10 @@ MACROS = {
     "precision": (TEXT, "Of the networks: float32, bfloat16 or float16."),
     "workers": (NUMBER, "Processes that load image files."),
 }
+SWITCHES = {"trial": "Cut everything to seconds, to try a configuration out."}
 
 
-def macro_bindings(given: Mapping[str, str | None], params: Sequence[str] = ()) -> list[str]:
+def macro_bindings(given: Mapping[str, str | bool | None], params: Sequence[str] = ()) -> list[str]:
     """The Gin bindings of the flags that are given: `epochs = 2`, `data_dir = '/data'`.
 
     Args:
@@ -38,11 +39,12 @@ def macro_bindings(given: Mapping[str, str | None], params: Sequence[str] = ()) 
     named = {match[1] for text in params if (match := re.match(r"\s*(\w+)\s*=", text))}
     bindings = []
     for name, value in given.items():
-        if value is None:
+        if value is None or value is False:
             continue
         if name in named:
             raise ConfigError(f"--{name} and --gin_param set the same macro {name!r}: give one")
-        bindings.append(f"{name} = {gin_value(name, value)}")
+        text = "True" if value is True else gin_value(name, str(value))
+        bindings.append(f"{name} = {text}")
     return bindings
 
 

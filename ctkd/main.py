@@ -14,7 +14,7 @@ from ctkd.command_line import ROOT, help_text, read_flags, show
 from ctkd.engine.interrupt import EarlyInterrupts
 from ctkd.errors import ConfigError, Interrupted, NonFiniteError, UserError
 from ctkd.files import user_path
-from ctkd.macro_flags import MACROS, macro_bindings
+from ctkd.macro_flags import MACROS, SWITCHES, macro_bindings
 from ctkd.memory import keep_freed_memory
 from ctkd.standard_output import safe_output
 
@@ -23,6 +23,7 @@ HELP = {
     "gin_file": "A Gin file; may be repeated, later ones win.",
     "workdir": "The folder of the run; alone, it resumes the run that is in it.",
     **{name: text for name, (_, text) in MACROS.items()},
+    **SWITCHES,
     "seeds": "Such as 0,1,2: a run for each, in one process that reads data and teacher once.",
     "gin_param": "Any other setting: 'KD.kd_weight = 2.0', \"device = 'cuda'\"; may be repeated.",
     "mode": "train (the default), or evaluate: judge a trained student.",
@@ -36,7 +37,7 @@ for _name in ("gin_file", "gin_param"):
 for _name in ("workdir", "checkpoint", *MACROS):
     flags.DEFINE_string(_name, None, HELP[_name], flag_values=FLAGS)
 flags.DEFINE_list("seeds", [], HELP["seeds"], flag_values=FLAGS)
-for _name in ("fresh", "dry_run", "help"):
+for _name in (*SWITCHES, "fresh", "dry_run", "help"):
     flags.DEFINE_bool(_name, False, HELP[_name], flag_values=FLAGS)
 flags.DEFINE_enum("mode", "train", ["train", "evaluate"], HELP["mode"], flag_values=FLAGS)
 
@@ -69,7 +70,9 @@ def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
     from ctkd.engine.output.console import Console  # torch takes seconds to import, --help none
 
     early.raise_if_signalled()
-    flagged = macro_bindings({name: FLAGS[name].value for name in MACROS}, FLAGS.gin_param)
+    flagged = macro_bindings(
+        {name: FLAGS[name].value for name in (*MACROS, *SWITCHES)}, FLAGS.gin_param
+    )
     job = Job(files, [*FLAGS.gin_param, *flagged], FLAGS.workdir, FLAGS.fresh)
     if FLAGS.dry_run:
         show(describe(job, Console()))

@@ -6,6 +6,7 @@ import torch
 
 from ctkd.engine.config.build import Run
 from ctkd.engine.config.compatibility import check_one_part
+from ctkd.engine.config.trial import evaluated
 from ctkd.engine.device import prepare_device
 from ctkd.engine.distributed.gather_rows import check_whole_step
 from ctkd.engine.distributed.reduce import RowGatherer
@@ -62,6 +63,7 @@ def prepare(
     check_whole_step(objective, run.dataset, parts, folder.world.size, has_features)
     device = prepare_device(run)
     task = spec_of(run.dataset).make(run, device, folder.world)
+    task.evaluated_samples = evaluated(run.recipe, run.dataset.kind)
     for note in task.notes:
         console.say(note)
     if train:
@@ -79,7 +81,7 @@ def prepare(
         run.distiller.features.gather = RowGatherer(folder.world)
     attach_cache(run, teacher, task, device, folder.path, console, fill=fill_cache)
     # A run that is cut short, for a trial, cuts the training of its teacher too.
-    is_trial = run.teacher.weights is None and task.is_cut
+    is_trial = run.recipe.trial or (run.teacher.weights is None and task.is_cut)
     return Prepared(
         run, device, folder.world, task, teacher, None if is_trial else run.teacher.min_accuracy
     )

@@ -162,6 +162,8 @@ class Task(abc.ABC):
         files: text files that the last evaluation produced, by name.
         class_names: the name of each class, where names exist.
         smallest_batch: samples of the smallest step of an epoch, all ranks; None if not known.
+        evaluated_samples: how many samples of each part `evaluate` takes, the first ones; None for
+            all.
     """
 
     primary: str
@@ -174,6 +176,7 @@ class Task(abc.ABC):
     files: Mapping[str, str] = {}
     class_names: Mapping[int, str] = {}
     smallest_batch: int | None = None
+    evaluated_samples: int | None = None
 
     @abc.abstractmethod
     def batches(self, epoch: int, skip: int) -> Iterator[Batch]:

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from ctkd.command_line import help_text, read_flags, show
 from ctkd.errors import ConfigError, Interrupted, UserError
-from ctkd.macro_flags import MACROS, macro_bindings
+from ctkd.macro_flags import MACROS, SWITCHES, macro_bindings
 from ctkd.standard_output import check_output, safe_output
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ HELP = {
     "gin_file": "One more Gin file for every run; may be repeated.",
     "gin_param": "One more binding for every run; may be repeated.",
     **{name: f"For every run. {text}" for name, (_, text) in MACROS.items()},
+    **SWITCHES,
     "sweep_param": "A binding of the sweep itself, 'Sweep.seeds = [0]'; may be repeated.",
     "help": "Print this.",
 }
@@ -64,7 +65,7 @@ for _name in ("gin_file", "gin_param", "sweep_param"):
     flags.DEFINE_multi_string(_name, [], HELP[_name], flag_values=FLAGS)
 for _name in ("sweep", "sweep_dir", *MACROS):
     flags.DEFINE_string(_name, None, HELP[_name], flag_values=FLAGS)
-for _name in ("dry_run", "wait", "status", "cancel", "help"):
+for _name in (*SWITCHES, "dry_run", "wait", "status", "cancel", "help"):
     flags.DEFINE_bool(_name, False, HELP[_name], flag_values=FLAGS)
 flags.DEFINE_enum("cluster", "auto", ["auto", "slurm", "local"], HELP["cluster"], flag_values=FLAGS)
 for _name, (_kind, _text) in RESOURCES.items():
@@ -108,7 +109,9 @@ def _send() -> int:
     from ctkd.sweeps.folder import saved_sweep
     from ctkd.sweeps.study import read_study
 
-    flagged = macro_bindings({name: FLAGS[name].value for name in MACROS}, FLAGS.gin_param)
+    flagged = macro_bindings(
+        {name: FLAGS[name].value for name in (*MACROS, *SWITCHES)}, FLAGS.gin_param
+    )
     params = [*FLAGS.gin_param, *flagged]
     study = read_study(FLAGS.sweep, FLAGS.gin_file, params, _own_bindings())
     folder = send.default_folder(study.name, FLAGS.sweep_dir)

@@ -10,6 +10,7 @@ from torch import nn
 
 from ctkd.data.dataset import Dataset
 from ctkd.distiller import Distiller
+from ctkd.engine.config import trial
 from ctkd.engine.config.build_optimizers import Optimizers, optimizers_of
 from ctkd.engine.config.builder import Builder, KnownNetworks
 from ctkd.engine.config.compatibility import check_classes, check_effect, check_policy
@@ -43,7 +44,7 @@ from ctkd.registry import (
 from ctkd.seeds import seeded
 
 # Macros of a run that hold for the teacher it trains, too.
-INHERITED = ("data_dir", "download", "device", "threads", "workers", "steps_per_epoch")
+INHERITED = ("data_dir", "download", "device", "threads", "workers", "steps_per_epoch", "trial")
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,10 @@ def build(
     runtime = _named(call, name or name_of_run(files, bindings))
     method, recipe, teacher = call.part(Method), call.part(Recipe), call.part(Teacher)
     seed, instrument = call.part(Seed).seed, call.part(Instrument)
-    optimizers = optimizers_of(call, recipe, bindings)
     dataset: Dataset = call.component(DATASETS, "Recipe.dataset", recipe.dataset)
+    recipe = trial.shortened(recipe, dataset.kind)
+    instrument = trial.smaller_probe(instrument, recipe, dataset.kind)
+    optimizers = optimizers_of(call, recipe, bindings)
     own_part = spec_of(dataset).settings
     task_part = None if own_part is None else call.part(own_part)
     distiller = _distiller(call, method, teacher, seed, dataset, meta)
@@ -156,8 +159,9 @@ def build(
     check_effect(bindings, call.used)
     folder = dataset.folder  # a setting may leave it to the environment
     call.settings["runtime"]["Dataset.folder"] = None if folder is None else str(folder.absolute())
+    label = _labeled(call, runtime, recipe)
     return Run(
-        name=runtime.name or "",
+        name=label,
         recipe=recipe,
         seed=seed,
         runtime=runtime,
@@ -177,7 +181,11 @@ def build(
         task_part=task_part,
         method=method,
         strong_view=strong_view,
-        config_faults=(*(w for file in files for w in file.warnings), *undone(files)),
+        config_faults=(
+            *(warning for file in files for warning in file.warnings),
+            *undone(files),
+            *trial.fault_of_trial(recipe, dataset.kind),
+        ),
     )
 
 
@@ -245,6 +253,19 @@ def _named(call: Builder, name: str) -> Runtime:
         gin.parse_config(f"Runtime.name = {name!r}")  # so that config.gin keeps it
         runtime = call.part(Runtime)
     return runtime
+
+
+def _labeled(call: Builder, runtime: Runtime, recipe: Recipe) -> str:
+    """The name of the run, that of a trial with its suffix.
+
+    Only a trial has the setting: so the settings of other runs are those of version 0.1.
+    """
+    name = runtime.name or ""
+    if not recipe.trial:
+        call.settings["recipe"].pop("Recipe.trial", None)
+        return name
+    call.settings["runtime"]["Runtime.name"] = f"{name}{trial.SUFFIX}"
+    return f"{name}{trial.SUFFIX}"
 
 
 def _check_networks(

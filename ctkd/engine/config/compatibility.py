@@ -49,7 +49,7 @@ def _try(role: str, model: nn.Module, dataset: ImageDataset) -> int:
         shape, reason = " × ".join(map(str, dataset.shape)), str(error).split("\n")[0]
         raise ConfigError(
             f"the {role} cannot take images of {shape}: {reason}. Give networks for this data set: "
-            "`ctkd list networks` shows them, and a file of pairs/ is for the data set of its folder"
+            "`ctkd list networks` shows them; a file of pairs/ is for the data set of its folder"
         ) from error
     model.train(was_training)
     if not isinstance(logits, Tensor) or logits.dim() != 2:

@@ -94,6 +94,8 @@ class Recipe:
         sync_batch_norm: whether batch normalizations take the statistics of all ranks' rows, so
             that a run does not depend on how many share it. Published recipes for several GPUs
             take each rank's own, which is faster.
+        trial: whether everything is cut to seconds, to try a configuration out; see
+            `ctkd.engine.config.trial`.
     """
 
     dataset: Factory | None = None
@@ -108,6 +110,7 @@ class Recipe:
     eval_every: int = 1
     ema_decay: float | None = None
     sync_batch_norm: bool = True
+    trial: bool = False
 
     def __post_init__(self) -> None:
         expect(self.dataset is not None, "Recipe", "dataset", None, "a data set, such as @digits")

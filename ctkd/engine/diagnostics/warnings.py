@@ -92,7 +92,7 @@ def faults_of_teacher(run: Run, metrics: Mapping[str, float], task: Task) -> lis
     claimed = run.teacher.published_accuracy
     if measured is None or claimed is None or measured >= claimed - CLAIM_MISSED:
         return []
-    if _trained_here(run) and task.is_cut:
+    if run.recipe.trial or (_trained_here(run) and task.is_cut):
         return []  # for trying things out; the teacher's training was cut too
     return [
         f"the teacher scores {measured:.2f} %, {claimed - measured:.2f} points below its published "

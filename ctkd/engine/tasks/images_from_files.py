@@ -201,7 +201,8 @@ class StreamedTask(ImageTask):
 
     def shown(self, images: ImageFiles) -> Iterator[tuple[Tensor, Tensor]]:
         """See `ImageTask`."""
-        parts = torch.split(self.world.share(torch.arange(len(images))), EVALUATION_BATCH)
+        everything = torch.arange(len(images))[: self.evaluated_samples]
+        parts = torch.split(self.world.share(everything), EVALUATION_BATCH)
         items = (_items(part, torch.zeros_like(part)) for part in parts if len(part))
         for read in self._read(Reader(images, self.dataset.presentation), items):
             yield self._on_device(read)

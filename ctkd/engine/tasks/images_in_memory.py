@@ -160,6 +160,7 @@ class ClassificationTask(ImageTask, ViewedTask):
     def shown(self, images: ResidentImages) -> Iterator[tuple[Tensor, Tensor]]:
         """See `ImageTask`."""
         everything = torch.arange(len(images), device=images.targets.device)
+        everything = everything[: self.evaluated_samples]
         for indices in torch.split(self.world.share(everything), EVALUATION_BATCH):
             yield images.batch(indices), images.targets[indices]
 

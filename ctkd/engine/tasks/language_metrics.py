@@ -28,7 +28,8 @@ def language_metrics(
     totals = torch.zeros(5, dtype=torch.float64, device=task.device)
     size, world = 0, task.world
     count = max(1, EVALUATED // (task.vocabulary * windows.context))
-    for indices in torch.split(world.share(torch.arange(len(windows))), count):
+    everything = torch.arange(len(windows))[: task.evaluated_samples]
+    for indices in torch.split(world.share(everything), count):
         if not len(indices):
             continue  # more processes than windows
         inputs, labels = task.inputs(windows, indices)
