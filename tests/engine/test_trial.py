@@ -1,4 +1,4 @@
-"""`--trial`: every configuration ends in seconds, with the files of a full run, marked as a trial."""
+"""`--trial`: any configuration ends in seconds, with the files of a full run, marked as such."""
 
 import json
 

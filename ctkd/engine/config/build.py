@@ -22,6 +22,7 @@ from ctkd.engine.config.feature_plan import (
 )
 from ctkd.engine.config.gin_files import GinFile, find_named
 from ctkd.engine.config.identity import Settings
+from ctkd.engine.config.label import labeled, named
 from ctkd.engine.config.parse import macros
 from ctkd.engine.config.run_name import name_of_run, undone
 from ctkd.engine.config.settings import Instrument, Method, Recipe, Runtime, Seed, Teacher
@@ -131,7 +132,7 @@ def build(
         ConfigError: a setting is missing, of the wrong type or out of range, or parts do not fit.
     """
     call = Builder(known)
-    runtime = _named(call, name or name_of_run(files, bindings))
+    runtime = named(call, name or name_of_run(files, bindings))
     method, recipe, teacher = call.part(Method), call.part(Recipe), call.part(Teacher)
     seed, instrument = call.part(Seed).seed, call.part(Instrument)
     dataset: Dataset = call.component(DATASETS, "Recipe.dataset", recipe.dataset)
@@ -159,7 +160,7 @@ def build(
     check_effect(bindings, call.used)
     folder = dataset.folder  # a setting may leave it to the environment
     call.settings["runtime"]["Dataset.folder"] = None if folder is None else str(folder.absolute())
-    label = _labeled(call, runtime, recipe)
+    label = labeled(call, runtime, recipe)
     return Run(
         name=label,
         recipe=recipe,
@@ -244,28 +245,6 @@ def _teacher_gin(teacher: Teacher, files: Sequence[GinFile], bindings: Sequence[
         return str(find_named(teacher.run, files, bindings))
     except ConfigError:
         return teacher.run  # an error only for a run that trains its teacher
-
-
-def _named(call: Builder, name: str) -> Runtime:
-    """The runtime, its run named `name` unless the configuration gives a name."""
-    runtime: Runtime = call.part(Runtime)
-    if runtime.name is None:
-        gin.parse_config(f"Runtime.name = {name!r}")  # so that config.gin keeps it
-        runtime = call.part(Runtime)
-    return runtime
-
-
-def _labeled(call: Builder, runtime: Runtime, recipe: Recipe) -> str:
-    """The name of the run, that of a trial with its suffix.
-
-    Only a trial has the setting: so the settings of other runs are those of version 0.1.
-    """
-    name = runtime.name or ""
-    if not recipe.trial:
-        call.settings["recipe"].pop("Recipe.trial", None)
-        return name
-    call.settings["runtime"]["Runtime.name"] = f"{name}{trial.SUFFIX}"
-    return f"{name}{trial.SUFFIX}"
 
 
 def _check_networks(
