@@ -12,6 +12,7 @@ from torch import nn
 from ctkd.distiller import Distiller, Outcome
 from ctkd.engine.distributed.gather_rows import needs_whole_step, rows_of_all_ranks
 from ctkd.engine.distributed.world import World
+from ctkd.engine.hidden_rows import HiddenRows, play_in_blocks
 from ctkd.engine.recorder import rows_with_features
 from ctkd.engine.speed.compile import compile_student
 from ctkd.engine.task import Batch, Rows, Task, TeacherFunction
@@ -61,6 +62,8 @@ class Game(nn.Module):
         with self.autocast:  # the networks only: the losses are always in float32
             rows = make_rows(self.forward_student, teacher, batch)
         self.rows, shares = rows.total, 1
+        if isinstance(rows, HiddenRows):
+            return play_in_blocks(self.distiller, rows, rows.total or batch.samples, self.autocast)
         rows = in_float32(rows)
         if self.gathers:  # then each rank computes the loss of the whole step
             rows, shares = rows_of_all_ranks(self.world, rows, batch.samples), self.world.size

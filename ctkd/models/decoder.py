@@ -1,7 +1,6 @@
 """A small causal transformer: RMSNorm, rotary positions, PyTorch's attention, tied embeddings."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -49,13 +48,9 @@ class Decoder(LanguageModel):
         normed: Tensor = self.norm(rows_of(states, tokens))
         return normed
 
-    def head(self, hidden: Tensor) -> Tensor:
-        """See `LanguageModel`."""
-        return F.linear(hidden, self.embedding.weight)
-
-    def head_parameters(self) -> Sequence[nn.Parameter]:
-        """See `LanguageModel`."""
-        return list(self.embedding.parameters())
+    def head(self) -> tuple[Tensor, Tensor | None]:
+        """See `LanguageModel`: the embedding's matrix."""
+        return self.embedding.weight, None
 
 
 class Block(nn.Module):

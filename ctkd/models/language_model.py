@@ -1,10 +1,10 @@
 """What a language model is to the engine: tokens in, one row of logits for each row that counts."""
 
 import abc
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class TokenInputs(NamedTuple):
@@ -23,7 +23,7 @@ class TokenInputs(NamedTuple):
 
 
 class LanguageModel(nn.Module, abc.ABC):
-    """A causal network in two parts, so that the head can be applied to a few rows at a time.
+    """A causal network with a linear head, which can be applied to a few rows at a time.
 
     Attributes:
         vocabulary: columns of a row of logits, padding included.
@@ -36,16 +36,13 @@ class LanguageModel(nn.Module, abc.ABC):
         """The state of each row that counts, [N, width], which the head takes."""
 
     @abc.abstractmethod
-    def head(self, hidden: Tensor) -> Tensor:
-        """[N, width] -> logits [N, vocabulary]."""
+    def head(self) -> tuple[Tensor, Tensor | None]:
+        """The weight [vocabulary, width] of the head, and its bias [vocabulary] or None."""
 
-    @abc.abstractmethod
-    def head_parameters(self) -> Sequence[nn.Parameter]:
-        """The parameters that `head` uses."""
-
-    def forward(self, tokens: TokenInputs) -> Tensor:
-        """Logits [N, vocabulary] of the rows that count."""
-        return self.head(self.hidden(tokens))
+    def forward(self, tokens: TokenInputs, with_head: bool = True) -> Tensor:
+        """Logits [N, vocabulary] of the rows that count; without the head, their states."""
+        states = self.hidden(tokens)
+        return F.linear(states, *self.head()) if with_head else states
 
 
 def rows_of(states: Tensor, tokens: TokenInputs) -> Tensor:

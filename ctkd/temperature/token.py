@@ -77,18 +77,29 @@ def row_features(student: Tensor, teacher: Tensor) -> Tensor:
     student, teacher = (
         z.to(torch.promote_types(z.dtype, torch.float32)) for z in (student, teacher)
     )
-    log_q, log_p = student.log_softmax(1), teacher.log_softmax(1)
-    p = log_p.exp()
-    kl = (p * (log_p - log_q)).sum(1).clamp(min=0)  # rounding may go below 0
+    log_sums = student.logsumexp(1), teacher.logsumexp(1)
+    p = (teacher - log_sums[1][:, None]).exp_()
+    own, other = mean(p, teacher), mean(p, student)
     agreed = p.gather(1, student.argmax(1, keepdim=True)).squeeze(1)
-    columns = [*_of_one(student, log_q), *_of_one(teacher, log_p), kl.log1p(), agreed]
-    return torch.stack(columns, dim=1)
+    # KL = E_p log p − E_p log q; rounding may go below 0.
+    kl = ((own - log_sums[1]) - (other - log_sums[0])).clamp(min=0)
+    theirs = _of_one(teacher, log_sums[1], own)
+    del p  # of a large vocabulary, before the student's probabilities are allocated
+    q = (student - log_sums[0][:, None]).exp_()
+    ours = _of_one(student, log_sums[0], mean(q, student))
+    return torch.stack([*ours, *theirs, kl.log1p(), agreed], dim=1)
 
 
-def _of_one(logits: Tensor, log_p: Tensor) -> list[Tensor]:
-    """The four numbers of one network's rows, [N] each."""
-    p, classes = log_p.exp(), logits.shape[1]
-    entropy = -(p * log_p).sum(1) / math.log(max(classes, 2))
+def mean(p: Tensor, z: Tensor) -> Tensor:
+    """Σ_c p_c z_c of each row, [N], without an array of the products."""
+    return torch.bmm(p[:, None], z[:, :, None]).reshape(-1)
+
+
+def _of_one(logits: Tensor, log_sum: Tensor, average: Tensor) -> list[Tensor]:
+    """The four numbers of one network's rows, [N] each; `average` is E z under its softmax."""
+    classes = logits.shape[1]
+    entropy = (log_sum - average) / math.log(max(classes, 2))
     best = logits.topk(min(2, classes), dim=1).values
     gap = ((best[:, 0] - best[:, -1]) / GAP_SCALE).tanh()
-    return [entropy, p.amax(1), gap, logits.std(1, correction=0) / SPREAD_SCALE]
+    largest = (best[:, 0] - log_sum).exp()
+    return [entropy, largest, gap, logits.std(1, correction=0) / SPREAD_SCALE]

@@ -16,6 +16,7 @@ Factory = Callable[..., Any]
 DEVICE = re.compile(r"auto|(cpu|cuda)(:\d+)?")
 OWN_PARTS = {
     "Augmentation": "ctkd.engine.tasks.augmentation",
+    "Language": "ctkd.engine.tasks.language_settings",
     "Proposals": "ctkd.engine.tasks.proposals",
     "StrongView": "ctkd.engine.tasks.strong_view",
 }

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from ctkd.data.dataset import Dataset, digest
 from ctkd.data.text.text_dataset import TextDataset, TextSplits
 from ctkd.data.text.windows import IGNORED, Windows
+from ctkd.engine.distributed.gather_rows import needs_whole_step
 from ctkd.engine.distributed.world import World
+from ctkd.engine.hidden_rows import Head, HiddenRows
 from ctkd.engine.task import (
     Batch,
     DeferredBatch,
@@ -19,17 +21,18 @@ from ctkd.engine.task import (
     Task,
     TeacherFunction,
 )
+from ctkd.engine.tasks.continuations import FILE, continuations
 from ctkd.engine.tasks.language_metrics import language_metrics
+from ctkd.engine.tasks.language_settings import LanguageSettings
 from ctkd.engine.tasks.specs import TaskSpec
-from ctkd.engine.teacher.frozen import FrozenTeacher
+from ctkd.engine.tasks.token_kinds import token_kinds
+from ctkd.engine.teacher.frozen_language import FrozenLanguageModel
 from ctkd.errors import ConfigError
 from ctkd.models.language_model import LanguageModel, TokenInputs
 from ctkd.seeds import generator
 
 if TYPE_CHECKING:
     from ctkd.engine.config.build import Run
-
-DECILES = tuple(f"decile {n}" for n in range(1, 11))  # the first has the most frequent tokens
 
 
 def make_task(run: "Run", device: torch.device, world: World) -> "LanguageTask":
@@ -42,9 +45,22 @@ def make_task(run: "Run", device: torch.device, world: World) -> "LanguageTask":
             "each part on each process"
         )
     splits = world.agree(run.dataset.load) if world.size > 1 else run.dataset.load()
-    return LanguageTask(
-        run.dataset, splits, size, run.seed, device, world, run.recipe.steps_per_epoch
-    )
+    check_blocks(run)
+    steps, settings = run.recipe.steps_per_epoch, run.task_part
+    return LanguageTask(run.dataset, splits, size, run.seed, device, world, steps, settings)
+
+
+def check_blocks(run: "Run") -> None:
+    """Refuses blocks of rows where a loss or a policy needs all rows of a step at once."""
+    game = run.distiller
+    reasons = {
+        f"{type(game.objective).__name__} compares rows": needs_whole_step(game.objective),
+        "feature losses compare rows": len(game.features) > 0,
+        "two temperatures are scaled together": bool(getattr(game.policy, "two_temperatures", 0)),
+    }
+    for reason, holds in reasons.items():
+        if holds and run.task_part.block is not None:
+            raise ConfigError(f"Language.block = {run.task_part.block}: {reason}; set it to None")
 
 
 def check_network(role: str, model: nn.Module, dataset: Dataset, meta: bool) -> None:
@@ -97,8 +113,10 @@ class LanguageTask(Task):
         device: torch.device,
         world: World,
         steps_per_epoch: int | None = None,
+        settings: LanguageSettings = LanguageSettings(),  # noqa: B008 - frozen
     ) -> None:
         """`batch_size` counts the windows of a whole step, all ranks."""
+        self.settings = settings
         self.dataset, self.vocabulary = dataset, dataset.num_classes
         self.train, self.evaluated = splits.train, splits.evaluated
         self.batch_size, self.seed, self.device, self.world = batch_size, seed, device, world
@@ -161,24 +179,33 @@ class LanguageTask(Task):
 
     def rows(self, student: StudentFunction, teacher: TeacherFunction | None, batch: Batch) -> Rows:
         """See `Task`: a token that is predicted gives one row."""
-        targets = batch.targets[batch.targets != IGNORED]
+        targets = self.on_device(batch.targets[batch.targets != IGNORED])
+        if self.settings.block is not None:
+            return self._hidden_rows(student, teacher, batch, targets)
         teacher_logits = None if teacher is None else teacher(batch)[:, : self.vocabulary]
         student_logits = student(batch.inputs)[:, : self.vocabulary]
-        return Rows(student_logits, teacher_logits, self.on_device(targets), total=batch.rows)
+        return Rows(student_logits, teacher_logits, targets, total=batch.rows)
+
+    def _hidden_rows(self, student: Any, teacher: Any, batch: Batch, targets: Tensor) -> HiddenRows:
+        """The rows before the heads."""
+        return HiddenRows(
+            student(batch.inputs, with_head=False),
+            None if teacher is None else teacher.hidden(batch.inputs),
+            targets,
+            total=batch.rows,
+            student_head=self._head(student),
+            teacher_head=None if teacher is None else self._head(teacher.network),
+            block=self.settings.block or 1,
+        )
+
+    def _head(self, network: Any) -> Head:
+        """The head, without the columns beyond the tokenizer's."""
+        weight, bias = network.head()
+        return Head(weight[: self.vocabulary], None if bias is None else bias[: self.vocabulary])
 
     def kinds(self, batch: Batch) -> Mapping[str, Kind]:
         """See `Task`: part of speech, frequency in the training text, first or later piece."""
-        stream, windows = self.train.stream, batch.indices
-        targets = self.train.of_targets(stream.ids, windows)
-        later = self.train.of_targets(stream.later, windows).long()
-        kinds = {
-            "frequency": Kind(frequency_deciles(stream.ids, self.vocabulary)[targets], DECILES),
-            "piece of a word": Kind(later, ("first", "later")),
-        }
-        if self.dataset.tag_names:
-            tags = self.train.of_targets(stream.tags, windows)
-            kinds["part of speech"] = Kind(tags, tuple(self.dataset.tag_names))
-        return kinds
+        return token_kinds(self.dataset, self.train, batch.indices)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """See `Task`: nats, perplexity and bits per byte of each split, and next-token accuracy."""
@@ -186,7 +213,12 @@ class LanguageTask(Task):
 
     def evaluate_student(self, student: nn.Module, teacher: Any) -> dict[str, float]:
         """See `Task`: also agreement with the teacher, and its mean KL at T = 1 (nats)."""
-        return self._evaluated(student, None if teacher is None else teacher.network)
+        metrics = self._evaluated(student, None if teacher is None else teacher.network)
+        if self.settings.continuations:
+            was_training = student.training
+            self.files = {FILE: continuations(student.eval(), self)}
+            student.train(was_training)
+        return metrics
 
     def _evaluated(self, model: nn.Module, teacher: nn.Module | None) -> dict[str, float]:
         was_training = model.training
@@ -207,16 +239,6 @@ class LanguageTask(Task):
         return digest(*parts, self.dataset.tokenizer.fingerprint().encode())
 
 
-def frequency_deciles(ids: Tensor, vocabulary: int) -> Tensor:
-    """[vocabulary], 0 for the most frequent tokens, which make up a tenth of the text, to 9."""
-    counts = torch.bincount(ids, minlength=vocabulary).double()
-    order = counts.argsort(descending=True, stable=True)
-    before = counts[order].cumsum(0) - counts[order]
-    deciles = torch.empty(vocabulary, dtype=torch.int64)
-    deciles[order] = (10 * before / counts.sum()).long().clamp(max=9)
-    return deciles
-
-
 class _TokenNames(dict[int, str]):
     """The text of a token, decoded when it is asked for."""
 
@@ -228,17 +250,4 @@ class _TokenNames(dict[int, str]):
         return self._decode([token])
 
 
-class FrozenLanguageModel(FrozenTeacher):
-    """A teacher that gives the logits of the rows that count."""
-
-    def compute(self, inputs: Any) -> Tensor:
-        """Logits [N, C], float32, of `TokenInputs`, all in one call."""
-        with torch.inference_mode(), self._autocast:
-            logits: Tensor = self.network(inputs).float()
-            if self.half_rows:
-                logits = logits.half().float()
-        copied: Tensor = logits.clone()
-        return copied
-
-
-SPEC = TaskSpec(make_task, check_network, teacher=FrozenLanguageModel)
+SPEC = TaskSpec(make_task, check_network, settings=LanguageSettings, teacher=FrozenLanguageModel)

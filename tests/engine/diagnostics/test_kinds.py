@@ -8,7 +8,7 @@ import torch
 from ctkd.engine.diagnostics.kinds import landscape_of_kinds, peak, with_entropy
 from ctkd.engine.diagnostics.warnings import faults_of_probe
 from ctkd.engine.task import Kind, Rows
-from ctkd.engine.tasks.language import frequency_deciles
+from ctkd.engine.tasks.token_kinds import frequency_deciles
 
 GRID = [2**k for k in range(-1, 6)]
 

@@ -14,6 +14,7 @@ from ctkd.data.text.windows import IGNORED, Windows, stream_of
 from ctkd.engine.distributed.world import World
 from ctkd.engine.game import Game
 from ctkd.engine.tasks.language import FrozenLanguageModel, LanguageTask
+from ctkd.engine.tasks.language_settings import LanguageSettings
 from ctkd.losses.objectives import KD
 from ctkd.models.decoder import decoder
 from ctkd.models.language_model import TokenInputs
@@ -49,12 +50,13 @@ class Setting:
         self.distiller = Distiller(policy, ConstantLambda(0.7), KD(0.5, 0.5))
         self.distiller.at(0.0)
 
-    def task(self, *texts, batch_size=4, world=None, **options):
+    def task(self, *texts, batch_size=4, world=None, block=None, **options):
         data = Fixed(*texts, "unused", "unused", **options)
         train = stream_of(data.documents()[:-2], data.tokenizer)
         test = stream_of(data.documents()[-1:], data.tokenizer)
         windows = Windows(train, data.context), {"test": Windows(test, data.context, 4)}
-        return LanguageTask(data, TextSplits(*windows), batch_size, 0, CPU, world or World())
+        given = (data, TextSplits(*windows), batch_size, 0, CPU, world or World(), None)
+        return LanguageTask(*given, LanguageSettings(block=block))
 
     def played(self, parts):
         """Loss and gradients (student, T) of a step, the sum of its parts."""
@@ -129,6 +131,13 @@ def test_two_ranks_add_up_to_the_step(setting):
     whole = setting.step(setting.task(TEXT, batch_size=6, prompt=3))
     ranks = [setting.task(TEXT, batch_size=6, prompt=3, world=World(r, 2)) for r in (0, 1)]
     close(setting.played([(task, next(task.batches(1, 0))) for task in ranks]), whole)
+
+
+@pytest.mark.parametrize("block", [1, 5, 100])
+def test_blocks_of_rows_add_up_to_the_step(setting, block):
+    whole = setting.step(setting.task(TEXT, batch_size=6, prompt=3))
+    blocks = setting.task(TEXT, batch_size=6, prompt=3, block=block)
+    close(setting.step(blocks, count=2), whole)
 
 
 def test_padding_changes_nothing(setting):

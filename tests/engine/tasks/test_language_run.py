@@ -67,6 +67,8 @@ def test_a_run_reports_bits_per_byte_and_resumes_to_the_same_bits(language, monk
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert "bits per byte" in result.out
     assert "tokens/s" in result.out
+    samples = (whole / "continuations.txt").read_text()
+    assert samples.count(">>> ") == 3
     *_, landscape = map(json.loads, (whole / "landscape.jsonl").read_text().splitlines())
     assert {*landscape["kinds"]} == {"frequency", "piece of a word", "teacher entropy"}
     assert sum(g["rows"] for g in landscape["kinds"]["teacher entropy"].values()) == 32
