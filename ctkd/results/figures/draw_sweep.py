@@ -25,6 +25,8 @@ WIDE = 10  # ratio of the largest to the smallest number that makes an axis loga
 NAMED = 12  # series in a legend; more would fill the figure
 SHIFT = 0.08  # distance of cells with the same text on an axis
 LONG = 40  # letters of all texts of an axis, from which on they are rotated
+LIST = 10  # texts of an axis, from which on they are listed from top to bottom
+LINE_HEIGHT = 0.19  # inches of a listed text
 EVALUATIONS = 90  # drawn of a landscape; more are not visible in a figure of this size
 COLORS = (style.BLUE, style.VERMILLION, style.GREEN, style.ORANGE, style.PURPLE, style.SKY)
 
@@ -33,16 +35,18 @@ def draw_axis(axis: str, cells: Sequence[Row]) -> "Figure | None":
     """Accuracy of the last epoch, mean ± std, against the values of one axis of a sweep.
 
     The other axes make the series. A cell without a value on the axis is a dashed line. The gid of
-    a point is "data-cell=" with the index of its cell. None if there is nothing to compare.
+    a point is "data-cell=" with the index of its cell. Many texts are listed from top to bottom,
+    and the accuracy then runs from left to right. None if there is nothing to compare.
     """
     values = list(dict.fromkeys(cell.labels[axis] for cell in cells if axis in cell.labels))
     accuracies = [(index, cell, cell.accuracy("last")) for index, cell in enumerate(cells)]
     shown = [(index, cell, spread) for index, cell, spread in accuracies if spread]
     if len(values) < 2 or not any(axis in cell.labels for _, cell, _ in shown):
         return None
-    figure = style.new_figure(height=2.5, width=4.2)
-    axes = figure.subplots()
-    numeric, ticks = _ticks(axes, values)
+    listed = len(values) > LIST and not _numeric(values)
+    height = 0.8 + LINE_HEIGHT * len(values) if listed else 2.5
+    axes = (figure := style.new_figure(height=height, width=4.2)).subplots()
+    numeric, ticks = (False, _list(axes, values)) if listed else _ticks(axes, values)
     series: dict[str, list[tuple[float, int, MeanStd]]] = {}
     for value, tick in ticks.items():
         same = [point for point in shown if point[1].labels.get(axis) == value]
@@ -51,14 +55,33 @@ def draw_axis(axis: str, cells: Sequence[Row]) -> "Figure | None":
             shift = 0.0 if numeric else SHIFT * (rank - (len(same) - 1) / 2)
             series.setdefault(", ".join(rest), []).append((tick + shift, index, spread))
     for number, (name, points) in enumerate(series.items()):
-        _draw_series(axes, points, number, name, numeric)
+        _draw_series(axes, points, number, name, numeric, listed)
     levels = [(cell.name, spread.mean) for _, cell, spread in shown if axis not in cell.labels]
     for number, (name, mean) in enumerate(levels, len(series)):
         look = {"color": COLORS[number % len(COLORS)], "linestyle": style.DASHED, "linewidth": 1.0}
-        style.level(axes, mean, name if number < NAMED else "", **look)
-    style.dress(axes, axis, axis_label(shown[0][1]))
+        (axes.axvline if listed else axes.axhline)(
+            mean, label=name if number < NAMED else "", **look
+        )
+    titles = axis, axis_label(shown[0][1])
+    style.dress(axes, *(reversed(titles) if listed else titles))
     style.legend(axes, rows=2)
     return figure
+
+
+def _numeric(values: Sequence[str]) -> bool:
+    """Whether all values are numbers."""
+    try:
+        return all(float(value) == float(value) for value in values)
+    except ValueError:
+        return False
+
+
+def _list(axes: "Axes", values: Sequence[str]) -> dict[str, float]:
+    """Writes the values below one another, the first on top; the position of each."""
+    ticks = {value: float(index) for index, value in enumerate(values)}
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.set_yticks(list(ticks.values()), list(ticks))
+    return ticks
 
 
 def _ticks(axes: "Axes", values: Sequence[str]) -> tuple[bool, dict[str, float]]:
@@ -66,10 +89,11 @@ def _ticks(axes: "Axes", values: Sequence[str]) -> tuple[bool, dict[str, float]]
 
     Numbers are their positions, on a logarithmic axis if they are positive and differ by much.
     """
-    try:
-        numeric, ticks = True, {value: float(value) for value in sorted(values, key=float)}
-    except ValueError:
-        numeric, ticks = False, {value: float(index) for index, value in enumerate(values)}
+    numeric = _numeric(values)
+    if numeric:
+        ticks = {value: float(value) for value in sorted(values, key=float)}
+    else:
+        ticks = {value: float(index) for index, value in enumerate(values)}
     low, *_, high = ticks.values()
     if not numeric:
         axes.set_xlim(low - 0.5, high + 0.5)
@@ -83,7 +107,12 @@ def _ticks(axes: "Axes", values: Sequence[str]) -> tuple[bool, dict[str, float]]
 
 
 def _draw_series(
-    axes: "Axes", points: list[tuple[float, int, MeanStd]], number: int, name: str, line: bool
+    axes: "Axes",
+    points: list[tuple[float, int, MeanStd]],
+    number: int,
+    name: str,
+    line: bool,
+    listed: bool,
 ) -> None:
     """A point with its error bar for each cell, and a line through the points."""
     color = COLORS[number % len(COLORS)]
@@ -93,7 +122,11 @@ def _draw_series(
         )
     look: dict[str, Any] = {"fmt": "o", "markersize": 4.0, "linewidth": style.LINE, "color": color}
     for x, index, spread in points:
-        bar = axes.errorbar(x, spread.mean, spread.std or 0.0, **look)
+        std = spread.std or 0.0
+        if listed:
+            bar = axes.errorbar(spread.mean, x, xerr=std, **look)
+        else:
+            bar = axes.errorbar(x, spread.mean, yerr=std, **look)
         for artist in bar.get_children():
             artist.set_gid(f"data-cell={index}")
     if name and number < NAMED:

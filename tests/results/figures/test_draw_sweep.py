@@ -1,5 +1,6 @@
 """The figures of a sweep, and an SVG for a page."""
 
+import itertools
 import re
 import xml.etree.ElementTree as ET
 
@@ -55,6 +56,21 @@ def test_an_axis_of_texts_has_cells_with_the_same_text_side_by_side(cells):
     assert found[2][0] == pytest.approx(1.04)
     labels = figure.axes[0].get_legend_handles_labels()[1]
     assert labels == ["end=1", "end=5"]
+
+
+def test_many_texts_are_listed_from_top_to_bottom(workdir):
+    names = [f"a method with a long name, number {number}" for number in range(12)]
+    path = workdir(last=70.0, epochs=3)
+    runs = [SweepRun(name, {"method": name}, 0, "finished", path, 3) for name in names]
+    figure = draw_axis("method", sweep_cells(runs, {}))
+    (axes,) = figure.axes
+    assert points(figure) == {number: (70.0, float(number)) for number in range(12)}
+    assert [text.get_text() for text in axes.get_yticklabels()] == names
+    assert axes.yaxis_inverted()
+    assert axes.get_ylabel() == "method"
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.get_yticklabels()]
+    assert all(above.y0 > below.y1 for above, below in itertools.pairwise(boxes))
 
 
 def test_without_anything_to_show_there_is_no_figure(cells, workdir):
