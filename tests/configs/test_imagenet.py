@@ -12,6 +12,7 @@ from ctkd.results.compare.published import lookup, lookup_all
 KNOWN = KnownNetworks()  # each network is built once, and tried
 FOLDER = pathlib.Path(__file__).parents[2] / "gin" / "imagenet"
 DISTILLED = ["kd", "annealed", "ctkd", "ctkd_instance", "dkd", "dkd_ctkd", "reviewkd"]
+DISTILLED += ["nkd", "dist", "normkd", "eakd", "crld"]
 METHODS = ["vanilla", *DISTILLED, "teacher"]
 PAIR = ("resnet34", "resnet18")
 
@@ -65,6 +66,10 @@ def test_every_method_holds_the_published_recipe(method):
         ("ctkd_instance", {"CosineLambda.epochs": 5, "InstanceTemperature.tau_range": 20.0}),
         ("dkd", {"DKD.alpha": 1.0, "DKD.beta": 0.5, "DKD.warmup_epochs": 1}),
         ("dkd", {"ConstantTemperature.temperature": 1.0}),
+        ("nkd", {"NKD.gamma": 1.5, "ConstantTemperature.temperature": 1.0}),
+        ("dist", {"DIST.inter_weight": 2.0, "ConstantTemperature.temperature": 1.0}),
+        ("normkd", {"NormKD.kd_weight": 0.5, "ConstantTemperature.temperature": 1.0}),
+        ("eakd", {"EAKD.entropy_temperature": 2.0, "EAKD.max_entropy": None}),
         ("dkd_ctkd", {"DKD.alpha": 1.0, "DKD.beta": 1.0, "DKD.warmup_epochs": 0}),
     ],
 )
