@@ -51,6 +51,7 @@ DETECTORS = {
 LANGUAGE_MODELS = {
     "decoder": "ctkd.models.decoder",
     "decoder_teacher": "ctkd.models.decoder",
+    **dict.fromkeys(("hf_causal_lm", "hf_teacher", "drop_layers"), "ctkd.models.hugging_face"),
 }
 MODELS = {
     **SMALL_NETWORKS,

@@ -18,7 +18,7 @@ from ctkd.engine.smallest_step import check_smallest_step
 from ctkd.engine.task import Task
 from ctkd.engine.tasks.specs import spec_of
 from ctkd.engine.teacher.frozen import FrozenTeacher
-from ctkd.engine.teacher.load import attach_cache, load_teacher
+from ctkd.engine.teacher.load import attach_cache, given_weights, load_teacher
 from ctkd.engine.teacher.own_training import teacher_job, trained_teacher
 
 
@@ -55,7 +55,7 @@ def prepare(
         UserError: data, weights or the device are missing, or do not fit.
     """
     check_one_part(run.distiller.policy, run.runtime.accumulate * folder.world.size)
-    weights, needs_teacher = run.teacher.weights, train and run.teacher_network is not None
+    weights, needs_teacher = given_weights(run), train and run.teacher_network is not None
     if needs_teacher and weights is None:
         teacher_job(run)  # an error where no weights are to be had, before any data are read
     parts, objective = run.runtime.accumulate, run.distiller.objective

@@ -27,9 +27,13 @@ class LanguageModel(nn.Module, abc.ABC):
 
     Attributes:
         vocabulary: columns of a row of logits, padding included.
+        loaded_from: where a network that is built with its weights has them from, else None.
+        tokenizer_file: the `tokenizer.json` that belongs to these weights, if there is one.
     """
 
     vocabulary: int
+    loaded_from: str | None = None
+    tokenizer_file: str | None = None
 
     @abc.abstractmethod
     def hidden(self, tokens: TokenInputs) -> Tensor:

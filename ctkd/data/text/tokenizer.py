@@ -51,6 +51,10 @@ class Tokenizer(abc.ABC):
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens; bytes that are not UTF-8 become U+FFFD."""
 
+    def vocabulary(self) -> dict[str, int] | None:
+        """The number of each token; None where the tokenizer has yet to be trained."""
+        return None
+
     @abc.abstractmethod
     def fingerprint(self) -> str:
         """16 hexadecimal digits that depend on the whole vocabulary."""
@@ -127,6 +131,12 @@ class FileTokenizer(Tokenizer):
             reached = byte_positions(text)[np.maximum.accumulate(ends)]
             ids = np.array(made.ids, np.int64)
             found.append(Encoded(ids, starts, ends, np.diff(reached, prepend=0)))
+        return found
+
+    def vocabulary(self) -> dict[str, int] | None:
+        """See `Tokenizer`."""
+        made = getattr(self, "_made", None)
+        found: dict[str, int] | None = made and made.get_vocab(with_added_tokens=True)
         return found
 
     def decode(self, ids: Sequence[int]) -> str:

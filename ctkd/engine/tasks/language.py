@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ctkd.data.dataset import Dataset, digest
 from ctkd.data.text.text_dataset import TextDataset, TextSplits
+from ctkd.data.text.tokenizer import FileTokenizer
 from ctkd.data.text.windows import IGNORED, Windows
 from ctkd.engine.distributed.gather_rows import needs_whole_step
 from ctkd.engine.distributed.world import World
@@ -74,6 +75,21 @@ def check_network(role: str, model: nn.Module, dataset: Dataset, meta: bool) -> 
         raise ConfigError(
             f"the {role} tells {model.vocabulary:,} tokens apart, the tokenizer makes "
             f"{dataset.num_classes:,}: choose the tokenizer that the {role} was trained with"
+        )
+    assert isinstance(dataset, TextDataset)
+    check_tokenizer(role, model, dataset)
+
+
+def check_tokenizer(role: str, model: LanguageModel, dataset: TextDataset) -> None:
+    """Refuses a network whose weights belong to another vocabulary than the text's."""
+    if model.loaded_from is None or model.tokenizer_file is None:
+        return
+    own = FileTokenizer(model.tokenizer_file, f"the tokenizer of the {role}")
+    if own.vocabulary() != dataset.tokenizer.vocabulary():
+        raise ConfigError(
+            f"the {role} {model.loaded_from} has a vocabulary of its own of {own.size:,} tokens, "
+            f"and the text is cut into other tokens. Set {dataset.owner}.tokenizer = "
+            f"{model.tokenizer_file!r}; student and teacher must share one vocabulary"
         )
 
 

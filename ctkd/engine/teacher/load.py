@@ -17,7 +17,8 @@ from ctkd.engine.tasks.specs import spec_of
 from ctkd.engine.teacher.fold_batch_norm import fold
 from ctkd.engine.teacher.frozen import FrozenTeacher
 from ctkd.files import expand_user, user_path
-from ctkd.models.weights.match import WeightsInfo, load_weights
+from ctkd.models.language_model import LanguageModel
+from ctkd.models.weights.match import WeightsInfo, fingerprint, load_weights
 from ctkd.seeds import generator
 
 FOLDER = "teacher_cache"
@@ -69,8 +70,19 @@ def load_teacher_weights(run: Run, weights: str) -> WeightsInfo:
     """Loads `weights` into the teacher's network; see `load_weights`."""
     assert run.teacher_network is not None
     name = run.settings["recipe"]["Teacher.network"].removeprefix("@")
+    if run.teacher.weights is None and weights == given_weights(run):
+        return WeightsInfo(
+            weights, fingerprint(run.teacher_network.state_dict()), "built with its weights"
+        )
     source = expand_user(weights, "Teacher.weights")
     return load_weights(run.teacher_network, source, network=name, setting="teacher_weights")
+
+
+def given_weights(run: Run) -> str | None:
+    """The source of the teacher's weights: the setting, or what its network was built with."""
+    network = run.teacher_network
+    own = network.loaded_from if isinstance(network, LanguageModel) else None
+    return own if run.teacher.weights is None else run.teacher.weights
 
 
 def attach_cache(

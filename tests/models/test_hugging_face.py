@@ -1,0 +1,87 @@
+"""Models of transformers: the same logits as there, packed documents apart, layers dropped."""
+
+import json
+
+import pytest
+import torch
+
+from ctkd.errors import ConfigError
+from ctkd.models.language_model import TokenInputs
+
+pytest.importorskip("transformers")
+pytestmark = pytest.mark.slow  # importing transformers takes seconds
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny Llama with a tokenizer of bytes-like BPE, and a vocabulary padded by 8."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    path = tmp_path_factory.mktemp("llama")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({c: n for n, c in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(path / "tokenizer.json"))
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2}
+    sizes |= {"num_hidden_layers": 3, "vocab_size": 264, "num_key_value_heads": 2}
+    LlamaForCausalLM(LlamaConfig(**sizes)).save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def network(folder):
+    from ctkd.models.hugging_face import hf_causal_lm
+
+    return hf_causal_lm(str(folder)).eval()
+
+
+def test_logits_are_those_of_transformers(network):
+    ids = torch.randint(256, (2, 9))
+    rows = network(TokenInputs(ids, kept=torch.tensor([0, 10])))
+    torch.testing.assert_close(rows, network.network(ids).logits.flatten(0, 1)[[0, 10]])
+
+
+def test_two_documents_in_one_window_are_those_in_windows_of_their_own(network):
+    one, two = torch.randint(256, (1, 3)), torch.randint(256, (1, 4))
+    packed = TokenInputs(torch.cat([one, two], 1), torch.tensor([[0, 0, 0, 1, 1, 1, 1]]))
+    apart = torch.cat([network(TokenInputs(one)), network(TokenInputs(two))])
+    torch.testing.assert_close(network(packed), apart, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_are_dropped(folder, network):
+    from ctkd.models.hugging_face import drop_layers
+
+    student = drop_layers(str(folder), dropped=(1,))
+    assert [len(m.network.model.layers) for m in (network, student)] == [3, 2]
+    kept = student.network.model.layers[1].mlp.up_proj.weight
+    assert torch.equal(kept, network.network.model.layers[2].mlp.up_proj.weight)
+    student(TokenInputs(torch.zeros(1, 4, dtype=torch.int64)))
+    with pytest.raises(ConfigError, match=r"drop_layers.dropped = \[3\]: expected numbers"):
+        drop_layers(str(folder), dropped=(3,))
+
+
+def test_a_model_teaches_itself_without_a_layer(folder, command, tmp_path):
+    for n in range(4):
+        (tmp_path / f"{n}.txt").write_text(f"a row is a token {n} " * 8)
+    given = [
+        *("student = @drop_layers", "teacher = @hf_teacher", "Recipe.dataset = @text_files"),
+        *(f"drop_layers.path = {str(folder)!r}", f"hf_teacher.path = {str(folder)!r}"),
+        *(f"text_files.data_dir = {str(tmp_path)!r}", "text_files.context = 16"),
+        *("epochs = 1", "steps_per_epoch = 2", "Runtime.tensorboard = False", "threads = 1"),
+        *("Instrument.probe_size = 2", "Instrument.points = 5", "Language.block = 9"),
+    ]
+    flags = [f"--gin_param={line}" for line in given]
+    other = command("--gin_file=gin/language/ctkd.gin", *flags, "--workdir=bytes")
+    assert other.status == 2
+    assert "Set text_files.tokenizer = " in other.err
+    flags.append(f"--gin_param=text_files.tokenizer = {str(folder)!r}")
+    result = command("--gin_file=gin/language/ctkd.gin", *flags, "--workdir=run")
+    assert result.status == 0, result.err
+    assert "built with its weights" in result.out
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["teacher_bits_per_byte"] > 0
+    dry = command("--gin_file=gin/language/ctkd.gin", *flags, "--dry_run")
+    assert dry.status == 0, dry.err
