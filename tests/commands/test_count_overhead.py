@@ -77,9 +77,9 @@ def test_the_papers_pairs_are_all_there():
 def test_json_is_all_that_is_printed(environment):
     done = overhead(environment, "--json", "--no_timing", "--pairs", "resnet56_resnet20")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["counts"][0]["student_macs"] == 40_818_944
-    assert told["costs"] == []
+    measured = json.loads(done.stdout)
+    assert measured["counts"][0]["student_macs"] == 40_818_944
+    assert measured["costs"] == []
 
 
 def test_mistakes_are_told_before_anything_is_counted(environment):

@@ -73,10 +73,10 @@ def test_a_trained_run_is_drawn(command, coco_folder, tmp_path, capsys):
         "Runtime.tensorboard = False",
         *(f"fasterrcnn_resnet18_fpn.{binding}" for binding in tiny),
     ]
-    told = command(
+    result = command(
         "--gin_file=gin/coco/vanilla.gin", *(f"--gin_param={b}" for b in given), "--workdir=run"
     )
-    assert told.status == 0, told.err
+    assert result.status == 0, result.err
     picture = next((coco_folder / "val2017").iterdir())
     assert main([str(picture), "--workdir=run", "--threshold=0"]) == 0
     target = tmp_path / "run" / "detected" / f"{picture.stem}.png"

@@ -34,7 +34,7 @@ def fill(tmp_path, teacher_file, monkeypatch, capsys):
 
 @pytest.fixture
 def losses(command, tmp_path, teacher_file, monkeypatch):
-    """Trains on those digits with a setting of the cache; its losses, and what it said."""
+    """Trains on those digits with a setting of the cache; returns the losses and the messages."""
     monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
 
     def call(cache, workdir):
@@ -67,23 +67,23 @@ def test_it_fills_what_is_missing_and_a_run_finds_it(fill, tmp_path, losses):
     first = np.frombuffer(before, np.float32)[:1000]
     np.testing.assert_array_equal(np.fromfile(home / "rows", np.float32)[:1000], first)
     assert "holds all 360 rows" in fill()[1]
-    cached, said = losses(str(tmp_path / "cache"), "run")
-    assert "(100.0% of 360 are there)" in said
+    cached, messages = losses(str(tmp_path / "cache"), "run")
+    assert "(100.0% of 360 are there)" in messages
     assert losses(None, "off")[0] == cached
     assert json.loads((home / "key.json").read_text())["batch_size"] == 32
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "told"),
+    ("error", "status", "message"),
     [(Interrupted("at step 3"), 130, "goes on from there"), (NonFiniteError("kd"), 2, "kd")],
 )
-def test_what_ends_its_teachers_training_ends_it(monkeypatch, capsys, error, status, told):
+def test_what_ends_its_teachers_training_ends_it(monkeypatch, capsys, error, status, message):
     def fail(options):
         raise error
 
     monkeypatch.setattr(fill_cache, "_fill", fail)
     assert fill_cache.main(["--gin_file=gin/digits/kd.gin"]) == status
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_mistakes_are_told(fill, tmp_path):

@@ -1,4 +1,4 @@
-"""Where ImageNet's files are looked for, and how a set that is not right is told."""
+"""Where ImageNet's files are searched for, and the errors for an incorrect data set."""
 
 import shutil
 

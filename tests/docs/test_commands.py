@@ -63,8 +63,8 @@ def commands_of(path):
     lines = re.findall(rf"^\s*((?:{PROGRAM}).*)$", text_of(path), re.MULTILINE)
     spans = [span for span in spans_of(path) if re.match(PROGRAM, span)]
     for line in [*lines, *spans]:
-        for said in line.split(" && "):
-            yield replaced(said)
+        for command in line.split(" && "):
+            yield replaced(command)
 
 
 def replaced(command):
@@ -202,7 +202,7 @@ def test_the_commands_are_found():
     """What the test above is given to check."""
     found = [command for _, command in COMMANDS]
     assert len(found) >= 60
-    for said in (
+    for expected in (
         "python -m ctkd.main --gin_file=gin/digits/ctkd.gin",
         ".venv/bin/python -m ctkd.main --gin_file=gin/digits/ctkd.gin",
         ".venv/bin/pip install -q -e .[dev]",
@@ -210,7 +210,7 @@ def test_the_commands_are_found():
         "python launchers/slurm.py --sweep gin/sweeps/digits.gin --wait",
         "python tools/report.py runs/sweeps/digits",
     ):
-        assert said in [" ".join(shlex.split(command)) for command in found]
+        assert expected in [" ".join(shlex.split(command)) for command in found]
     for path in CARDS:
         assert path.name == "base.gin" or path in [source for source, _ in COMMANDS]
 
@@ -243,17 +243,17 @@ def flags_known():
 @pytest.mark.parametrize("path", [*PAGES, *CARDS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_flags_that_are_named_alone_exist_and_their_bindings_have_an_effect(path):
     """As in "`--gin_param 'epochs = 24'` shortens it", or a card's "commonly overridden"."""
-    said = text_of(path) if path.suffix == ".gin" else "\n".join(spans_of(path))
-    said = re.sub(rf"`(?:{PROGRAM})[^`]+`", "", said)
-    lines = [line for line in said.splitlines() if not re.match(rf"\s*(?:{PROGRAM})", line)]
-    told = "\n".join(replaced(line) for line in lines)
-    named = set(re.findall(r"(?<![\w-])--([a-z_]+)", told))
+    text = text_of(path) if path.suffix == ".gin" else "\n".join(spans_of(path))
+    text = re.sub(rf"`(?:{PROGRAM})[^`]+`", "", text)
+    lines = [line for line in text.splitlines() if not re.match(rf"\s*(?:{PROGRAM})", line)]
+    commands = "\n".join(replaced(line) for line in lines)
+    named = set(re.findall(r"(?<![\w-])--([a-z_]+)", commands))
     assert sorted(named - flags_known() - FLAGS_OF_OTHERS) == []
-    bindings = [binding for _, binding in re.findall(r"--gin_param[= ]('|\")(.+?)\1", told)]
+    bindings = [binding for _, binding in re.findall(r"--gin_param[= ]('|\")(.+?)\1", commands)]
     for binding in bindings:
         files = [*files_of(path), *USUAL]
         assert any(builds(f, (binding,)) or builds(f, tuple(bindings)) for f in files), binding
-    for _, binding in re.findall(r"--sweep_param[= ]('|\")(.+?)\1", told):
+    for _, binding in re.findall(r"--sweep_param[= ]('|\")(.+?)\1", commands):
         sweep = path if path.parent.name == "sweeps" else ROOT / "gin/sweeps/digits.gin"
         assert read_study(str(sweep), own=(binding,)).cells
 

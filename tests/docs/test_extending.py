@@ -77,8 +77,8 @@ def test_the_sweep_has_the_cells_that_it_speaks_of(tmp_path):
     path = tmp_path / "my_sweep.gin"
     path.write_text(text, encoding="utf-8")
     plans = check(read_study(str(path)), supplies=False)
-    told = Counter(plan.cell.key.rpartition("-seed")[0] for plan in plans)
-    assert told == {"end=0.5_kd": 3, "end=1_kd": 3, "end=1_dkd": 5}
+    counts = Counter(plan.cell.key.rpartition("-seed")[0] for plan in plans)
+    assert counts == {"end=0.5_kd": 3, "end=1_kd": 3, "end=1_dkd": 5}
     assert {plan.epochs for plan in plans} == {20}
 
 
@@ -89,8 +89,8 @@ def test_every_example_trains_as_it_stands(package, python, environment, teacher
     quick = ["--gin_param=epochs = 2", "--gin_param=Runtime.tensorboard = False"]
     own = {"arrays": [], "pairs": []}  # without a teacher, and with one that it trains
     runs = [(name, [*quick, *own.get(name, [weights])]) for name in PARTS]
-    told, statuses = run_all(runs, package, python, environment)
-    assert statuses == [(name, "0") for name in PARTS], told
+    output, statuses = run_all(runs, package, python, environment)
+    assert statuses == [(name, "0") for name in PARTS], output
 
     def read(name, file="metrics.jsonl"):
         text = (package / "run" / name / file).read_text(encoding="utf-8")
@@ -134,7 +134,7 @@ def test_the_tasks_example_runs_in_two_processes_with_a_temperature_per_row(
 
 @pytest.mark.slow
 def test_every_example_is_checked_by_a_dry_run(package, python, environment):
-    """Without data, weights or training; a mistake is told in one sentence."""
+    """Without data, weights or training; a mistake gives a message of one sentence."""
     wrong = {
         "schedules": "StepLambda.value = -1.0",
         "networks": "two_layers.hidden = 'many'",
@@ -142,9 +142,9 @@ def test_every_example_is_checked_by_a_dry_run(package, python, environment):
     }
     runs = [(name, ["--dry_run"]) for name in PARTS]
     runs += [(name, ["--dry_run", f"--gin_param={binding}"]) for name, binding in wrong.items()]
-    told, statuses = run_all(runs, package, python, environment)
-    assert statuses == [(name, "0") for name in PARTS] + [(name, "2") for name in wrong], told
-    assert "ctkd: StepLambda.value = -1.0: expected a number of 0 or more" in told
-    assert "ctkd: two_layers.hidden = 'many': expected" in told
-    assert "ctkd: the student reads no pairs of digits" in told
-    assert "Traceback" not in told
+    output, statuses = run_all(runs, package, python, environment)
+    assert statuses == [(name, "0") for name in PARTS] + [(name, "2") for name in wrong], output
+    assert "ctkd: StepLambda.value = -1.0: expected a number of 0 or more" in output
+    assert "ctkd: two_layers.hidden = 'many': expected" in output
+    assert "ctkd: the student reads no pairs of digits" in output
+    assert "Traceback" not in output

@@ -14,7 +14,7 @@ MADE = r"my_pkg/.*|mine\.gin|pairs_teacher\.gin|config\.gin|[\w{},.]+\.(png|pdf|
 
 
 def layers():
-    """The levels of the layers, from the top; as import-linter is told them."""
+    """The levels of the layers from import-linter's settings, the top one first."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     listed = re.search(r'type = "layers"\nlayers = \[\n(.*?)\n\]', text, re.DOTALL)[1]
     return [re.findall(r"ctkd\.(\w+)", line) for line in listed.splitlines()]

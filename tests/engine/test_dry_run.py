@@ -22,14 +22,14 @@ def sizes(out):
 def test_it_prints_the_resolved_configuration_and_the_sizes(command, tmp_path):
     result = command("--gin_file=gin/digits/ctkd.gin", "--dry_run", "--gin_param=seed = 5")
     assert (result.status, result.err) == (0, "")
-    told = sizes(result.out)
-    assert told["student"] == "1,030 parameters"
-    assert told["teacher"] == "56,554 parameters"
-    assert told["temperature policy"] == "GlobalTemperature, 1 parameter"
-    assert told["work directory"].startswith(
+    printed = sizes(result.out)
+    assert printed["student"] == "1,030 parameters"
+    assert printed["teacher"] == "56,554 parameters"
+    assert printed["temperature policy"] == "GlobalTemperature, 1 parameter"
+    assert printed["work directory"].startswith(
         "runs/digits/digits_teacher_digits_student/ctkd-seed5-"
     )
-    assert "seed 5" in told["run"]
+    assert "seed 5" in printed["run"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -43,9 +43,9 @@ def test_what_it_prints_is_a_configuration_of_the_same_run(command, tmp_path):
 
 
 def test_without_a_teacher_it_says_so(command):
-    told = sizes(command("--gin_file=gin/digits/vanilla.gin", "--dry_run").out)
-    assert told["teacher"] == "not used"
-    assert "temperature policy" not in told
+    printed = sizes(command("--gin_file=gin/digits/vanilla.gin", "--dry_run").out)
+    assert printed["teacher"] == "not used"
+    assert "temperature policy" not in printed
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def test_without_a_teacher_it_says_so(command):
 def test_the_policys_size(command, policy, count):
     """hidden · (2C + 2) + 1 with hidden = 256 and C = 10 (two linear layers, by hand)."""
     method = "ctkd_instance" if policy == "InstanceTemperature" else "kd"
-    told = sizes(command(f"--gin_file=gin/digits/{method}.gin", "--dry_run").out)
-    assert told["temperature policy"] == f"{policy}, {count} parameters"
+    printed = sizes(command(f"--gin_file=gin/digits/{method}.gin", "--dry_run").out)
+    assert printed["temperature policy"] == f"{policy}, {count} parameters"
 
 
 def test_it_needs_neither_data_nor_weights(command):

@@ -227,9 +227,11 @@ def test_a_device_that_is_not_there_is_refused(job):
 
 @pytest.mark.parametrize("name", ["meta", "gpu", "0", "cuda:x"])
 def test_a_device_that_there_never_is_is_refused_by_a_dry_run_too(command, name):
-    told = command("--gin_file=gin/digits/ctkd.gin", "--dry_run", f"--gin_param=device = {name!r}")
-    assert told.status == 2
-    assert f"Runtime.device = {name!r}: expected auto, cpu, cuda or cuda:N" in told.err
+    result = command(
+        "--gin_file=gin/digits/ctkd.gin", "--dry_run", f"--gin_param=device = {name!r}"
+    )
+    assert result.status == 2
+    assert f"Runtime.device = {name!r}: expected auto, cpu, cuda or cuda:N" in result.err
 
 
 def test_the_threads_are_set(job, monkeypatch):

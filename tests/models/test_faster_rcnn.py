@@ -56,7 +56,7 @@ def test_rows_are_the_sampled_proposals_ground_truth_among_them(batch):
     assert [len(boxes) for boxes in sampled.proposals.boxes] == [12, 12]
     assert sampled.logits.shape == (24, 4)
     assert sampled.targets.shape == (24,)
-    # With room for all proposals each is drawn, and what is drawn can be told.
+    # With room for all proposals, each one is drawn, so the drawn set is known.
     proposals, logits, targets, losses = make(rois_per_image=10_000).train()(*batch)
     count = len(proposals.boxes[0])
     overlap = box_iou(batch[1][0]["boxes"], proposals.boxes[0])

@@ -159,10 +159,10 @@ def test_the_version_stands_in_one_place():
 
 def test_the_citation_names_the_paper():
     yaml = pytest.importorskip("yaml")
-    told = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert {"cff-version", "message", "title", "authors"} <= told.keys()
-    assert told["license"] == "MIT"
-    (paper,) = told["references"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert citation["license"] == "MIT"
+    (paper,) = citation["references"]
     assert paper["title"] == "Curriculum Temperature for Knowledge Distillation"
     assert paper["url"].endswith("/2211.16231")
     assert len(paper["authors"]) == 8

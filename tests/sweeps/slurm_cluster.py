@@ -93,8 +93,8 @@ def start(folder: Path) -> dict[str, str]:
         _run(["slurmd", "-N", node, "-f", str(config)], environment)
     end = time.monotonic() + 60
     while time.monotonic() < end:
-        told = _run(["sinfo", "-h", "-o", "%T %D"], environment, check=False)
-        if told.strip() == "idle 2":
+        nodes = _run(["sinfo", "-h", "-o", "%T %D"], environment, check=False)
+        if nodes.strip() == "idle 2":
             return {"SLURM_CONF": str(config)}
         time.sleep(0.2)
     stop(folder)

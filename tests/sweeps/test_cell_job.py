@@ -117,19 +117,19 @@ def test_a_request_reaches_nobody_where_no_loop_runs():
 
 
 @pytest.mark.parametrize(
-    ("params", "state", "told"),
+    ("params", "state", "message"),
     [
         (("epohcs = 2",), "failed", "did you mean epochs?"),
         (("digits.train_images = -3",), "failed", "digits.train_images"),
     ],
 )
-def test_a_failed_task_notes_its_error(tmp_path, params, state, told):
+def test_a_failed_task_notes_its_error(tmp_path, params, state, message):
     note = tmp_path / "note.json"
     with pytest.raises(Exception, match=r"epochs|digits"):
         CellJob(("gin/digits/kd.gin",), params, str(tmp_path / "run"), str(note))()
     noted = json.loads(note.read_text())
     assert noted["state"] == state
-    assert told in noted["error"]
+    assert message in noted["error"]
 
 
 def test_an_interrupted_task_says_so(task, monkeypatch, tmp_path):

@@ -44,7 +44,7 @@ def test_a_printed_command_works_by_hand(launch, sweep_file, small, commands, tm
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ([], "nothing to do"),
         (["gin/sweeps/digits.gin"], "--sweep=gin/sweeps/digits.gin"),
@@ -63,12 +63,12 @@ def test_a_printed_command_works_by_hand(launch, sweep_file, small, commands, tm
         (["--sweep_dir=nowhere", "--cancel"], "no directory of a sweep"),
     ],
 )
-def test_mistakes_end_with_2_and_one_message(launch, arguments, told, tmp_path):
+def test_mistakes_end_with_2_and_one_message(launch, arguments, message, tmp_path):
     here = [] if "--cluster" in str(arguments) else ["--cluster=local"]
     result = launch(*arguments, *here)
     assert result.status == 2
     assert result.err.startswith("ctkd: ")
-    assert told in result.err
+    assert message in result.err
     assert list(tmp_path.glob("runs/**/sent.jsonl")) == []
 
 

@@ -71,18 +71,18 @@ def test_cells_that_were_sent_stay_though_they_are_not_asked_for_again(claim):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"name": "other"}, "its name is study there, other here"),
         ({"grid": {"SGD.lr": [0.1]}, "base": [KD]}, "its axes are method there, SGD.lr here"),
         ({"params": ["epochs = 9"]}, "the cell kd-seed0 has no more there, epochs = 9 here"),
     ],
 )
-def test_another_sweeps_directory_is_refused(claim, settings, told):
+def test_another_sweeps_directory_is_refused(claim, settings, message):
     before = claim(grid={"method": [KD]}).read()
     with pytest.raises(WorkdirError) as caught:
         claim(**{"grid": {"method": [KD]}, **settings})
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert claim(grid={"method": [KD]}).read() == before
 
 

@@ -31,8 +31,8 @@ def test_a_grid_is_every_combination_with_every_seed(read):
         seeds=seeds,
     )
     assert len(study.cells) == 12
-    told = {(tuple(p for p in cell.params if "Lambda" in p), cell.seed) for cell in study.cells}
-    assert told == {
+    cells = {(tuple(p for p in cell.params if "Lambda" in p), cell.seed) for cell in study.cells}
+    assert cells == {
         ((f"CosineLambda.end = {end}", f"CosineLambda.epochs = {length}"), seed)
         for end, length, seed in itertools.product(ends, lengths, seeds)
     }
@@ -42,8 +42,8 @@ def test_a_grid_is_every_combination_with_every_seed(read):
 def test_zipped_axes_walk_together_and_combine_with_the_grid(read):
     zipped = {"CosineLambda.end": [1.0, 2.0], "CosineLambda.epochs": [10, 20]}
     study = read(base=[CTKD], zipped=zipped, grid={"SGD.lr": [0.1, 0.2]})
-    told = values(study, "SGD.lr", "CosineLambda.end", "CosineLambda.epochs")
-    assert told == [("0.1", "1", "10"), ("0.1", "2", "20"), ("0.2", "1", "10"), ("0.2", "2", "20")]
+    found = values(study, "SGD.lr", "CosineLambda.end", "CosineLambda.epochs")
+    assert found == [("0.1", "1", "10"), ("0.1", "2", "20"), ("0.2", "1", "10"), ("0.2", "2", "20")]
 
 
 def test_written_cells_need_not_have_the_same_axes(read):
@@ -146,9 +146,9 @@ def test_some_cells_have_further_seeds(read):
         seeds=[0, 1],
         more_seeds=[({"SGD.lr": [0.1, 0.3]}, [5, 1]), ({"SGD.lr": 0.1}, [7])],
     )
-    told = [(cell.choices[0].label, cell.seed) for cell in study.cells]
+    found = [(cell.choices[0].label, cell.seed) for cell in study.cells]
     everywhere = [(rate, seed) for rate in ("0.1", "0.2", "0.3") for seed in (0, 1)]
-    assert told == [*everywhere, ("0.1", 5), ("0.1", 7), ("0.3", 5)]
+    assert found == [*everywhere, ("0.1", 5), ("0.1", 7), ("0.3", 5)]
 
 
 def test_parameters_of_one_name_are_told_apart_by_their_components(read):
@@ -157,7 +157,7 @@ def test_parameters_of_one_name_are_told_apart_by_their_components(read):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"grid": {"CosineLambda.end": []}}, "Sweep.grid"),
         ({"seeds": []}, "Sweep.seeds = []"),
@@ -182,10 +182,10 @@ def test_parameters_of_one_name_are_told_apart_by_their_components(read):
         ({"grid": ["SGD.lr"]}, "a dictionary"),
     ],
 )
-def test_mistakes_say_what_and_how_to_mend_it(read, settings, told):
+def test_a_mistakes_message_says_how_to_correct_it(read, settings, message):
     with pytest.raises(ConfigError) as caught:
         read(**{"base": [KD], **settings})
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def wide_network() -> nn.Module:
 
 @MODELS.register("convolutional_network_of_test_build")
 def convolutional_network(num_classes: int, classes: int = 10) -> nn.Module:
-    """Without a linear layer, by which its classes could be told."""
+    """A network without a linear layer, which would give the number of classes."""
     return nn.Sequential(nn.Conv2d(1, classes, 8), nn.Flatten())
 
 

@@ -1,4 +1,4 @@
-"""Gin files into Gin's state: what wins, what is found where, and how mistakes are told."""
+"""Gin files into Gin's state: precedence, search paths, and the errors for mistakes."""
 
 import pathlib
 import re

@@ -260,8 +260,8 @@ class HalfUsed(GlobalTemperature):
 
 
 def test_a_policy_that_no_gradient_reaches_is_warned_of(task, student):
-    (told,) = probe(task).measure(student, game(Detached()))["warnings"]
-    assert told.startswith("no gradient of the loss reaches the policy")
+    (warning,) = probe(task).measure(student, game(Detached()))["warnings"]
+    assert warning.startswith("no gradient of the loss reaches the policy")
     assert probe(task).measure(student, game(HalfUsed()))["warnings"] == []
 
 

@@ -38,10 +38,10 @@ def ranks(tmp_path, environment):
     started = []
 
     def start(size, code, *arguments):
-        told = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+        variables = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
         for rank in range(size):
             own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            own |= {name: str(value) for name, value in told.items()}
+            own |= {name: str(value) for name, value in variables.items()}
             process = subprocess.Popen(
                 [sys.executable, "-c", code, *arguments],
                 cwd=tmp_path,
@@ -61,11 +61,11 @@ def ranks(tmp_path, environment):
 
 def ends(processes, seconds=200):
     """The status and output of each."""
-    told = []
+    results = []
     for process in processes:
         out, err = process.communicate(timeout=seconds)
-        told.append((process.returncode, out, err))
-    return told
+        results.append((process.returncode, out, err))
+    return results
 
 
 @pytest.fixture
@@ -118,17 +118,17 @@ def test_a_run_does_not_depend_on_how_many_processes_share_it(ranks, job, method
     if method == "vanilla":  # which has no teacher
         for described in (shared, alone):
             described[1].pop(0)
-    told = ends(ranks(size, TRAIN, json.dumps(shared)))
-    assert [status for status, _, _ in told] == [0] * size, told
+    results = ends(ranks(size, TRAIN, json.dumps(shared)))
+    assert [status for status, _, _ in results] == [0] * size, results
     mine = train_alone(alone)
     theirs = torch.load(f"{shared[2]}/student_last.pt", weights_only=True)
     for name, value in mine.items():
         torch.testing.assert_close(theirs[name], value, rtol=1e-4, atol=1e-5, msg=name)
-    summaries = [summary_of(out) for _, out, _ in told]
+    summaries = [summary_of(out) for _, out, _ in results]
     for key in ("temperature", "t_star", "last_top1", "best_top1", "teacher_top1"):
         values = {repr(summary.get(key)) for summary in summaries}
         assert len(values) == 1, (key, values)  # the same bits on every rank
-    assert all(len(out.strip().splitlines()) == 1 for _, out, _ in told[1:])  # only one speaks
+    assert all(len(out.strip().splitlines()) == 1 for _, out, _ in results[1:])  # only one speaks
     rows = [metrics(folder) for folder in (shared[2], alone[2])]
     for ours, single in zip(*rows, strict=True):
         for key in ("train_loss", "temperature", "temperature_low", "temperature_high", "gradient"):
@@ -193,16 +193,18 @@ def test_a_mistake_is_told_to_every_rank(ranks, job):
     folder = pathlib.Path(described[2])
     folder.mkdir()
     (folder / "thesis.tex").touch()
-    told = ends(ranks(2, TRAIN, json.dumps(described)), 60)
-    assert all(status == 1 for status, _, _ in told)
-    assert all("WorkdirError" in err and "thesis.tex" in err for _, _, err in told)
+    results = ends(ranks(2, TRAIN, json.dumps(described)), 60)
+    assert all(status == 1 for status, _, _ in results)
+    assert all("WorkdirError" in err and "thesis.tex" in err for _, _, err in results)
 
 
 @pytest.mark.slow
 def test_a_batch_too_small_for_its_ranks_is_refused(ranks, job):
     described = job("ctkd", "run", "batch_size = 127")
-    told = ends(ranks(2, TRAIN, json.dumps(described)), 60)
-    assert all("the last batch of an epoch has 1 images for 2 processes" in err for *_, err in told)
+    results = ends(ranks(2, TRAIN, json.dumps(described)), 60)
+    assert all(
+        "the last batch of an epoch has 1 images for 2 processes" in err for *_, err in results
+    )
 
 
 def test_a_world_of_one_asks_nobody(monkeypatch):
@@ -230,8 +232,8 @@ def test_a_single_rank_sums_nothing():
 @pytest.mark.slow
 def test_a_temperature_per_rank_is_another_temperature_on_each_rank(ranks, job):
     quirk = ("epochs = 2", "Method.temperature_per_rank = True", "CosineLambda.epochs = 1")
-    told = ends(ranks(2, TRAIN, json.dumps(job("ctkd", "run", *quirk))))
-    assert [status for status, _, _ in told] == [0, 0], told
-    one, other = (summary_of(out)["temperature"] for _, out, _ in told)
+    results = ends(ranks(2, TRAIN, json.dumps(job("ctkd", "run", *quirk))))
+    assert [status for status, _, _ in results] == [0, 0], results
+    one, other = (summary_of(out)["temperature"] for _, out, _ in results)
     assert one != other
     assert one == pytest.approx(other, rel=0.5)  # both still learn

@@ -17,13 +17,13 @@ MINE = "0123456789abcdef"
 
 
 @pytest.fixture
-def said():
+def messages():
     return []
 
 
 @pytest.fixture
-def checkpoints(tmp_path, said):
-    return Checkpoints(tmp_path / "checkpoints", keep=2, say=said.append)
+def checkpoints(tmp_path, messages):
+    return Checkpoints(tmp_path / "checkpoints", keep=2, say=messages.append)
 
 
 def state(step, identity=MINE):
@@ -40,7 +40,7 @@ def newest(checkpoints):
     return max(checkpoints.folder.glob("step-*.pt"))
 
 
-def test_the_newest_is_taken_up_and_only_the_newest_few_are_kept(checkpoints, said):
+def test_the_newest_is_taken_up_and_only_the_newest_few_are_kept(checkpoints, messages):
     assert checkpoints.latest(MINE) is None
     for step in (5, 10, 100):
         checkpoints.save(step, state(step))
@@ -48,7 +48,7 @@ def test_the_newest_is_taken_up_and_only_the_newest_few_are_kept(checkpoints, sa
     found = checkpoints.latest(MINE)
     assert found["step"] == 100
     assert torch.equal(found["weights"], torch.full((50,), 100.0))
-    assert said == []
+    assert messages == []
 
 
 def test_the_name_holds_step_and_checksum(checkpoints):
@@ -77,13 +77,13 @@ def grow(path):
 
 
 @pytest.mark.parametrize("damage", [truncate, empty, flip, grow])
-def test_a_damaged_one_is_named_and_passed_over_for_the_one_before(checkpoints, said, damage):
+def test_a_damaged_one_is_named_and_passed_over_for_the_one_before(checkpoints, messages, damage):
     for step in (1, 2):
         checkpoints.save(step, state(step))
     bad = newest(checkpoints)
     damage(bad)
     assert checkpoints.latest(MINE)["step"] == 1
-    assert said == [f"{bad} is truncated or damaged (its checksum differs): skipped"]
+    assert messages == [f"{bad} is truncated or damaged (its checksum differs): skipped"]
 
 
 def write_as_checkpoint(folder, step, data):
@@ -117,23 +117,23 @@ def saved(value):
     ],
     ids=range(10),
 )
-def test_one_of_another_kind_is_named_and_passed_over(checkpoints, said, content, reason):
+def test_one_of_another_kind_is_named_and_passed_over(checkpoints, messages, content, reason):
     checkpoints.save(1, state(1))
     bad = write_as_checkpoint(checkpoints.folder, 3, content)
     assert checkpoints.latest(MINE)["step"] == 1
-    (message,) = said
+    (message,) = messages
     assert message.startswith(f"{bad} ")
     assert message.endswith(": skipped")
     assert any(part in message for part in reason.split("|"))
 
 
-def test_a_stranger_among_them_is_passed_over_and_never_removed(checkpoints, said):
+def test_a_stranger_among_them_is_passed_over_and_never_removed(checkpoints, messages):
     checkpoints.folder.mkdir()
     stranger = checkpoints.folder / "resnet56.pt"
     stranger.write_bytes(saved({"model": torch.ones(1)}))
     with pytest.raises(WorkdirError, match="no usable checkpoint in"):
         checkpoints.latest(MINE)
-    assert "resnet56.pt is no checkpoint of ctkd" in said[0]
+    assert "resnet56.pt is no checkpoint of ctkd" in messages[0]
     for step in range(1, 6):
         checkpoints.save(step, state(step))
     assert stranger.exists()
@@ -143,26 +143,26 @@ def test_a_stranger_among_them_is_passed_over_and_never_removed(checkpoints, sai
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
 @pytest.mark.parametrize("bad", [1, 2, 3])
-def test_damaged_ones_never_push_out_the_good(tmp_path, said, keep, bad):
+def test_damaged_ones_never_push_out_the_good(tmp_path, messages, keep, bad):
     """A run falls back to step 1, and saves step 2 beside damaged later ones."""
-    checkpoints = Checkpoints(tmp_path / "checkpoints", keep, said.append)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep, messages.append)
     checkpoints.save(1, state(1))
     for step in range(10, 10 + bad):
         flip(write_as_checkpoint(checkpoints.folder, step, saved({"format": 1, **state(step)})))
     assert checkpoints.latest(MINE)["step"] == 1
     checkpoints.save(2, state(2))
-    again = Checkpoints(checkpoints.folder, keep, said.append)
+    again = Checkpoints(checkpoints.folder, keep, messages.append)
     assert again.latest(MINE)["step"] == 2
 
 
-def test_where_none_is_usable_it_is_refused_with_the_way_out(checkpoints, said):
+def test_where_none_is_usable_it_is_refused_with_the_way_out(checkpoints, messages):
     for step in (1, 2):
         checkpoints.save(step, state(step))
     for path in checkpoints.folder.iterdir():
         truncate(path)
     with pytest.raises(WorkdirError, match="no usable checkpoint in .*begin again with --fresh"):
         checkpoints.latest(MINE)
-    assert len(said) == 2
+    assert len(messages) == 2
 
 
 class Bomb:
@@ -173,7 +173,7 @@ class Bomb:
         return (open, (str(self.path), "w"))
 
 
-def test_a_malicious_pickle_is_not_run(checkpoints, said, tmp_path):
+def test_a_malicious_pickle_is_not_run(checkpoints, messages, tmp_path):
     trap = tmp_path / "sprung"
     harmful = {"format": 1, "identity": MINE, "x": Bomb(trap)}
     write_as_checkpoint(checkpoints.folder, 9, saved(harmful))
@@ -181,15 +181,15 @@ def test_a_malicious_pickle_is_not_run(checkpoints, said, tmp_path):
     with pytest.raises(WorkdirError, match="no usable checkpoint"):
         checkpoints.latest(MINE)
     assert not trap.exists()
-    assert len(said) == 2
-    assert "cannot be loaded safely" in said[0]
+    assert len(messages) == 2
+    assert "cannot be loaded safely" in messages[0]
 
 
-def test_a_file_that_cannot_be_read_is_passed_over(checkpoints, said):
+def test_a_file_that_cannot_be_read_is_passed_over(checkpoints, messages):
     checkpoints.save(1, state(1))
     (checkpoints.folder / f"step-0000000002-{'0' * 16}.pt").mkdir()
     assert checkpoints.latest(MINE)["step"] == 1
-    assert "cannot be read (Is a directory)" in said[0]
+    assert "cannot be read (Is a directory)" in messages[0]
 
 
 def full(*_):

@@ -33,7 +33,7 @@ def test_each_time_the_disk_is_full_it_is_told_and_with_room_the_run_goes_on(
 ):
     settings = ["epochs = 2", f"Runtime.tensorboard = {board}"]
     reference = train("ctkd", *settings, workdir="reference")
-    told, kilobytes = [], 4
+    errors, kilobytes = [], 4
     while True:
         run = folder(disk(kilobytes) / "run")
         result = command(*arguments("ctkd", *settings, workdir=run.path))
@@ -46,9 +46,9 @@ def test_each_time_the_disk_is_full_it_is_told_and_with_room_the_run_goes_on(
         for weights in run.path.rglob("*.pt"):
             torch.load(weights, weights_only=True)  # whole, every one that is there
         assert not list(run.path.rglob(".*.tmp"))
-        told.append(result.err)
+        errors.append(result.err)
         kilobytes += kilobytes // 3 + 4
-    assert len(told) > 3
-    assert any("step-" in line for line in told)  # a checkpoint's among them
+    assert len(errors) > 3
+    assert any("step-" in line for line in errors)  # a checkpoint's among them
     assert same(run.tensors(), reference.tensors())
     assert run.column("epoch") == [1, 2]

@@ -178,7 +178,7 @@ def test_the_lock_is_released_although_a_forked_worker_lives_on(workdir, holder)
 
 def test_an_owner_can_be_waited_for_and_is_told_of_once(workdir, holder, monkeypatch):
     other = holder()
-    pid, told, naps = other.pid, [], []
+    pid, messages, naps = other.pid, [], []
 
     def sleep(seconds):
         naps.append(seconds)
@@ -186,9 +186,9 @@ def test_an_owner_can_be_waited_for_and_is_told_of_once(workdir, holder, monkeyp
             other.end()
 
     monkeypatch.setattr(time, "sleep", sleep)
-    with workdir.owned(wait=told.append):
+    with workdir.owned(wait=messages.append):
         pass
-    assert told == [f"{workdir.path} is in use by process {pid}: waiting"]
+    assert messages == [f"{workdir.path} is in use by process {pid}: waiting"]
 
 
 def test_fresh_moves_aside_and_never_deletes(workdir):

@@ -106,12 +106,12 @@ class TestStep:
 
 class TestMemory:
     def test_glibc_is_told_to_keep_what_is_freed(self, monkeypatch):
-        told = {}
-        library = SimpleNamespace(mallopt=told.__setitem__)
+        options = {}
+        library = SimpleNamespace(mallopt=options.__setitem__)
         monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
         memory.keep_freed_memory()
         # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX of glibc's malloc.h
-        assert told == {-1: 2**31 - 1, -3: 2**25, -4: 0}
+        assert options == {-1: 2**31 - 1, -3: 2**25, -4: 0}
 
     def test_it_needs_no_torch(self, python):
         done = python(

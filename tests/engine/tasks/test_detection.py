@@ -144,16 +144,16 @@ def test_groups_are_reported_apart(task):
     )
     meter = Meter(CPU)
     meter.update(0, outcome, (torch.tensor(1.0), torch.tensor(1.0)))
-    told = meter.read()
+    values = meter.read()
     ce = nn.functional.cross_entropy(rows.student, rows.targets, reduction="none")
     objects = rows.targets > 0
-    assert told["share_foreground"] == pytest.approx(objects.float().mean().item())
-    assert told["ce_foreground"] == pytest.approx(ce[objects].mean().item(), rel=1e-5)
-    assert told["ce_background"] == pytest.approx(ce[~objects].mean().item(), rel=1e-5)
+    assert values["share_foreground"] == pytest.approx(objects.float().mean().item())
+    assert values["ce_foreground"] == pytest.approx(ce[objects].mean().item(), rel=1e-5)
+    assert values["ce_background"] == pytest.approx(ce[~objects].mean().item(), rel=1e-5)
     t = outcome.temperature.flatten()
-    assert told["temperature_foreground"] == pytest.approx(t[objects].mean().item(), rel=1e-5)
-    assert told["temperature"] == pytest.approx(t.mean().item(), rel=1e-5)
-    assert not any("@" in name for name in told)
+    assert values["temperature_foreground"] == pytest.approx(t[objects].mean().item(), rel=1e-5)
+    assert values["temperature"] == pytest.approx(t.mean().item(), rel=1e-5)
+    assert not any("@" in name for name in values)
     assert sorted(meter.losses) == ["ce", "kd", "loss"]
 
 

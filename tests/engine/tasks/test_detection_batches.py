@@ -128,12 +128,12 @@ def test_an_unreadable_picture_stops_the_epoch_and_the_evaluation(coco_folder, m
 def test_accumulated_parts_and_too_small_batches_are_refused(command, coco_folder):
     small = ["--gin_file=gin/coco/vanilla.gin", f"--gin_param=data_dir = {str(coco_folder)!r}"]
     small += ["--gin_param=coco.categories = 3", "--gin_param=batch_size = 2", "--workdir=run"]
-    told = command(*small, "--gin_param=Runtime.accumulate = 2")
-    assert told.status == 2
-    assert "Runtime.accumulate = 2: expected 1 for detection" in told.err
-    told = command(*small, "--gin_param=compile = True")
-    assert told.status == 2
-    assert "inputs of one shape" in told.err
+    result = command(*small, "--gin_param=Runtime.accumulate = 2")
+    assert result.status == 2
+    assert "Runtime.accumulate = 2: expected 1 for detection" in result.err
+    result = command(*small, "--gin_param=compile = True")
+    assert result.status == 2
+    assert "inputs of one shape" in result.err
 
 
 def test_batches_and_networks_that_do_not_fit_are_refused(make):

@@ -155,9 +155,9 @@ def test_workers_change_nothing(train, same):
 
 def test_evaluating_a_finished_run_gives_its_numbers_again(train, command, arguments):
     run = train("vanilla", "coco.per_class = True", "epochs = 1", distilled=False)
-    told = command("--mode=evaluate", "--workdir=run")
-    assert told.status == 0, told.err
-    assert f"ap {run.metrics[-1]['ap']:.2f} %" in told.out
+    result = command("--mode=evaluate", "--workdir=run")
+    assert result.status == 0, result.err
+    assert f"ap {run.metrics[-1]['ap']:.2f} %" in result.out
 
 
 TWO_RANKS = """
@@ -189,12 +189,12 @@ def test_ranks_with_different_numbers_of_rows_make_up_one_step(
         opened.bind(("127.0.0.1", 0))
         port = str(opened.getsockname()[1])
     given = json.dumps(arguments("ctkd_instance", *exact))
-    told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     started = [
         subprocess.Popen(
             [sys.executable, "-c", TWO_RANKS, given],
             cwd=tmp_path,
-            env={**environment, **told, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={**environment, **variables, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -227,13 +227,13 @@ def test_a_small_student_overfits_eight_real_pictures(command, coco128, tmp_path
         "Recipe.eval_every = 22",
         "Runtime.tensorboard = False",
     ]
-    told = command(
+    result = command(
         "--gin_file=gin/coco/vanilla.gin",
         "--gin_file=gin/coco/sample.gin",
         *(f"--gin_param={binding}" for binding in given),
         "--workdir=run",
     )
-    assert told.status == 0, told.err
+    assert result.status == 0, result.err
     run = folder(tmp_path / "run")
     losses = run.column("train_loss")
     assert losses[-1] < losses[0] / 2.5

@@ -56,9 +56,9 @@ def teacher_of(seed=0, batch_size=16, name="digits_teacher", precision="float32"
     return FrozenTeacher(network, CPU, precision, f"weights {seed}", batch_size=batch_size)
 
 
-def cache_of(root, teacher, task, key=None, dtype="float32", said=None, **more):
-    said = [] if said is None else said
-    more = {"limit": 2**30, "device": CPU, "say": said.append, "warn": said.append, **more}
+def cache_of(root, teacher, task, key=None, dtype="float32", messages=None, **more):
+    messages = [] if messages is None else messages
+    more = {"limit": 2**30, "device": CPU, "say": messages.append, "warn": messages.append, **more}
     return open_cache(root, key or {"teacher": "one"}, teacher, task, dtype=dtype, **more)
 
 
@@ -145,17 +145,17 @@ def test_other_rows_than_the_teachers_are_refused(tmp_path, task):
     batch = next(task.batches(1, skip=0))
     cache_of(tmp_path, teacher_of(), task).rows(batch)
     changed = teacher_of(seed=1)
-    said = []
-    assert cache_of(tmp_path, changed, task, said=said) is None
-    assert "holds other rows than this teacher computes" in said[0]
+    messages = []
+    assert cache_of(tmp_path, changed, task, messages=messages) is None
+    assert "holds other rows than this teacher computes" in messages[0]
     assert cache_of(tmp_path, teacher_of(), task) is not None
 
 
 def test_no_folder_no_cache(tmp_path, task):
     (tmp_path / "file").write_text("")
-    said = []
-    assert cache_of(tmp_path / "file", teacher_of(), task, said=said) is None
-    assert said[0].startswith("no teacher cache: ")
+    messages = []
+    assert cache_of(tmp_path / "file", teacher_of(), task, messages=messages) is None
+    assert messages[0].startswith("no teacher cache: ")
 
 
 def test_a_whole_cache_can_live_on_the_device(tmp_path, task):

@@ -124,8 +124,8 @@ def test_a_finished_run_does_not_answer_for_another_teacher(train, weights):
     kept = {name: (run.path / name).read_bytes() for name in ("settings.json", "config.gin")}
     refused = train("kd", given(other), *short, status=2)
     assert "was begun with another teacher: its fingerprint is" in refused.result.err
-    told = train("kd", given(one), *short, "precision = 'bfloat16'").result.out
-    assert "it was made with Runtime.precision = 'float32' there, 'bfloat16' here" in told
+    output = train("kd", given(one), *short, "precision = 'bfloat16'").result.out
+    assert "it was made with Runtime.precision = 'float32' there, 'bfloat16' here" in output
     assert {name: (run.path / name).read_bytes() for name in kept} == kept
 
 
@@ -222,11 +222,11 @@ def test_it_is_said_what_was_taken_out_of_a_teachers_file(train, weights, tmp_pa
     state = torch.load(weights(), weights_only=True)
     named = {f"module.student.{key}": value for key, value in state.items()}
     torch.save({"model": named}, tmp_path / "distiller.pth")
-    told = train(
+    result = train(
         "kd", given(tmp_path / "distiller.pth"), "epochs = 1", "Teacher.min_accuracy = None"
     )
     assert f"teacher: weights from {tmp_path}/distiller.pth (model: module.student.)" in (
-        told.result.out
+        result.result.out
     )
 
 

@@ -10,9 +10,10 @@ from ctkd.engine.teacher import row_store as cache_store
 from ctkd.engine.teacher.row_store import RowStore
 
 
-def row_store(folder, count=200, width=10, dtype="float32", limit=2**30, said=None):
+def row_store(folder, count=200, width=10, dtype="float32", limit=2**30, messages=None):
     folder.mkdir(parents=True, exist_ok=True)
-    return RowStore(folder, count, width, dtype, limit, [].append if said is None else said.append)
+    messages = [] if messages is None else messages
+    return RowStore(folder, count, width, dtype, limit, messages.append)
 
 
 def some_rows(count=200, width=10, seed=0):
@@ -54,8 +55,8 @@ def test_a_row_of_zeros_is_a_row(tmp_path):
 @pytest.mark.parametrize("bit", [0, 7])
 def test_a_flipped_bit_anywhere_makes_a_row_absent(tmp_path, file, bit):
     places, rows = some_rows()
-    said = []
-    store = row_store(tmp_path / "a", said=said)
+    messages = []
+    store = row_store(tmp_path / "a", messages=messages)
     store.write(places, rows)
     item = 40 if file == "rows" else 8
     with open(tmp_path / "a" / file, "r+b") as damaged:
@@ -68,7 +69,7 @@ def test_a_flipped_bit_anywhere_makes_a_row_absent(tmp_path, file, bit):
     assert (found == (places % 2 == 1)).all()
     np.testing.assert_array_equal(read[found], rows[found])
     assert store.damaged == 100
-    assert "damaged" in said[0]
+    assert "damaged" in messages[0]
 
 
 def test_a_row_in_anothers_place_is_not_taken(tmp_path):
@@ -85,16 +86,16 @@ def test_a_row_in_anothers_place_is_not_taken(tmp_path):
 
 def test_a_file_cut_short_is_noticed_before_it_is_touched(tmp_path):
     places, rows = some_rows(count=5000)
-    said = []
-    store = row_store(tmp_path / "a", count=5000, said=said)
+    messages = []
+    store = row_store(tmp_path / "a", count=5000, messages=messages)
     store.write(places, rows)
     os.truncate(tmp_path / "a/rows", 100)
     found, _ = store.read(places)
     assert not found.any()
     store.write(places, rows)
     assert not store.present(places).any()
-    assert len(said) == 1
-    assert "cut short" in said[0]
+    assert len(messages) == 1
+    assert "cut short" in messages[0]
 
 
 def test_a_file_cut_short_before_is_made_whole_and_its_rows_are_gone(tmp_path):
@@ -109,8 +110,8 @@ def test_a_file_cut_short_before_is_made_whole_and_its_rows_are_gone(tmp_path):
 
 def test_a_full_disk_ends_the_writing_not_the_run(tmp_path, monkeypatch):
     places, rows = some_rows()
-    said = []
-    store = row_store(tmp_path / "a", said=said)
+    messages = []
+    store = row_store(tmp_path / "a", messages=messages)
     store.write(places[:50], rows[:50])
     real, left = os.pwrite, [1000]
 
@@ -123,9 +124,9 @@ def test_a_full_disk_ends_the_writing_not_the_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "pwrite", full)
     store.write(places[50:], rows[50:])
-    assert "No space left on device" in said[0]
+    assert "No space left on device" in messages[0]
     store.write(places[50:], rows[50:])
-    assert len(said) == 1
+    assert len(messages) == 1
     found, read = store.read(places)
     assert found[:50].all()
     np.testing.assert_array_equal(read[found], rows[found])
@@ -142,25 +143,25 @@ def test_a_system_that_cannot_reserve_room_on_the_disk(tmp_path, monkeypatch):
 def test_the_limit_is_kept_and_told(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_store, "CHECK_EVERY", 2)
     places, rows = some_rows(count=40_000)
-    said = []
-    store = row_store(tmp_path / "caches/a", count=40_000, limit=2**20, said=said)
+    messages = []
+    store = row_store(tmp_path / "caches/a", count=40_000, limit=2**20, messages=messages)
     for start in range(0, 40_000, 1000):
         store.write(places[start : start + 1000], rows[start : start + 1000])
     used = sum(p.stat().st_blocks * 512 for p in (tmp_path / "caches").glob("*/*"))
     assert 2**20 <= used < 1.5 * 2**20
-    assert "Runtime.teacher_cache_gb" in said[0]
-    assert len(said) == 1
+    assert "Runtime.teacher_cache_gb" in messages[0]
+    assert len(messages) == 1
     found, read = store.read(places)
     np.testing.assert_array_equal(read[found], rows[found])
 
 
 def test_the_disks_last_gigabyte_is_left_to_others(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_store, "RESERVE", 2**62)
-    said = []
-    store = row_store(tmp_path / "a", said=said)
+    messages = []
+    store = row_store(tmp_path / "a", messages=messages)
     store.write(*some_rows())
     assert store.share() == 0
-    assert "are free on the disk" in said[0]
+    assert "are free on the disk" in messages[0]
 
 
 def test_a_real_full_disk(tmp_path, monkeypatch):
@@ -176,12 +177,12 @@ def test_a_real_full_disk(tmp_path, monkeypatch):
     if not mounted:
         pytest.skip("this user cannot mount a tmpfs")
     try:
-        said = []
+        messages = []
         places, rows = some_rows(count=10_000)
-        store = row_store(small / "a", count=10_000, said=said)
+        store = row_store(small / "a", count=10_000, messages=messages)
         for start in range(0, 10_000, 100):
             store.write(places[start : start + 100], rows[start : start + 100])
-        assert "No space left on device" in said[0]
+        assert "No space left on device" in messages[0]
         found, read = store.read(places)
         assert 1000 < found.sum() < 6000
         np.testing.assert_array_equal(read[found], rows[found])

@@ -1,4 +1,4 @@
-"""Every container of weights that is in the wild loads; what does not fit is told apart."""
+"""Every published container of weights loads; weights that do not fit get an error each."""
 
 import argparse
 import hashlib
