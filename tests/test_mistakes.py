@@ -207,7 +207,7 @@ def test_a_teacher_file_that_is_none(mistaken, write, content, expected):
     ("value", "expected"),
     [
         ({"a": torch.ones(3)}, "do not fit the network"),
-        ([1, 2, 3], "holds no tensors by name"),
+        ([1, 2, 3], "has no named tensors"),
         ({"model": pathlib.PurePosixPath("x")}, "could run any code"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the CIFAR networks share: a convolution, a pooled classifier, and initialization."""
+"""Parts of the CIFAR networks: a convolution, a pooled classifier, and initialization."""
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, *, groups: int
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """A convolution and its normalization, which published files number 0 and 1."""
+    """A convolution and its normalization. Published files number them 0 and 1."""
     return nn.Sequential(conv(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs))
 
 
@@ -21,7 +21,7 @@ def classifier(features: int, num_classes: int) -> nn.Linear:
     """The last layer, [N, features] -> [N, num_classes].
 
     Raises:
-        ConfigError: there would be no class at all.
+        ConfigError: `num_classes` is below 1.
     """
     expect(num_classes >= 1, "network", "num_classes", num_classes, "at least 1")
     return nn.Linear(features, num_classes)
@@ -29,16 +29,16 @@ def classifier(features: int, num_classes: int) -> nn.Linear:
 
 def pool(features: torch.Tensor) -> torch.Tensor:
     """The mean over height and width, [N, C, H, W] -> [N, C]."""
-    # flatten, not view: a channels-last tensor has no such view
+    # flatten, not view: view fails on a channels-last tensor
     return F.adaptive_avg_pool2d(features, 1).flatten(1)
 
 
 def initialize(model: nn.Module, linear_std: float | None = None) -> None:
     """He initialization (arXiv 1502.01852), N(0, 2 / (k² · output channels)) for convolutions.
 
-    Biases of convolutions start at 0. Linear layers keep PyTorch's uniform default, or start at
-    N(0, linear_std²) with a bias of 0 where `linear_std` is given. Normalization layers start at
-    1 and 0 by themselves.
+    Biases of convolutions start at 0. Linear layers keep PyTorch's uniform default. With
+    `linear_std` they start at N(0, linear_std²) with a bias of 0. PyTorch already starts
+    normalization layers at 1 and 0.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

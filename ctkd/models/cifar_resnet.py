@@ -1,8 +1,8 @@
 """Residual networks for 32x32 images (He et al. 2016, arXiv 1512.03385).
 
-`resnet{6n+2}` has three stages of n basic blocks, of 16, 32 and 64 channels; `x4` means four times
-as many (with a stem of 32). `ResNet50` is ImageNet's bottleneck network with a 3x3 stem and no
-max-pooling. A projection, where the shape changes, is a 1x1 convolution with normalization.
+`resnet{6n+2}` has three stages of n basic blocks with 16, 32 and 64 channels; `x4` has four times
+as many channels (with a stem of 32). `ResNet50` is ImageNet's bottleneck network with a 3x3 stem
+and no max-pooling. Where the shape changes, a 1x1 convolution with normalization projects.
 
 Every network maps images [N, 3, 32, 32] to logits [N, num_classes]. Convolutions start at He's
 normal distribution (`blocks.initialize`), the linear layer at PyTorch's default. Keys are those
@@ -24,7 +24,7 @@ TIMES_4: Widths = (32, 64, 128, 256)
 
 
 def _projection(inputs: int, outputs: int, stride: int) -> nn.Module:
-    """What the residual is added to: the input itself, projected where its shape changes."""
+    """The shortcut of a block: its input, projected where the shape changes."""
     if stride == 1 and inputs == outputs:
         return nn.Identity()
     return conv_bn(inputs, outputs, 1, stride)
@@ -50,7 +50,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (which strides) and 1x1 convolutions plus a shortcut; a quarter as wide inside."""
+    """1x1, 3x3 (with the stride), 1x1 convolutions plus a shortcut; a quarter as wide inside."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -74,13 +74,13 @@ class Bottleneck(nn.Module):
 def _stage(
     block: type[BasicBlock] | type[Bottleneck], inputs: int, outputs: int, blocks: int, stride: int
 ) -> nn.Sequential:
-    """`blocks` blocks, of which the first strides and changes the number of channels."""
+    """`blocks` blocks. The first one strides and changes the number of channels."""
     first = block(inputs, outputs, stride)
     return nn.Sequential(first, *(block(outputs, outputs, 1) for _ in range(blocks - 1)))
 
 
 def _feature_paths(blocks: Sequence[int], classifier: str) -> dict[str, str]:
-    """Where the features are, of a network with so many blocks in its stages."""
+    """The paths of the features. `blocks` counts the blocks of each stage."""
     return {
         "stem": "layer1:input",
         **{f"stage{k}": f"layer{k}" for k, _ in enumerate(blocks, 1)},
@@ -112,7 +112,7 @@ class CifarResNet(nn.Module):
 
 
 class CifarBottleneckResNet(nn.Module):
-    """The four-stage network of `blocks` bottleneck blocks a stage, at 32, 16, 8 and 4 pixels."""
+    """The four-stage network of `blocks` bottleneck blocks per stage, at 32, 16, 8 and 4 pixels."""
 
     def __init__(self, blocks: tuple[int, int, int, int], num_classes: int) -> None:
         super().__init__()
@@ -135,55 +135,55 @@ class CifarBottleneckResNet(nn.Module):
 
 @MODELS.register
 def resnet8(num_classes: int = 100) -> nn.Module:
-    """One block a stage."""
+    """One block per stage."""
     return CifarResNet(8, NARROW, num_classes)
 
 
 @MODELS.register
 def resnet14(num_classes: int = 100) -> nn.Module:
-    """Two blocks a stage."""
+    """Two blocks per stage."""
     return CifarResNet(14, NARROW, num_classes)
 
 
 @MODELS.register
 def resnet20(num_classes: int = 100) -> nn.Module:
-    """Three blocks a stage; the student of most published pairs."""
+    """Three blocks per stage; the student of most published pairs."""
     return CifarResNet(20, NARROW, num_classes)
 
 
 @MODELS.register
 def resnet32(num_classes: int = 100) -> nn.Module:
-    """Five blocks a stage."""
+    """Five blocks per stage."""
     return CifarResNet(32, NARROW, num_classes)
 
 
 @MODELS.register
 def resnet44(num_classes: int = 100) -> nn.Module:
-    """Seven blocks a stage."""
+    """Seven blocks per stage."""
     return CifarResNet(44, NARROW, num_classes)
 
 
 @MODELS.register
 def resnet56(num_classes: int = 100) -> nn.Module:
-    """Nine blocks a stage."""
+    """Nine blocks per stage."""
     return CifarResNet(56, NARROW, num_classes)
 
 
 @MODELS.register
 def resnet110(num_classes: int = 100) -> nn.Module:
-    """Eighteen blocks a stage."""
+    """Eighteen blocks per stage."""
     return CifarResNet(110, NARROW, num_classes)
 
 
 @MODELS.register
 def resnet8x4(num_classes: int = 100) -> nn.Module:
-    """One block a stage, four times as wide."""
+    """One block per stage, four times as wide."""
     return CifarResNet(8, TIMES_4, num_classes)
 
 
 @MODELS.register
 def resnet32x4(num_classes: int = 100) -> nn.Module:
-    """Five blocks a stage, four times as wide."""
+    """Five blocks per stage, four times as wide."""
     return CifarResNet(32, TIMES_4, num_classes)
 
 

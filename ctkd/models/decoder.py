@@ -35,7 +35,7 @@ class Decoder(LanguageModel):
         for module in self.modules():
             if isinstance(module, (nn.Embedding, nn.Linear)):
                 nn.init.normal_(module.weight, std=0.02)
-        for block in blocks:  # the sum of all blocks starts at the scale of one
+        for block in blocks:  # the sum of all blocks starts at the scale of one block
             for layer in (block.merge, block.shrink):
                 nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * depth))
 
@@ -67,7 +67,7 @@ class Block(nn.Module):
         self.shrink = nn.Linear(4 * width, width, bias=False)
 
     def forward(self, states: Tensor, mask: Tensor | None) -> Tensor:
-        """[B, L, width] -> the same; without a mask a token attends to all earlier ones."""
+        """[B, L, width] -> [B, L, width]. Without a mask a token attends to all earlier tokens."""
         states = states + self.attend(self.attention_norm(states), mask)
         fed: Tensor = self.shrink(F.gelu(self.grow(self.feed_norm(states)), approximate="tanh"))
         return states + fed
@@ -86,8 +86,8 @@ class Block(nn.Module):
 def rotated(x: Tensor) -> Tensor:
     """[..., L, D] with each pair (x_j, x_(j + D/2)) of position i rotated by i · ROTATION^(−2j/D).
 
-    A product of two rotated vectors depends on the distance of their positions only, so a document
-    inside a window needs no positions of its own.
+    A product of two rotated vectors depends only on the distance of their positions. So positions
+    need not restart at each document of a window.
     """
     length, half = x.shape[-2], x.shape[-1] // 2
     speed = ROTATION ** (-torch.arange(half, device=x.device) / half)
@@ -98,7 +98,7 @@ def rotated(x: Tensor) -> Tensor:
 
 
 def attention_mask(documents: Tensor) -> Tensor:
-    """[B, L] -> [B, 1, L, L]: a token attends to earlier tokens of its own document, and itself."""
+    """[B, L] -> [B, 1, L, L]: a token attends to itself and earlier tokens of its document."""
     same = documents[:, None, :, None] == documents[:, None, None, :]
     return same.tril()
 
@@ -113,5 +113,5 @@ def decoder(num_classes: int = 256, depth: int = 2, width: int = 128, heads: int
 def decoder_teacher(
     num_classes: int = 256, depth: int = 4, width: int = 256, heads: int = 8
 ) -> nn.Module:
-    """The same transformer under a second name, so that a teacher has settings of its own."""
+    """The same transformer under a second name, so that a teacher has separate settings."""
     return Decoder(num_classes, depth, width, heads, "decoder_teacher")

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 
 def use_distillation_token(network: nn.Module, distills: bool) -> None:
-    """Lets a network return (class token's logits, distillation token's) in training, if it can.
+    """Lets a network that can return (class logits, distillation logits) in training do so.
 
-    In evaluation, and without a teacher, timm's networks return the mean of both.
+    In evaluation, and without a teacher, timm's networks return the mean of the two.
     """
     switch = getattr(network, "set_distilled_training", None)
     if switch is not None:
@@ -16,9 +16,9 @@ def use_distillation_token(network: nn.Module, distills: bool) -> None:
 
 
 def heads_of(output: Any) -> tuple[Tensor, Tensor | None]:
-    """(logits for the teacher, logits for the targets) of a student's output.
+    """Splits a student's output into (logits for the teacher, logits for the targets).
 
-    The second is None where a network has one row of logits for both.
+    The second is None if the network has one row of logits for both.
     """
     if isinstance(output, tuple):
         of_class, of_teacher = output

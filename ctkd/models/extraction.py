@@ -29,8 +29,8 @@ def features(
         example: a batch of images. Networks that are not ctkd's need it for built-in names.
 
     Raises:
-        ConfigError: an unknown name or path, or, with an example, a feature that is not a tensor
-            or that a later module overwrites in place.
+        ConfigError: a name or path is unknown. With an example also: a feature is not a tensor,
+            or a later module overwrites it in place.
     """
     if not isinstance(paths, Mapping):
         paths = paths_of(network, paths, {}, example)
@@ -41,10 +41,10 @@ def features(
 
 
 class Extractor:
-    """A network whose modules' outputs, or inputs, are kept by forward hooks.
+    """A network with forward hooks that keep the outputs, or inputs, of its modules.
 
-    A module that is called several times gives the feature of its last call. The hooks do nothing
-    in calls of the network itself.
+    If a module is called several times, its last call gives the feature. The hooks do nothing
+    when the network itself is called.
 
     Attributes:
         network: the network.
@@ -55,7 +55,7 @@ class Extractor:
         """Registers the hooks; `close` removes them. Raises ConfigError for an unknown path."""
         self.network, self.paths = network, dict(paths)
         self._kept: dict[str, Any] | None = None
-        self._versions: dict[str, int] | None = None  # an operation in place raises a version
+        self._versions: dict[str, int] | None = None  # an in-place operation raises a version
         modules = {name: module_of(network, path) for name, path in self.paths.items()}
         self._handles = [self._listen(name, module) for name, module in modules.items()]
 

@@ -1,8 +1,8 @@
-"""Faster R-CNN with a feature pyramid (Ren et al. 2015, Lin et al. 2017), of torchvision's parts.
+"""Faster R-CNN with a feature pyramid (Ren et al. 2015, Lin et al. 2017), from torchvision's parts.
 
-Keys of the weights are torchvision's. What is added: in train mode a detector gives the proposals
-that it sampled, their class logits and their labels, so that another one can score the same boxes
-(`Detector.score`) and a loss be taken on pairs of rows.
+Keys of the weights are torchvision's. One thing is added: in train mode a detector returns its
+sampled proposals, their class logits and their labels. Another detector can then score the same
+boxes (`Detector.score`), and a loss can compare the two rows of each box.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +35,8 @@ class Proposals:
 
     Attributes:
         pictures: [B, 3, H, W], normalized, padded with zeros on the right and below.
-        sizes: (height, width) of each within its padding.
-        boxes: of each, [n, 4], (x1, y1, x2, y2) in its pixels.
+        sizes: (height, width) of each picture without its padding.
+        boxes: for each picture [n, 4], (x1, y1, x2, y2) in its pixels.
     """
 
     pictures: Tensor
@@ -45,14 +45,14 @@ class Proposals:
 
 
 class Sampled(NamedTuple):
-    """What a detector gives in train mode.
+    """The output of a detector in train mode.
 
     Attributes:
-        proposals: the sampled ones, ground truth among them.
-        logits: [N, C] of all their boxes, the background's first.
-        targets: [N], classes from 0, the background.
-        losses: of everything but the classes, 0-d each: torchvision's means over the sampled
-            anchors (objectness, rpn_box) and the sampled proposals (box).
+        proposals: the sampled proposals, ground truth included.
+        logits: [N, C] of all their boxes, the background in column 0.
+        targets: [N], classes; 0 is the background.
+        losses: 0-d tensors, all losses except the classes': torchvision's means over the
+            sampled anchors (objectness, rpn_box) and the sampled proposals (box).
     """
 
     proposals: Proposals
@@ -62,9 +62,9 @@ class Sampled(NamedTuple):
 
 
 class Detector(FasterRCNN):  # type: ignore[misc]
-    """In eval mode torchvision's own: pictures in [0, 1] -> boxes, labels, scores of each.
+    """In eval mode torchvision's detector: pictures in [0, 1] -> boxes, labels, scores of each.
 
-    In train mode pictures are taken as they are, already resized; see `Sampled`.
+    In train mode the pictures must already be resized; the output is `Sampled`.
     """
 
     def forward(self, pictures: list[Tensor], targets: Targets | None = None) -> Any:
@@ -82,21 +82,21 @@ class Detector(FasterRCNN):  # type: ignore[misc]
         padded = self.transform.batch_images(normal, self.transform.size_divisible)
         padded = padded.contiguous(memory_format=torch.channels_last)
         features = self.backbone(padded)
-        # In whatever precision the features are, boxes are coordinates: half of it has no pixels.
+        # Boxes stay float32 for any precision of the features: float16 is too coarse for pixels.
         with torch.autocast(padded.device.type, enabled=False):
             exact = {name: level.float() for name, level in features.items()}
             proposed, rpn = self.rpn(ImageList(padded, sizes), exact, targets)
         heads = self.roi_heads
         boxes, _, labels, offsets = heads.select_training_samples(proposed, targets)
         logits, moves = self._heads(features, boxes, sizes)
-        # The classes' loss is the objective's; of torchvision's pair only the boxes' is taken.
+        # The objective computes the classes' loss: take only the boxes' loss from torchvision.
         _, box = fastrcnn_loss(logits.detach(), moves, labels, offsets)
         losses = {"objectness": rpn["loss_objectness"], "rpn_box": rpn["loss_rpn_box_reg"]}
         proposals = Proposals(padded, sizes, boxes)
         return Sampled(proposals, logits, torch.cat(labels), {"box": box, **losses})
 
     def score(self, proposals: Proposals) -> Tensor:
-        """The class logits [N, C] of given boxes, with this detector's own features."""
+        """The class logits [N, C] of the given boxes, from this detector's features."""
         features = self.backbone(proposals.pictures)
         logits, _ = self._heads(features, proposals.boxes, proposals.sizes)
         return logits
@@ -110,13 +110,13 @@ class Detector(FasterRCNN):  # type: ignore[misc]
 
 
 class Stages(NamedTuple):
-    """A backbone: what builds the classifier, and where its parts begin.
+    """A backbone: the function that builds the classifier, and the names of its parts.
 
     Attributes:
-        build: of torchvision, called with `norm_layer`.
-        levels: the modules whose outputs the pyramid takes (strides 4, 8, 16, 32).
+        build: torchvision's function, called with `norm_layer`.
+        levels: the modules with the inputs of the pyramid (strides 4, 8, 16, 32).
         channels: of those outputs.
-        stages: the names of the modules of the five stages, the first one first.
+        stages: the names of the modules of the five stages, in order.
     """
 
     build: Callable[..., nn.Module]
@@ -156,15 +156,15 @@ def detector(
 
     Args:
         num_classes: columns of a row of class logits, the background included.
-        weights: of the backbone, pretrained on ImageNet: a file, a URL, or a name of torchvision's
-            weights (IMAGENET1K_V1), which are downloaded; None begins with random weights.
-        trainable_stages: how many of the backbone's five stages, the last ones, are trained; None
-            for 3 with pretrained weights and 5 without.
-        norm: "frozen" leaves normalizations as the pretrained weights have them, "batch" trains
-            them; "auto" does what fits `weights`.
-        min_size, max_size: sides to which a picture is resized for the evaluation.
-        anchor_sizes: pixels, one for each of the five levels.
-        rois_per_image: proposals sampled for training, a quarter of them foreground at most.
+        weights: the backbone's ImageNet weights: a file, a URL, or the name of torchvision's
+            weights (IMAGENET1K_V1), which are downloaded; None starts with random weights.
+        trainable_stages: how many of the last of the backbone's five stages are trained; None
+            means 3 with pretrained weights and 5 without.
+        norm: "frozen" keeps the normalizations of the pretrained weights, "batch" trains
+            normalizations; "auto" chooses by `weights`.
+        min_size, max_size: the sides of a picture, in pixels, for the evaluation.
+        anchor_sizes: in pixels, one for each of the five levels.
+        rois_per_image: proposals sampled for training, at most a quarter of them foreground.
         anchors_per_image: anchors sampled for training the proposals.
         pyramid_channels: of every level; 256 as published, fewer for a fast trial.
 
@@ -210,7 +210,7 @@ def _check_options(
 def _body(
     stages: Stages, weights: str | None, trainable_stages: int | None, norm: Norm
 ) -> nn.Module:
-    """The stages of a backbone, the first ones frozen; the arguments are those of `detector`."""
+    """The stages of a backbone, the first ones frozen. See `detector` for the arguments."""
     frozen = norm == "frozen" or (norm == "auto" and weights is not None)
     classifier = stages.build(norm_layer=FrozenBatchNorm2d if frozen else nn.BatchNorm2d)
     if weights is not None:
@@ -224,7 +224,7 @@ def _body(
 
 
 def _register(name: str, stages: Stages) -> None:
-    """Lists a detector under a name, its options those of `detector`."""
+    """Registers a detector under a name, with the options of `detector`."""
 
     def build(
         num_classes: int = 81,

@@ -1,15 +1,15 @@
-"""Names of a network's features, and the module paths that they stand for.
+"""Names of a network's features, and the module paths behind them.
 
-A path is a module's name, as `named_modules` gives it: the feature is what the module returns.
-`PATH:input` is what the module receives. These names need no path:
+A path is a module's name in `named_modules`: the feature is the module's output.
+`PATH:input` is the module's input. These names need no path:
 
 - `stem`; `stage1`, `stage2`, …; `last`, the last stage;
 - `before1`, `before2`, …, the stages before their activation;
-- `final`, the map that is pooled (the last stage, where there is no other);
-- `pooled`, what the classifier receives.
+- `final`, the map before pooling (the last stage, if there is no other map);
+- `pooled`, the classifier's input.
 
-The networks of ctkd list them in `feature_paths`. Of any other network the stages are found by the
-size of its maps.
+The networks of ctkd list them in `feature_paths`. For any other network the size of its maps
+shows the stages.
 """
 
 import re
@@ -23,17 +23,17 @@ from ctkd.checks import suggest
 from ctkd.errors import ConfigError
 
 INPUT = ":input"
-SMALL_MAP = 4  # an image is at least this many times as large as the map of a first stage
+SMALL_MAP = 4  # an image is at least this many times as large as the map of the first stage
 
 
 def paths_of(
     network: nn.Module, names: Sequence[str], own: Mapping[str, str], example: Tensor | None
 ) -> dict[str, str]:
-    """The path of each name; "stages" and "befores" stand for those of all stages of the network.
+    """The path of each name; "stages" and "befores" stand for all stages of the network.
 
     Args:
-        own: paths that a user has given; they come before the built-in ones.
-        example: images [N, C, H, W] for a network without `feature_paths`; None for none.
+        own: the user's paths; they override the built-in ones.
+        example: images [N, C, H, W] for a network without `feature_paths`, or None.
 
     Raises:
         ConfigError: a name is unknown.
@@ -74,7 +74,7 @@ def module_of(network: nn.Module, path: str) -> nn.Module:
     """The module of a path.
 
     Raises:
-        ConfigError: there is none; the message names the nearest ones.
+        ConfigError: no module has this path; the message names the nearest paths.
     """
     modules: dict[str, nn.Module] = dict(network.named_modules())
     wanted = path.removesuffix(INPUT)
@@ -87,15 +87,15 @@ def module_of(network: nn.Module, path: str) -> nn.Module:
 
 
 def classifier_path(network: nn.Module) -> str | None:
-    """The path of the last linear layer; None where there is none."""
+    """The path of the last linear layer, or None."""
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     return linear[-1] if linear else None
 
 
 def _found(network: nn.Module, example: Tensor) -> dict[str, str]:
-    """Stages by the size of square maps: of each size, the last module at the shallowest level.
+    """Stages by the size of square maps: for each size, the last module at the shallowest level.
 
-    A size above a quarter of the image's belongs to the stem, a size of 1 to the pooling.
+    A size above a quarter of the image's side belongs to the stem, a size of 1 to the pooling.
     """
     deepest: dict[int, str] = {}
     for name, size in _map_sizes(network, example).items():
@@ -114,14 +114,14 @@ def _found(network: nn.Module, example: Tensor) -> dict[str, str]:
 
 
 def _before(network: nn.Module, stage: str) -> str | None:
-    """What the last activation of a stage receives, if its last block keeps it as `relu`."""
+    """The input of a stage's last activation, if its last block names it `relu`."""
     blocks = [name for name, _ in network.get_submodule(stage).named_children()]
     path = f"{stage}.{blocks[-1]}.relu" if blocks else ""
     return path + INPUT if path in dict(network.named_modules()) else None
 
 
 def _map_sizes(network: nn.Module, example: Tensor) -> dict[str, int]:
-    """The map sizes of the modules that are called once, in the order in which they return.
+    """The map sizes of the modules that are called once, in the order of their outputs.
 
     Maps that a later module overwrites in place are left out.
     """

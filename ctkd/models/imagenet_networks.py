@@ -1,8 +1,8 @@
 """Networks for ImageNet: torchvision's by their own names, timm's as timm_NAME, and MobileNetV1.
 
-torchvision is imported when a network is built, not when its name is registered. Four of its names
-(vgg11, vgg13, vgg16, vgg19) are taken by the CIFAR networks: those are torchvision_vgg11 and so on,
-a spelling that every torchvision network has besides.
+torchvision is imported when a network is built, not when its name is registered. Every torchvision
+network also has the name torchvision_NAME. CIFAR networks have the names vgg11, vgg13, vgg16 and
+vgg19, so torchvision's VGG have only the long name.
 """
 
 import functools
@@ -22,7 +22,7 @@ from ctkd.registry import MODELS
 
 TORCHVISION, TIMM = "torchvision_", "timm_"
 WEIGHTS_NAME = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")  # IMAGENET1K_V1, DEFAULT
-# Inception's networks have further classifiers for training, and were trained on inputs in [-1, 1].
+# Inception's networks have extra classifiers for training, and expect inputs in [-1, 1].
 OPTIONS: dict[str, dict[str, bool]] = {
     "googlenet": {"aux_logits": False, "transform_input": True, "init_weights": True},
     "inception_v3": {"aux_logits": False, "transform_input": True, "init_weights": True},
@@ -63,7 +63,7 @@ class ImageNetMobileNetV1(nn.Module):
         self.fc = classifier(inputs, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [N, K] of images [N, 3, H, W], H and W from 32 on."""
+        """Logits [N, K] of images [N, 3, H, W], H and W at least 32."""
         logits: Tensor = self.fc(pool(self.model(images)))
         return logits
 
@@ -75,7 +75,7 @@ def MobileNetV1(num_classes: int = 1000) -> nn.Module:  # noqa: N802  (the publi
 
 
 def provide(name: str) -> None:
-    """Registers `torchvision_NAME` or `timm_NAME`; whether there is one shows when it is built."""
+    """Registers `torchvision_NAME` or `timm_NAME`; the library checks the name at the build."""
     prefix = TIMM if name.startswith(TIMM) else TORCHVISION
     if prefix == TIMM:
         MODELS.register(name)(_timm_factory(name))
@@ -84,7 +84,7 @@ def provide(name: str) -> None:
 
 
 def _timm_factory(name: str) -> Callable[..., nn.Module]:
-    """What builds `timm_NAME`."""
+    """The function that builds `timm_NAME`."""
 
     def build(
         num_classes: int = 1000,
@@ -114,10 +114,10 @@ def _register(name: str, make: Callable[[int], nn.Module]) -> None:
 
 
 def _torchvision(name: str, num_classes: int) -> nn.Module:
-    """A network of torchvision's, its weights random.
+    """A torchvision network with random weights.
 
     Raises:
-        ConfigError: there is none of that name that classifies images.
+        ConfigError: torchvision has no image classifier of that name.
     """
     from torchvision import models
 
@@ -129,10 +129,10 @@ def _torchvision(name: str, num_classes: int) -> nn.Module:
 
 
 def _timm(name: str, num_classes: int, sizes: Mapping[str, Any]) -> nn.Module:
-    """A network of timm's, its weights random.
+    """A timm network with random weights.
 
     Raises:
-        ConfigError: timm is not installed, has none of that name, or it takes no such sizes.
+        ConfigError: timm is not installed, has no such network, or the sizes do not fit it.
     """
     try:
         import timm
@@ -149,7 +149,7 @@ def _timm(name: str, num_classes: int, sizes: Mapping[str, Any]) -> nn.Module:
 
 
 def _built(make: Callable[[], nn.Module]) -> nn.Module:
-    """What `make` builds; on the CPU first where a constructor cannot do without numbers."""
+    """The result of `make`, built on the CPU first if its constructor needs real numbers."""
     try:
         return make()
     except (NotImplementedError, RuntimeError):
@@ -160,22 +160,22 @@ def _built(make: Callable[[], nn.Module]) -> nn.Module:
 
 
 def published_state(network: str, weights: str) -> Mapping[str, Any]:
-    """The tensors of torchvision's published weights, downloaded where need be.
+    """The tensors of torchvision's published weights, downloaded if necessary.
 
     Args:
-        network: as it is registered.
+        network: its registered name.
         weights: such as IMAGENET1K_V1; DEFAULT is the newest.
 
     Raises:
-        DataError: the network has none of that name, or they cannot be had.
+        DataError: the network has no weights of that name, or the download failed.
     """
     from torchvision import models
 
     name = network.removeprefix(TORCHVISION)
     if name not in models.list_models(module=models):
         raise DataError(
-            f"weights {weights!r}: {network} is not torchvision's, which alone names its weights: "
-            "give a file or a URL"
+            f"weights {weights!r}: only torchvision's networks have named weights, and {network} "
+            "is not one of them: give a file or a URL"
         )
     offered = models.get_model_weights(name)
     if weights not in offered.__members__:
@@ -184,7 +184,7 @@ def published_state(network: str, weights: str) -> Mapping[str, Any]:
     chosen = offered[weights]
     folder = downloads()
     try:
-        # By torchvision's own builder, which knows how to read its older files, and draws first.
+        # torchvision's builder also reads its older files; it draws random weights first.
         with torch.random.fork_rng(devices=[]):
             state: Mapping[str, Any] = models.get_model(name, weights=chosen).state_dict()
     except (OSError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""What a language model is to the engine: tokens in, one row of logits for each row that counts."""
+"""The interface of a language model: tokens in, one row of logits for each row that counts."""
 
 import abc
 from typing import NamedTuple
@@ -12,9 +12,9 @@ class TokenInputs(NamedTuple):
 
     Attributes:
         ids: [B, L].
-        documents: [B, L], equal for tokens of one document, which alone attend to one another; None
-            where every window has one document.
-        kept: [N], indices into the B · L positions, the rows that count; None for all.
+        documents: [B, L], the document of each token; tokens attend only within their document.
+            None if every window has one document.
+        kept: [N], indices of the rows that count among the B · L positions; None for all.
     """
 
     ids: Tensor
@@ -23,7 +23,7 @@ class TokenInputs(NamedTuple):
 
 
 class LanguageModel(nn.Module, abc.ABC):
-    """A causal network with a linear head, which can be applied to a few rows at a time.
+    """A causal network whose linear head can be applied to a few rows at a time.
 
     Attributes:
         vocabulary: columns of a row of logits, padding included.
@@ -37,14 +37,14 @@ class LanguageModel(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def hidden(self, tokens: TokenInputs) -> Tensor:
-        """The state of each row that counts, [N, width], which the head takes."""
+        """The state of each row that counts, [N, width]: the input of the head."""
 
     @abc.abstractmethod
     def head(self) -> tuple[Tensor, Tensor | None]:
         """The weight [vocabulary, width] of the head, and its bias [vocabulary] or None."""
 
     def forward(self, tokens: TokenInputs, with_head: bool = True) -> Tensor:
-        """Logits [N, vocabulary] of the rows that count; without the head, their states."""
+        """Logits [N, vocabulary] of the rows that count; without the head, the states."""
         states = self.hidden(tokens)
         return F.linear(states, *self.head()) if with_head else states
 

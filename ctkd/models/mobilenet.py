@@ -1,6 +1,6 @@
 """MobileNetV2 of half width for 32x32 images (Sandler et al. 2018, arXiv 1801.04381).
 
-What differs from the paper, as in the published knowledge-distillation codebases: ReLU in place
+Differences from the paper, as in the published knowledge-distillation codebases: ReLU instead
 of ReLU6, the stage with expansion 1 keeps its pointwise convolution, the second stage does not
 stride (the last features are 2x2), no dropout. All convolutions start at He's normal distribution,
 the linear layer at N(0, 0.01²) with a bias of 0. Keys as in the published files.
@@ -50,7 +50,7 @@ class InvertedResidual(nn.Module):
 
 
 class CIFARMobileNetV2(nn.Module):
-    """The network of `STAGES`; the stages of its features are 12, 16, 48 and 160 channels wide.
+    """The network of `STAGES`. Its features have 12, 16, 48 and 160 channels.
 
     A stage ends without an activation.
     """
@@ -75,7 +75,7 @@ class CIFARMobileNetV2(nn.Module):
             inputs = channels
         self.blocks = nn.Sequential(*stages)
         self.conv2 = nn.Sequential(*conv_bn(inputs, HEAD, 1), nn.ReLU())
-        # A sequence of one, for its key: published files call the layer `classifier.0`.
+        # A sequence of one layer: published files call the layer `classifier.0`.
         self.classifier = nn.Sequential(classifier(HEAD, num_classes))
         initialize(self, linear_std=0.01)
 

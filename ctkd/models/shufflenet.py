@@ -1,8 +1,8 @@
 """ShuffleNet V1 and V2 for 32x32 images (arXiv 1707.01083 and 1807.11164).
 
-Both begin with a 1x1 convolution to 24 channels that keeps the 32x32 pixels; each of three stages
-halves them. Everything starts at PyTorch's default, He's uniform distribution with a = sqrt(5), as
-in the published runs. Keys as in the published files.
+Both begin with a 1x1 convolution to 24 channels at 32x32 pixels; each of three stages halves the
+side. All weights start at PyTorch's default, He's uniform distribution with a = sqrt(5), as in the
+published runs. Keys as in the published files.
 """
 
 from typing import ClassVar
@@ -26,14 +26,14 @@ FEATURE_PATHS = {
 
 
 def shuffle(x: torch.Tensor, groups: int) -> torch.Tensor:
-    """Interleaves the channels of the groups, so that the next grouped layer sees all of them."""
+    """Interleaves the channels of the groups, so that the next grouped layer sees all groups."""
     return torch.unflatten(x, 1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
 
 class Unit(nn.Module):
     """V1: grouped 1x1, shuffle, depthwise 3x3, grouped 1x1, plus a shortcut.
 
-    Where it strides, the shortcut is average-pooled and concatenated, else it is added:
+    With a stride the shortcut is average-pooled and concatenated, otherwise it is added:
     [N, inputs, H, W] -> [N, outputs, H/s, W/s].
     """
 
@@ -53,7 +53,7 @@ class Unit(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The unit's output for `x`."""
         inner = shuffle(F.relu(self.bn1(self.conv1(x))), self.groups)
-        # The paper has no ReLU after the depthwise convolution; the published networks have.
+        # The paper has no ReLU after the depthwise convolution; the published networks have one.
         out = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(inner)))))
         if self.stride == 1:
             return F.relu(out + x)
@@ -87,7 +87,7 @@ class ShuffleNetV1(nn.Module):
 
 
 class SplitUnit(nn.Module):
-    """V2: one half of the channels passes, the other is computed; shape and width stay."""
+    """V2: keeps half of the channels and computes the other half; the shape stays the same."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class SplitUnit(nn.Module):
 
 
 class DownUnit(nn.Module):
-    """V2: both branches are computed and stride, [N, inputs, H, W] -> [N, outputs, H/2, W/2]."""
+    """V2: computes both branches with stride 2, [N, inputs, H, W] -> [N, outputs, H/2, W/2]."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class DownUnit(nn.Module):
 
 
 class ShuffleNetV2(nn.Module):
-    """Three stages, each a `DownUnit` and then `SplitUnit`s, and a 1x1 convolution on top."""
+    """Three stages, each a `DownUnit` and then `SplitUnit`s, and a final 1x1 convolution."""
 
     feature_paths: ClassVar = FEATURE_PATHS
 

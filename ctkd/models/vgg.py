@@ -1,8 +1,8 @@
 """VGG with batch normalization for 32x32 images (Simonyan and Zisserman 2015, arXiv 1409.1556).
 
 Five blocks of 3x3 convolutions (with bias), of 64, 128, 256, 512 and 512 channels, and one linear
-layer. Of the four max-poolings the last, between the blocks of 512, is left out at 32 pixels, so
-that the final features are 4x4 before they are averaged. Convolutions start at He's normal
+layer. At 32 pixels the last of the four max-poolings, between the blocks of 512, is left out: the
+final features are 4x4 before they are averaged. Convolutions start at He's normal
 distribution, the linear layer at N(0, 0.01²), biases at 0. Keys as in the published files.
 """
 
@@ -17,7 +17,7 @@ CHANNELS = (3, 64, 128, 256, 512, 512)  # of the image and the five blocks
 
 
 def _block(inputs: int, outputs: int, convolutions: int) -> nn.Sequential:
-    """`convolutions` times convolution, norm, ReLU: numbered 0, 1, 2, then 3, 4, 5."""
+    """Convolution, norm, ReLU, `convolutions` times: numbered 0, 1, 2, then 3, 4, 5."""
     layers: list[nn.Module] = []
     for channels in (inputs, *[outputs] * (convolutions - 1)):
         convolution = nn.Conv2d(channels, outputs, 3, padding=1)
@@ -26,7 +26,7 @@ def _block(inputs: int, outputs: int, convolutions: int) -> nn.Sequential:
 
 
 class VGG(nn.Module):
-    """A VGG with so many `convolutions` in its five blocks; the first block is the stem."""
+    """A VGG; `convolutions` counts those of its five blocks. The first block is the stem."""
 
     def __init__(self, convolutions: tuple[int, int, int, int, int], num_classes: int) -> None:
         super().__init__()

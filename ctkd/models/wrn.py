@@ -1,7 +1,7 @@
 """Wide residual networks (Zagoruyko and Komodakis 2016, arXiv 1605.07146), images [N, 3, 32, 32].
 
 `wrn_D_W` has D = 6n + 4 layers: three stages of n pre-activation blocks, of 16 W, 32 W and 64 W
-channels. A shortcut is the input itself, or a bare 1x1 convolution of the activated input where
+channels. A shortcut is the input itself, or a 1x1 convolution of the activated input where
 the number of channels changes. No dropout. Convolutions start at He's normal distribution, the
 linear layer's weights at PyTorch's default, its bias at 0. Keys as in the published files.
 """
@@ -26,8 +26,8 @@ class PreactivationBlock(nn.Module):
         self.conv1 = conv(inputs, outputs, 3, stride)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.conv2 = conv(outputs, outputs, 3)
-        # Only the number of channels decides; where it stays (wrn_16_1's first stage), so does the
-        # size. None has no keys in a state dict.
+        # If the number of channels stays (wrn_16_1's first stage), the size stays, too. None adds
+        # no keys to the state dict.
         self.convShortcut = None if inputs == outputs else conv(inputs, outputs, 1, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -38,7 +38,7 @@ class PreactivationBlock(nn.Module):
 
 
 def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-    """A stage, which published files keep one level down, under `layer`."""
+    """A stage. Published files name its blocks one level down, under `layer`."""
     first = PreactivationBlock(inputs, outputs, stride)
     rest = (PreactivationBlock(outputs, outputs, 1) for _ in range(blocks - 1))
     return nn.Sequential(OrderedDict(layer=nn.Sequential(first, *rest)))

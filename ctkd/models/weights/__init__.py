@@ -1,1 +1,1 @@
-"""Weights into networks: match a state dict, read the formats in the wild, download."""
+"""Loading of weights: downloads, reads published formats, and matches a state dict."""

@@ -1,4 +1,4 @@
-"""Archives and folders of weights: what is in them, and one member, read in memory.
+"""Archives and folders of weights: lists their members, and reads one member in memory.
 
 Nothing is written to the disk, and no path in an archive is used as a path: a member's name is only
 compared with the name that the user gave. Links and devices in an archive are left out.
@@ -20,9 +20,9 @@ from ctkd.errors import DataError
 from ctkd.models.weights.formats import HEAD, head_of, looks_like_weights, zip_members
 from ctkd.models.weights.source import Source
 
-LARGEST_MEMBER = 8 * 2**30  # bytes that are read into memory; the archive itself says how many
+LARGEST_MEMBER = 8 * 2**30  # bytes that are read into memory; the archive states the size
 LISTED = 20  # members in a message
-SEARCHED = 2000  # files of a folder that are looked into
+SEARCHED = 2000  # files of a folder that are checked
 # The members of PyTorch's own tar files, up to version 0.1.9.
 OLD_CHECKPOINT = {"pickle", "storages", "tensors"}
 DAMAGE = (
@@ -38,7 +38,7 @@ DAMAGE = (
 
 
 class ChoiceError(DataError):
-    """A file is whole, but the source does not name one set of weights in it."""
+    """A file is complete, but the source does not name exactly one set of weights in it."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Archive:
     """An open tar file (compressed or not) or zip file."""
 
     def __init__(self, file: tarfile.TarFile | zipfile.ZipFile) -> None:
-        """Reads the list of members, for which it reads through all of a compressed tar file."""
-        # A name that occurs twice in a tar file was replaced: the last one counts.
+        """Reads the list of members; this reads all of a compressed tar file."""
+        # If a name occurs twice in a tar file, the last member replaced the first.
         found = self._tar(file) if isinstance(file, tarfile.TarFile) else self._zip(file)
         self._opens: dict[str, Callable[[], Any]] = {}
         self.members: dict[str, Member] = {}
@@ -77,7 +77,7 @@ class Archive:
         return ((i.filename, i.file_size, functools.partial(file.open, i)) for i in files)
 
     def read(self, member: Member) -> io.BytesIO:
-        """The member's bytes. Raises ChoiceError if it is too large for the memory."""
+        """The member's bytes. Raises ChoiceError if the member is too large for memory."""
         if member.size > LARGEST_MEMBER:
             raise ChoiceError(
                 f"{member.name} has {member.size / 2**30:.1f} GiB: unpack the archive, and give "
@@ -90,11 +90,11 @@ class Archive:
 def member_of(path: pathlib.Path, source: Source) -> io.BytesIO | None:
     """The bytes of the member that `source` names; None if the file is not an archive.
 
-    A member is named by its path in the archive, or by the end of it if only one path ends so.
+    A name is a member's path in the archive, or the end of the path if only one path ends so.
 
     Raises:
-        DataError: the archive is damaged, or the name fits no member or several ones, or there is
-            none; the message lists the members that look like weights.
+        DataError: the archive is damaged, or the name is missing, or it fits no member or
+            several; the message lists the members that look like weights.
     """
     with path.open("rb") as file:
         head = head_of(file)
@@ -123,7 +123,7 @@ def _as_tar(file: IO[bytes]) -> tarfile.TarFile | None:
 
 
 def _chosen(members: Mapping[str, Member], source: Source) -> Member:
-    """The one member that the source names. Raises ChoiceError."""
+    """The member that the source names. Raises ChoiceError if it is not exactly one."""
     if members.keys() >= OLD_CHECKPOINT:
         raise ChoiceError(
             f"{source.file} is a checkpoint of PyTorch before 0.1.10, a tar file. If you trust it, "
@@ -145,7 +145,7 @@ def _chosen(members: Mapping[str, Member], source: Source) -> Member:
 
 
 def _offer(members: Mapping[str, Member], source: Source) -> str:
-    """The members that look like weights, each as a setting that can be copied."""
+    """The members that look like weights, each as a setting to copy."""
     names = sorted(member.name for member in members.values() if member.is_weights)
     if not names:
         shown = ", ".join(sorted(members)[:LISTED]) or "no files"
@@ -156,7 +156,7 @@ def _offer(members: Mapping[str, Member], source: Source) -> str:
 
 
 def folder_fault(folder: pathlib.Path, source: Source) -> str:
-    """What is in a folder that was given in place of a file, and what to set."""
+    """The message for a folder that was given instead of a file: its contents, and what to set."""
     inside = {entry.name for entry in folder.iterdir()}
     shown = f"the file of weights {folder} is a folder"
     if {"data.pkl", "version"} <= inside or {"data.pkl", "byteorder"} <= inside:
@@ -180,7 +180,7 @@ def folder_fault(folder: pathlib.Path, source: Source) -> str:
 
 
 def _weights_in(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Files that look like weights in a folder and its folders, among the first `SEARCHED`."""
+    """Files that look like weights in a folder and its subfolders, among the first `SEARCHED`."""
     searched = 0
     for root, folders, names in os.walk(folder):
         folders.sort()

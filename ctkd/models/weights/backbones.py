@@ -1,4 +1,4 @@
-"""Weights of classifiers, pretrained on ImageNet, for the backbones of other networks."""
+"""ImageNet weights of classifiers, for the backbones of other networks."""
 
 from collections.abc import Callable
 
@@ -17,11 +17,11 @@ def load_backbone(classifier: nn.Module, build: Callable[..., nn.Module], weight
     """Loads pretrained weights into torchvision's `build(…)`; on the meta device nothing is read.
 
     Args:
-        weights: a file, a URL, or the name of torchvision's, such as IMAGENET1K_V1.
+        weights: a file, a URL, or a name of torchvision's weights, such as IMAGENET1K_V1.
 
     Raises:
         ConfigError: torchvision knows no weights of that name.
-        DataError: they cannot be had, or do not fit.
+        DataError: the weights cannot be read or downloaded, or do not fit.
     """
     known = get_model_weights(build).__members__
     if WEIGHTS_NAME.fullmatch(weights) and weights not in known:

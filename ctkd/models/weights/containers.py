@@ -1,8 +1,9 @@
-"""The sets of named tensors in a checkpoint, from any of the containers they are found in.
+"""The sets of named tensors in a checkpoint, from all common containers.
 
-A file may hold the tensors directly, or under a name (RepDistiller, mdistiller and CTKD: `model`;
-others: `state_dict`, `student`, …). The keys may carry the names of the modules around the network
-(`module.`, `module.student.`, …), or of a wrapper inside it (`features.module.0.weight`).
+A file may contain the tensors directly, or under a name (RepDistiller, mdistiller and CTKD:
+`model`; others: `state_dict`, `student`, …). The keys may include the names of the modules around
+the network (`module.`, `module.student.`, …), or of a wrapper inside it
+(`features.module.0.weight`).
 """
 
 import re
@@ -15,22 +16,22 @@ from ctkd.checks import suggest
 from ctkd.models.weights.archives import ChoiceError
 from ctkd.models.weights.source import Source
 
-# Modules of PyTorch that hold another module, and name it so.
+# The names that PyTorch's wrapper modules give to the wrapped module.
 HOLDERS = "module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module"
 PREFIX = re.compile(rf"(?:{HOLDERS}|model|net|network|student|teacher)\.")
 INSIDE = re.compile(rf"(?<=\.)(?:{HOLDERS})\.")
 
-BARE = "bare"  # the name of tensors that the file holds directly
+BARE = "bare"  # the name of tensors that the file contains directly
 
 State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Container:
-    """A set of named tensors, and where it was found.
+    """A set of named tensors, and its location in the file.
 
     Attributes:
-        entry: the name in the file under which it is; "" if the file holds it directly.
+        entry: its name in the file; "" if the file contains the tensors directly.
         prefix: the modules around the network, removed from the keys, such as "module.student.".
         inside: a wrapper in the network, removed from the keys, such as "features.module.", or "".
     """
@@ -52,7 +53,7 @@ class Container:
 
 
 def containers_in(payload: object) -> list[Container]:
-    """Every set of named tensors in what a file holds."""
+    """Every set of named tensors in a file's contents."""
     entries = payload if isinstance(payload, Mapping) else {}
     named = {"": payload, **{name: value for name, value in entries.items() if name != ""}}
     found = []
@@ -75,7 +76,7 @@ def _named_tensors(value: object) -> State:
 
 
 def _prefixes(state: State) -> Iterator[str]:
-    """No prefix, then each run of wrapping modules that some key starts with."""
+    """An empty prefix, then each chain of wrapper modules that some key starts with."""
     found: dict[str, None] = {"": None} if state else {}
     for key in state:
         prefix = ""
@@ -88,12 +89,12 @@ def _prefixes(state: State) -> Iterator[str]:
 def in_part(
     found: Sequence[Container], parts: Sequence[str], source: Source
 ) -> Sequence[Container]:
-    """The containers that all the names of parts fit.
+    """The containers that fit all names of parts.
 
-    A name is that of an entry of the file, or else of a module around the network.
+    A name is that of an entry of the file, or of a module around the network.
 
     Raises:
-        ChoiceError: there is none.
+        ChoiceError: no container fits.
     """
     for part in parts:
         entries = [container for container in found if container.names[0] == part]
@@ -102,14 +103,14 @@ def in_part(
             known = dict.fromkeys(name for container in found for name in container.names)
             raise ChoiceError(
                 f"{source.file} has no part {part!r}{suggest(part, known)}. "
-                + ("Its parts: " + ", ".join(known) if known else "It holds no tensors by name")
+                + ("Its parts: " + ", ".join(known) if known else "It contains no named tensors")
             )
         found = kept
     return found
 
 
 def choices(fitting: Sequence[Container], source: Source) -> list[str]:
-    """Settings that each choose one of the containers, by one more name after the source's."""
+    """For each container, the setting that chooses it: one more name after the source's names."""
     lines = []
     for container in fitting:
         others = {name for other in fitting if other is not container for name in other.names}

@@ -1,9 +1,9 @@
-"""Which format a file of weights has, found from its contents, and how to read it safely.
+"""The format of a file of weights, found from its contents, and its safe reading.
 
 A pickle can run any code while it is read. PyTorch's restricted reader (`weights_only=True`)
 rebuilds tensors and plain containers only. `argparse.Namespace`, in which RepDistiller keeps a
-run's options, is harmless and allowed too. A file that needs more is refused. safetensors holds
-tensors and texts only.
+run's options, is harmless and also allowed. A file that needs more is refused. A safetensors file
+contains tensors and texts only.
 """
 
 import argparse
@@ -17,14 +17,14 @@ import torch
 
 from ctkd.errors import DataError
 
-HEAD = 512  # bytes that tell a format: a tar file has its mark at byte 257
-# `torch.save` before PyTorch 1.6: a pickle of protocol 2 that starts with this number. Of higher
-# protocols the safe reader knows 3 only.
+HEAD = 512  # bytes that show the format: a tar file has its mark at byte 257
+# `torch.save` before PyTorch 1.6: a pickle of protocol 2 that starts with this number. The safe
+# reader reads protocols 2 and 3.
 OLD_CHECKPOINT = re.compile(rb"\x80[\x02\x03]\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19")
 NEW_PICKLE = re.compile(rb"\x80[\x04\x05]")
 CONVERT = "save the weights as PyTorch does: torch.save(state_dict, path)"
 UNPACK = "unpack it, and give the path of the file of weights"
-# What a file of another format starts with, at which byte, what it is, and what to do.
+# Files of other formats: their first bytes, the offset of these, what they are, what to do.
 MAGIC = (
     (
         b"version https://git-lfs",
@@ -45,7 +45,7 @@ MAGIC = (
 
 
 def read(path: pathlib.Path) -> Any:
-    """What `torch.save` or safetensors wrote to `path`, its tensors on the CPU.
+    """The contents of a file from `torch.save` or safetensors, tensors on the CPU.
 
     Raises:
         DataError: the file is not a checkpoint, is damaged, or cannot be read without running code.
@@ -55,7 +55,7 @@ def read(path: pathlib.Path) -> Any:
 
 
 def read_open(file: IO[bytes], shown: str, path: pathlib.Path | None = None) -> Any:
-    """The same of an open file that can seek; `shown` names it in errors.
+    """The contents of an open, seekable file; `shown` is its name in errors.
 
     With its `path` torch reads large files faster than through the file object.
     """
@@ -65,13 +65,13 @@ def read_open(file: IO[bytes], shown: str, path: pathlib.Path | None = None) -> 
             return _read_safetensors(file)
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path or file, map_location="cpu", weights_only=True)
-    # Foreign bytes make a pickle reader raise nearly anything, KeyError and struct.error among it.
+    # Arbitrary bytes can make a pickle reader raise nearly any error, even KeyError.
     except Exception as error:
         raise DataError(f"{shown} {_fault(file, shown, error)}") from error
 
 
 def head_of(file: IO[bytes]) -> bytes:
-    """The first bytes of an open file, which is then at its start."""
+    """The first bytes of an open file; the file is then at its start again."""
     file.seek(0)
     head = file.read(HEAD)
     file.seek(0)
@@ -90,13 +90,13 @@ def looks_like_weights(head: bytes) -> bool:
 
 
 def is_safetensors(head: bytes) -> bool:
-    """The length of a header, 8 bytes, and the header, which is JSON."""
+    """Whether the file is a safetensors file: a length of 8 bytes, then a JSON header."""
     length = int.from_bytes(head[:8], "little")
     return 2 <= length <= 100_000_000 and head[8:9] == b"{"
 
 
 def is_checkpoint(head: bytes) -> bool:
-    """A zip file whose first entry is FOLDER/data.pkl, or the older pickle."""
+    """Whether `torch.save` wrote the file: a zip file with data.pkl first, or the older pickle."""
     if OLD_CHECKPOINT.match(head):
         return True
     name_length = int.from_bytes(head[26:28], "little")
@@ -120,7 +120,7 @@ def zip_members(file: IO[bytes]) -> list[str] | None:
 
 
 def _zip_format(names: list[str]) -> str | None:
-    """The format that is kept in a zip file with these names; None for an archive of files."""
+    """The format of a zip file with these names; None for an archive of files."""
     inner = {name.partition("/")[2] for name in names}
     if {"constants.pkl", "data.pkl"} <= inner:
         return "TorchScript"
@@ -134,11 +134,11 @@ def _zip_format(names: list[str]) -> str | None:
 
 
 def _fault(file: IO[bytes], shown: str, error: Exception) -> str:
-    """What is wrong with a file that could not be read, and what to do about it."""
+    """What is wrong with a file that could not be read, and what to do."""
     refused = re.search(r"GLOBAL (\S+)", str(error))
     if refused:
         return (
-            f"holds an object of {refused[1]}, and is not read, because unpickling it could run "
+            f"contains an object of {refused[1]}, and is not read, because unpickling could run "
             "any code. If you trust the file, load it where it was written, and save only the "
             "weights: torch.save(model.state_dict(), path)"
         )
@@ -165,8 +165,8 @@ def _known_format(file: IO[bytes], head: bytes, shown: str) -> str | None:
         return "is a web page, not a checkpoint: the address shows a page instead of the file"
     if head.lstrip()[:1] in (b"{", b"["):
         return (
-            "is a JSON text, not a checkpoint: an index of several files, perhaps, or a server's "
-            "error message; give the file that holds the tensors"
+            "is a JSON text, not a checkpoint: perhaps an index of several files, or a server's "
+            "error message; give the file that contains the tensors"
         )
     if shown.lower().endswith(".onnx") or (head[:1] == b"\x08" and b"pytorch" in head[:32]):
         return "is an ONNX model: give the PyTorch checkpoint that it was exported from"
@@ -184,9 +184,9 @@ def _zip_fault(file: IO[bytes]) -> str | None:
     with zipfile.ZipFile(file) as archive:
         found = _zip_format(archive.namelist())
     faults = {
-        "TorchScript": "is a TorchScript program: save its weights alone, "
+        "TorchScript": "is a TorchScript program: save only its weights, "
         "torch.save(torch.jit.load(path).state_dict(), 'weights.pt')",
-        "torch.export": "is a program of torch.export: save its weights alone, "
+        "torch.export": "is a program of torch.export: save only its weights, "
         "torch.save(torch.export.load(path).state_dict, 'weights.pt')",
         "NumPy": "is NumPy's .npz: save the arrays as tensors under the network's names, "
         "torch.save({name: torch.from_numpy(a) for name, a in numpy.load(path).items()}, "
@@ -198,7 +198,7 @@ def _zip_fault(file: IO[bytes]) -> str | None:
 
 
 def _is_cut(file: IO[bytes], head: bytes, error: Exception) -> bool:
-    """Whether the end of a checkpoint is missing."""
+    """Whether the checkpoint is cut short."""
     if head.startswith(b"PK"):
         return not zipfile.is_zipfile(file)
     if is_safetensors(head):

@@ -25,7 +25,7 @@ TIMEOUT = 60.0  # seconds without an answer
 
 
 class Fetched(NamedTuple):
-    """What a file or an archive's member holds, and the names of the source that are left."""
+    """The contents of a file or an archive's member, and the unused names of the source."""
 
     payload: Any
     parts: tuple[str, ...]
@@ -59,12 +59,12 @@ def locate(source: str | os.PathLike[str] | Source) -> pathlib.Path:
     """The local file of a source, downloaded first if it is a URL.
 
     Args:
-        source: of a path, a file:// URL (read where it is), or an http(s):// URL (kept in the
-            folder `checkpoints` of `torch.hub.get_dir()`, and taken from there the next time).
+        source: a path, a file:// URL (not copied), or an http(s):// URL (downloaded once, to the
+            folder `checkpoints` of `torch.hub.get_dir()`).
 
     Raises:
         ConfigError: the path begins with the home directory of an unknown user.
-        DataError: there is no such file or no answer, or the checksum differs.
+        DataError: the file is missing, the server does not answer, or the checksum differs.
     """
     if not isinstance(source, Source):
         source = parse_source(source)
@@ -90,7 +90,7 @@ def locate(source: str | os.PathLike[str] | Source) -> pathlib.Path:
 
 def _cached(url: str, expected: str | None) -> pathlib.Path:
     """The file of an http(s) URL, from the cache unless its checksum is not the expected one."""
-    # Published runs all call their file ckpt_epoch_240.pth or the like, so the whole URL counts.
+    # Files of many published runs have one name, such as ckpt_epoch_240.pth: use the whole URL.
     name = pathlib.PurePosixPath(urllib.parse.unquote(url.partition("?")[0]))
     key = hashlib.sha256(url.encode()).hexdigest()[:12]
     path = downloads() / f"{name.stem[:40]}-{key}{name.suffix}"
@@ -103,10 +103,10 @@ def _cached(url: str, expected: str | None) -> pathlib.Path:
 
 
 def downloads() -> pathlib.Path:
-    """The folder for downloaded weights, that of torch.hub.
+    """The folder for downloaded weights: torch.hub's folder.
 
     Raises:
-        ConfigError: it is in a home directory that is unknown.
+        ConfigError: the folder is in the home directory of an unknown user.
     """
     hub = expand_user(torch.hub.get_dir(), "the folder for downloads (set TORCH_HOME)")
     return pathlib.Path(hub, "checkpoints")
@@ -115,7 +115,7 @@ def downloads() -> pathlib.Path:
 def _download(url: str, target: pathlib.Path, expected: str | None) -> None:
     """Downloads `url` to a file next to `target`, and renames it when it is complete.
 
-    torch.hub's own download keeps a file whose transfer broke off.
+    torch.hub's download would keep an incomplete file.
     """
     partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
     logger.info("downloading %s to %s", url, target)
@@ -139,7 +139,7 @@ def _download(url: str, target: pathlib.Path, expected: str | None) -> None:
 
 
 def _copy(response: Any, file: IO[bytes], size: int | None, url: str) -> None:
-    """Copies a response under a progress bar, on a terminal."""
+    """Copies a response; on a terminal a progress bar shows it."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -160,7 +160,7 @@ def _sha256(path: pathlib.Path) -> str:
 
 
 def _verify(path: pathlib.Path, expected: str | None, shown: str) -> None:
-    """Raises DataError unless the file's sha256 is the one expected, if any is."""
+    """Raises DataError if a sha256 is expected and the file's sha256 differs."""
     if expected is not None and (actual := _sha256(path)) != expected:
         raise DataError(
             f"{shown} has sha256 {actual}, expected {expected}: "

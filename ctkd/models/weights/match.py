@@ -1,4 +1,4 @@
-"""Weights from files into a network: what fits the network is taken, all of it or nothing."""
+"""Loads weights from files into a network: all of them, or none if they do not fit."""
 
 import hashlib
 import os
@@ -16,23 +16,23 @@ from ctkd.models.weights.load_file import fetch
 from ctkd.models.weights.source import parse_source
 from ctkd.registry import MODELS
 
-# Further classifiers of GoogLeNet and Inception v3, which serve training only.
+# Extra classifiers of GoogLeNet and Inception v3, used in training only.
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
-COUNTER = ".num_batches_tracked"  # came with PyTorch 0.4.1; nothing is computed from it
-NAMED_KEYS = 3  # of each kind, in a message
+COUNTER = ".num_batches_tracked"  # new in PyTorch 0.4.1; nothing is computed from it
+NAMED_KEYS = 3  # of each kind of difference, in a message
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """What was loaded.
+    """Where loaded weights came from.
 
     Attributes:
         source: the path or URL as it was given.
         fingerprint: `fingerprint` of the loaded tensors.
-        container: where the file keeps them: "bare" or a name, and the prefix of the keys if there
-            is one, as in "model: module.student.".
+        container: their location in the file: "bare" or a name, and the prefix of the keys if
+            there is one, as in "model: module.student.".
         dtypes: of the floating-point tensors in the file, such as "float16".
     """
 
@@ -57,15 +57,15 @@ def load_weights(
 
     Args:
         model: the network; it keeps its device and its dtype.
-        source: see `source` for how it is written and `load_file.locate` for where a
-            download is kept. With `network` also torchvision's name of published weights, such as
+        source: see `source` for its syntax and `load_file.locate` for the folder of
+            downloads. With `network` also torchvision's name of published weights, such as
             IMAGENET1K_V1.
-        network: the name that the network is registered as.
-        setting: what the user sets to `source`, such as "teacher_weights", for errors.
+        network: the network's registered name.
+        setting: the name of the user's setting, such as "teacher_weights", for errors.
 
     Raises:
-        DataError: the file is missing, damaged, not the one of the checksum, unsafe to read, or
-            holds nothing that fits the network, or more than one set that does.
+        DataError: the file is missing, damaged, unsafe to read, or has another checksum; or no
+            set of weights in it fits the network, or more than one.
     """
     own = model.state_dict()
     container = _found(own, source, network, setting)
@@ -92,16 +92,16 @@ def _found(
     if len(fitting) > 1:
         listed = " and ".join(f"({container})" for container in fitting)
         raise ChoiceError(
-            f"{parsed} holds {len(fitting)} different sets of weights that fit the network: "
+            f"{parsed} contains {len(fitting)} different sets of weights that fit the network: "
             f"{listed}. Set the part that you want:\n  " + "\n  ".join(choices(fitting, parsed))
         )
     return _only(fitting or found, own, name)
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:
-    """16 hexadecimal digits that depend on every key, shape, dtype and byte, and on nothing else.
+    """16 hexadecimal digits that depend only on every key, shape, dtype and byte.
 
-    A moved, renamed or re-packed file has the same: the sha256 is over the tensors, sorted by key.
+    They are a sha256 of the tensors, sorted by key: moving or renaming a file does not change them.
     """
     digest = hashlib.sha256()
     for key in sorted(state):
@@ -112,7 +112,7 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
 
 
 def _different(fitting: Sequence[Container]) -> list[Container]:
-    """One container of each content: a file may hold the same tensors under two names."""
+    """One container of each content: a file may contain the same tensors under two names."""
     if len(fitting) < 2:
         return list(fitting)
     unlike: dict[str, Container] = {}
@@ -122,7 +122,7 @@ def _different(fitting: Sequence[Container]) -> list[Container]:
 
 
 def _only(found: Sequence[Container], own: State, shown: str) -> Container:
-    """The first container, which must fit the network. Raises DataError, which says why not."""
+    """The first container. Raises DataError, with the reason, if it does not fit the network."""
     fitting = next((c for c in found if _fitted(c.state, own) is not None), None)
     if fitting is None:
         raise DataError(f"{shown}: {_misfit(found, own)}")
@@ -139,8 +139,8 @@ def _only(found: Sequence[Container], own: State, shown: str) -> Container:
 def _fitted(state: State, own: State) -> State | None:
     """The tensors for all of the network's keys, or None; absent counters become 0."""
     counters = {key: torch.tensor(0) for key in own if key.endswith(COUNTER)}
-    # Auxiliary heads are for training alone, and a frozen normalization counts no batches: the
-    # network does not need what a file has of either.
+    # Auxiliary heads are for training only, and a frozen normalization counts no batches: the
+    # extra keys of both kinds are ignored.
     spare = (key for key in state if key.startswith(AUXILIARY) or key.endswith(COUNTER))
     left_out = {key for key in spare if key not in own}
     whole = counters | {k: v for k, v in state.items() if k not in left_out}
@@ -154,7 +154,7 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, Shape]:
 def _misfit(found: Sequence[Container], own: State) -> str:
     """How the most similar container differs from the network, and which network it would fit."""
     if not found:
-        return "holds no tensors by name: expected a state dict, bare or under a name such as model"
+        return "has no named tensors: expected a state dict, bare or under a name such as model"
     ours = _shapes(own)
 
     def likeness(container: Container) -> tuple[int, int, int]:
@@ -165,7 +165,7 @@ def _misfit(found: Sequence[Container], own: State) -> str:
     theirs = _shapes(container.state)
     reshaped = [key for key in ours if ours[key] != theirs.get(key, ours[key])]
     if theirs.keys() == ours.keys() and len(reshaped) <= 2:
-        # Only the last layer's weight and bias can differ alone, in their number of rows.
+        # If only the number of rows differs in one weight and bias, these are the last layer's.
         given, built = _classes(theirs), _classes(ours)
         if given != built and all(ours[key][1:] == theirs[key][1:] for key in reshaped):
             return (
@@ -197,7 +197,7 @@ def _classes(shapes: Mapping[str, Shape]) -> int | None:
 
 
 def _suggest_network(shapes: Mapping[str, Shape]) -> str:
-    """The registered network for small images whose keys and shapes are nearest to the file's."""
+    """A hint: the registered network for small images that is most similar to the file."""
     theirs, classes = shapes.items(), _classes(shapes)
     likeness: dict[str, float] = {}
     for name in SMALL_NETWORKS if classes else ():
@@ -206,7 +206,7 @@ def _suggest_network(shapes: Mapping[str, Shape]) -> str:
         likeness[name] = len(theirs & candidate) / len(theirs | candidate)
     best = max(likeness, key=likeness.__getitem__, default="")
     if not best or likeness[best] < 0.5:
-        return "None of the registered networks for small images is like it"
+        return "None of the registered networks for small images is similar"
     if likeness[best] == 1:
         return f"They fit {best} with {classes} classes: build that, or give other weights"
     return f"Nearest is {best} with {classes} classes, {likeness[best]:.0%} of whose keys agree"

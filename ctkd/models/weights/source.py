@@ -1,4 +1,4 @@
-"""How a setting names weights: `FILE[#sha256=CHECKSUM][::NAME]...`.
+"""The syntax of a source of weights: `FILE[#sha256=CHECKSUM][::NAME]...`.
 
 Each `::NAME` goes one level deeper. In an archive the first name is a member. In a checkpoint a
 name is a part, such as `teacher`:
@@ -16,19 +16,19 @@ from ctkd.errors import DataError
 
 CHECKSUM_MARK = "#sha256="
 NAME_MARK = "::"
-# The host of a URL comes before the first name: an IPv6 address holds "::" too.
+# The host of a URL comes before the first name: an IPv6 address contains "::", too.
 HOST = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where weights are.
+    """A source of weights, in its parts.
 
     Attributes:
         file: a path or a URL.
         checksum: the sha256 that the file must have, 64 lower-case hexadecimal digits, or None.
         names: the names after the file, from the outside in.
-        setting: what the user sets, such as "teacher_weights" or "--checkpoint"; "" if unknown.
+        setting: the user's setting, such as "teacher_weights" or "--checkpoint"; "" if unknown.
     """
 
     file: str
@@ -41,7 +41,7 @@ class Source:
         return NAME_MARK.join((self.file + mark, *self.names))
 
     def setting_with(self, *names: str) -> str:
-        """The setting, as the user can copy it, that has these names after the file."""
+        """The setting with these names after the file, for the user to copy."""
         return spelled(self.setting, str(replace(self, names=names)))
 
 
@@ -53,9 +53,9 @@ def spelled(setting: str, value: str) -> str:
 
 
 def parse_source(given: str | os.PathLike[str], setting: str = "") -> Source:
-    """The source that a text names. A path that exists is a path, "::" in it or not.
+    """Reads a source from a text. An existing path is taken as it is, even with "::" in it.
 
-    The checksum may stand after the names, too; it is the file's in both cases.
+    The checksum may also come after the names; it is the file's in both cases.
 
     Raises:
         DataError: the checksum is not a sha256, or a name is empty.

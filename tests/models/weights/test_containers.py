@@ -77,7 +77,7 @@ def test_two_parts_that_fit_are_asked_about(
     make, first, second, state, other, loaded, refusal, path
 ):
     torch.save(make(state, other), path)
-    assert "holds 2 different sets of weights that fit the network" in refusal(path)
+    assert "contains 2 different sets of weights that fit the network" in refusal(path)
     with_setting = refusal(path, setting="teacher_weights").splitlines()[1:]
     assert with_setting == [
         f"  teacher_weights = '{path}::{first}'",
