@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ctkd.adversary.grl import gradient_reversal
     from ctkd.adversary.schedules import ConstantLambda, CosineLambda, LinearLambda
     from ctkd.distiller import Distiller
+    from ctkd.engine.diagnostics.of_networks import landscape
     from ctkd.losses.dist import DIST
     from ctkd.losses.dkd import dkd_loss
     from ctkd.losses.kd import kd_loss
@@ -39,6 +40,7 @@ __all__ = [
     "features",
     "gradient_reversal",
     "kd_loss",
+    "landscape",
 ]
 __getattr__ = lazy_names(
     __name__,
@@ -60,5 +62,6 @@ __getattr__ = lazy_names(
         "KD": "ctkd.losses.objectives",
         "DKD": "ctkd.losses.objectives",
         "DIST": "ctkd.losses.dist",
+        "landscape": "ctkd.engine.diagnostics.of_networks",
     },
 )

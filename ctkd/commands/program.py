@@ -37,6 +37,9 @@ SUBCOMMANDS = {
     "compare": Subcommand("ctkd.commands.compare_runs", "Compare finished runs over their seeds."),
     "report": Subcommand("ctkd.commands.report_sweep", "Write the page and the CSV of a sweep."),
     "check": Subcommand("ctkd.commands.check_step", "Check the CTKD of any code base."),
+    "landscape": Subcommand(
+        "ctkd.commands.landscape_of_run", "Draw L(T) of a run's networks, or of checkpoints."
+    ),
     "detect": Subcommand("ctkd.commands.detect_boxes", "Draw the boxes that a run detects."),
     "fill-cache": Subcommand("ctkd.commands.fill_cache", "Compute a teacher's logits in advance."),
     "overhead": Subcommand("ctkd.commands.count_overhead", "Count and time what T costs."),

@@ -1,0 +1,88 @@
+"""`ctkd.landscape`: L(T), its slope and T* of any two networks, against a plain float64 loop."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import ctkd
+from ctkd.commands.landscape_of_run import main
+from ctkd.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def given():
+    """Two networks with batch normalization, and two batches."""
+    torch.manual_seed(0)
+    student, teacher = (
+        nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
+        for _ in range(2)
+    )
+    for parameter in teacher.parameters():
+        parameter.data *= 2.0
+    batches = [(torch.randn(32, 8), torch.randint(10, (32,))) for _ in range(2)]
+    return student, teacher.eval(), batches
+
+
+def plain_loss(student, teacher, batches, temperature):
+    """T² · KL, the mean over the rows; the student with batch statistics."""
+    t = torch.tensor(temperature, dtype=torch.float64, requires_grad=True)
+    losses = []
+    with torch.no_grad():
+        pairs = [(student(x).double(), teacher(x).double()) for x, _ in batches]
+    for ours, theirs in pairs:
+        p, q = (theirs / t).softmax(1), (ours / t).log_softmax(1)
+        losses.append(F.kl_div(q, p, reduction="none").sum(1))
+    loss = t**2 * torch.cat(losses).mean()
+    (slope,) = torch.autograd.grad(loss, t)
+    return loss.item(), slope.item()
+
+
+def test_values_slopes_and_the_maximum(given):
+    student, teacher, batches = given
+    found = ctkd.landscape(student, teacher, batches, low=0.5, high=30.0, points=9)
+    assert found.samples == 64
+    for t, loss, slope in zip(found.temperatures, found.losses, found.slopes, strict=True):
+        expected, derivative = plain_loss(student.train(), teacher, batches, t)
+        assert loss == pytest.approx(expected, rel=1e-6)
+        assert slope == pytest.approx(derivative, rel=1e-4, abs=1e-5)
+    assert found.loss_star >= max(found.losses)
+    _, at_peak = plain_loss(student, teacher, batches, found.t_star)
+    assert abs(at_peak) < 1e-3
+
+
+def test_networks_stay_as_they_were(given):
+    student, teacher, batches = given
+    student.eval()
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    ctkd.landscape(student, teacher, batches, points=5)
+    assert not student.training
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+
+
+def test_at_the_end_of_the_grid_there_is_a_bound_and_no_maximum(given):
+    student, teacher, batches = given
+    found = ctkd.landscape(student, teacher, batches, low=0.01, high=0.1, points=5)
+    assert found.t_star == pytest.approx(0.1)
+    assert "T* ≥ 0.1" in found.figure()._suptitle.get_text()
+
+
+def test_mistakes(given):
+    student, teacher, batches = given
+    with pytest.raises(ConfigError, match="a temperature between 0 and high"):
+        ctkd.landscape(student, teacher, batches, low=3.0, high=2.0)
+    with pytest.raises(DataError, match="yields no batch"):
+        ctkd.landscape(student, teacher, [])
+
+
+def test_the_command_draws_the_landscape_of_checkpoints(
+    teacher_file, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    given = ["--gin_file=gin/digits/kd.gin", f"--teacher_weights={teacher_file}"]
+    given += ["--student=digits_teacher", f"--checkpoint={teacher_file}", "--out=pair.png"]
+    assert main([*given, "--samples=64"]) == 0
+    assert "T* " in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} >= {"pair.png", "pair.pdf", "pair.json"}
+    assert main([]) == 2
+    assert "give --workdir of a run" in capsys.readouterr().err

@@ -1,0 +1,42 @@
+"""The examples: each is short, and does what its docstring says."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
+
+
+def load(name):
+    path = EXAMPLES[0].with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"example_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_example_is_short_and_has_a_test():
+    assert [path.stem for path in EXAMPLES] == ["image_folder", "landscape", "own_loop"]
+    assert all(len(path.read_text(encoding="utf-8").splitlines()) < 60 for path in EXAMPLES)
+
+
+def test_in_your_own_loop_the_temperature_falls_from_its_start():
+    first, *_, last = load("own_loop").main(epochs=4)
+    assert 10.0 < first < 15.63
+    assert last < 0.75 * first
+
+
+def test_the_landscape_of_two_networks(tmp_path, capsys):
+    load("landscape").main(str(tmp_path / "pair.png"), epochs=1)
+    assert capsys.readouterr().out.startswith("T* = ")
+    assert (tmp_path / "pair.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_folder_of_images(image_folders, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    student = load("image_folder").main(str(image_folders), "run", "trial = True", "threads = 1")
+    assert student(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
+    assert "test accuracy" in capsys.readouterr().out
