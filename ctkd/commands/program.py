@@ -44,6 +44,8 @@ SUBCOMMANDS = {
     "fill-cache": Subcommand("ctkd.commands.fill_cache", "Compute a teacher's logits in advance."),
     "overhead": Subcommand("ctkd.commands.count_overhead", "Count and time what T costs."),
     "benchmark": Subcommand("ctkd.commands.run_benchmark", "Measure the speed of this machine."),
+    "gpu-check": Subcommand("ctkd.commands.check_gpu", "Check this machine's GPU and its speed."),
+    "gpu-pack": Subcommand("ctkd.commands.pack_for_gpu", "Pack what a check elsewhere needs."),
 }
 EXAMPLES = """\
 ctkd: knowledge distillation with a learned temperature.
@@ -78,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def help_page() -> str:
     """The text of `ctkd --help`."""
-    lines = [f"  ctkd {name:<10}  {entry.text}" for name, entry in SUBCOMMANDS.items()]
+    lines = [f"  ctkd {name:<11}  {entry.text}" for name, entry in SUBCOMMANDS.items()]
     rest = f"`ctkd SUBCOMMAND --help` shows its flags. The Gin files are in\n{ROOT / 'gin'}"
     return "\n".join([EXAMPLES, "Subcommands:", *lines, "", rest])
 
