@@ -36,8 +36,20 @@ class GinCard:
 
     @property
     def folder(self) -> str:
-        """The folder in `gin/`: a data set's, or `sweeps`."""
-        return self.path.parts[1] if len(self.path.parts) > 2 else ""
+        """The folder below `gin/`: a data set's, such as cifar100 or cifar100/vit; or sweeps."""
+        return "/".join(self.path.parts[1:-1])
+
+    @property
+    def top(self) -> str:
+        """The first part of the folder."""
+        return self.folder.partition("/")[0]
+
+    @property
+    def is_method(self) -> bool:
+        """Whether the file chooses a method, itself or by what it includes."""
+        code = _code(self.text)
+        chooses = "Method." in code or "include " in code
+        return chooses and not self.is_pair and not NO_METHOD.fullmatch(self.name)
 
     @property
     def summary(self) -> str:
@@ -75,11 +87,7 @@ def method_cards() -> dict[str, list[GinCard]]:
     """The files of each method, by its name: one for each data set that has the method."""
     methods: dict[str, list[GinCard]] = {}
     for card in gin_cards():
-        if (
-            card.folder in _data_folders()
-            and not card.is_pair
-            and not NO_METHOD.fullmatch(card.name)
-        ):
+        if card.top in _data_folders() and card.is_method:
             methods.setdefault(card.name, []).append(card)
     return dict(sorted(methods.items()))
 
@@ -88,7 +96,7 @@ def further_cards() -> dict[str, list[GinCard]]:
     """The files of the folders that are no data set's: sweeps, and parts for any method."""
     folders: dict[str, list[GinCard]] = {}
     for card in gin_cards():
-        if card.folder and card.folder not in _data_folders():
+        if card.folder and card.top not in _data_folders():
             folders.setdefault(card.folder, []).append(card)
     return folders
 
@@ -106,8 +114,17 @@ def method_summary(card: GinCard) -> str:
 
 def files_with(name: str) -> list[str]:
     """The paths of the Gin files that refer to the component `name`."""
-    reference = re.compile(rf"@{re.escape(name)}\b")
-    return [str(card.path) for card in gin_cards() if reference.search(_code(card.text))]
+    return _references().get(name, [])
+
+
+@functools.cache
+def _references() -> dict[str, list[str]]:
+    """The Gin files that refer to each name."""
+    found: dict[str, list[str]] = {}
+    for card in gin_cards():
+        for name in dict.fromkeys(re.findall(r"@(\w+)", _code(card.text))):
+            found.setdefault(name, []).append(str(card.path))
+    return found
 
 
 def _code(text: str) -> str:

@@ -104,7 +104,7 @@ def sections() -> dict[str, list[ListEntry]]:
         for name, cards in method_cards().items()
     ]
     pairs = [
-        ListEntry((card.name,), card.summary.partition(", ")[2], card.folder)
+        ListEntry((card.name,), card.summary.partition(", ")[2], card.top)
         for card in gin_cards()
         if card.is_pair
     ]

@@ -17,10 +17,14 @@ def own(registry):
     return [name for name in registry if registry.module_of(name).startswith("ctkd.")]
 
 
+@pytest.fixture(scope="module")
+def listed():
+    """All that the list shows, as a whole and kind by kind."""
+    return "\n".join([page(None), *map(page, sections())])
+
+
 @pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.kind)
-def test_every_name_is_listed_with_a_description(registry):
-    listed = page(None)
-    listed += "\n".join(page(kind) for kind in sections())
+def test_every_name_is_listed_with_a_description(registry, listed):
     for name in own(registry):
         assert re.search(rf"(?<!\w){name}(?!\w)", listed), name
         assert len(describe(registry, name)) > 10, name
