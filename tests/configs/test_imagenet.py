@@ -35,7 +35,8 @@ def values(run):
 
 def test_the_folder_holds_the_methods_the_other_pair_and_the_sample():
     assert {p.stem for p in FOLDER.glob("*.gin")} == {*METHODS, "base", "sample", "teacher_sample"}
-    assert [p.stem for p in (FOLDER / "pairs").glob("*.gin")] == ["resnet50_MobileNetV1"]
+    pairs = sorted(p.stem for p in (FOLDER / "pairs").glob("*.gin"))
+    assert pairs == ["resnet50_MobileNetV1", "swin_t_resnet18"]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -78,7 +79,10 @@ def test_every_methods_own_numbers(method, expected):
     assert {name: found[name] for name in expected} == expected
 
 
-@pytest.mark.parametrize("files", [(), ("sample",), ("pairs/resnet50_MobileNetV1",)])
+PAIRS = ("pairs/resnet50_MobileNetV1", "pairs/swin_t_resnet18")
+
+
+@pytest.mark.parametrize("files", [(), ("sample",), *((pair,) for pair in PAIRS)])
 def test_methods_differ_in_the_method_alone(files):
     recipe = build("kd", *files).settings["recipe"]
     for method in ("vanilla", "annealed", "ctkd_instance", "dkd", "dkd_ctkd"):
