@@ -94,7 +94,10 @@ OBJECTIVES = {
     "CRLD": "ctkd.losses.crld",
     **dict.fromkeys(("QuirkKD", "QuirkDKD"), "ctkd.losses.quirks"),
 }
-OPTIMIZERS = dict.fromkeys(("SGD", "AdamW", "Lion"), "ctkd.engine.optimizer_recipes")
+OPTIMIZERS = {
+    **dict.fromkeys(("SGD", "AdamW", "Lion"), "ctkd.engine.optimizer_recipes"),
+    "TorchOptimizer": "ctkd.engine.other_optimizers",
+}
 LR_SCHEDULES = dict.fromkeys(
     ("ConstantLR", "LinearLR", "CosineLR", "OneCycleLR", "MultiStepLR"), "ctkd.engine.lr_schedules"
 )

@@ -125,6 +125,7 @@ POSITIVE = {
     "SGD": ["lr", "gamma", "layer_decay"],
     "AdamW": ["lr", "eps", "layer_decay"],
     "Lion": ["lr", "layer_decay"],
+    "TorchOptimizer": ["lr", "layer_decay"],
     "MultiStepLR": ["gamma"],
 }
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, is_tensor, nn
 
 from ctkd.distiller import Distiller
 from ctkd.engine.ema import Average
@@ -95,7 +95,8 @@ class Optimizer:
             # torch has replaced the tensors of the learning rate by those of the state, which may
             # lie on the CPU: a captured step would read such a value once and never again.
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate.copy_(group["lr"])
+                if is_tensor(rate):
+                    group["lr"] = rate.copy_(group["lr"])
 
     def at(self, step: int, factor: float) -> float:
         """Sets what depends on the step (from 0): all rates, each its `lr` times the factor.
@@ -105,7 +106,8 @@ class Optimizer:
         self.average.at(step)
         for optimizer in self.torch:
             for group in optimizer.param_groups:
-                group["lr"].fill_(group["base_lr"] * factor * group["lr_scale"])
+                rate = group["base_lr"] * factor * group["lr_scale"]
+                group["lr"] = group["lr"].fill_(rate) if is_tensor(group["lr"]) else rate
         return self.recipe.lr * factor
 
     def backward(self, loss: Tensor) -> None:
@@ -172,6 +174,7 @@ def _made(
     """The torch optimizer of a recipe."""
     for group in groups:
         group["base_lr"] = recipe.lr
-        # A tensor, so that a captured step sees the rate change.
-        group["lr"] = torch.tensor(recipe.lr * group["lr_scale"], device=device)
+        rate = group["lr"] = recipe.lr * group["lr_scale"]
+        if recipe.tensor_rates:  # so that a captured step sees the rate change
+            group["lr"] = torch.tensor(rate, device=device)
     return recipe.make(groups, device)

@@ -62,6 +62,7 @@ class OptimizerRecipe:
     policy_lr_scale: float = 1.0
     policy_weight_decay: float = 0.0
     policy_clip_norm: float | None = None
+    tensor_rates: ClassVar[bool] = True  # whether its rate may be a 0-d tensor on the device
     hides_lambda: ClassVar[bool] = True  # whether a step hardly depends on the gradient's size
 
     def __post_init__(self) -> None:

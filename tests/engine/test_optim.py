@@ -4,11 +4,13 @@ import math
 import operator
 
 import pytest
+import timm.optim
 import torch
 from torch import nn
 
 from ctkd.engine.optim import Optimizer
 from ctkd.engine.optimizer_recipes import AdamWRecipe, LionRecipe, SGDRecipe
+from ctkd.engine.other_optimizers import TorchOptimizerRecipe
 from ctkd.engine.parameter_groups import grouped, layers_of
 from ctkd.errors import ConfigError
 from ctkd.temperature import ConstantTemperature, GlobalTemperature
@@ -236,3 +238,29 @@ def test_helpers_have_a_rate_a_decay_and_a_clipping_of_their_own():
     norms = Optimizer(recipe, student, policy, helpers=[helper]).step()
     assert norms[0].item() == pytest.approx(5.0)  # the student's alone
     assert helper.weight.item() == pytest.approx(1.0 - 0.1 * 2.0 * (1.0 + 0.5))
+
+
+@pytest.mark.parametrize("name", ["Adam", "timm_adopt"])
+def test_another_optimizer_by_its_name(name):
+    recipe = TorchOptimizerRecipe(name=name, lr=0.1, weight_decay=0.0)
+    optimizer = Optimizer(recipe, (student := networks()[0]), None)
+    twin = (student.weight.detach().clone()).requires_grad_()
+    kind = torch.optim.Adam if name == "Adam" else timm.optim.get_optimizer_class("adopt")
+    plain = kind([twin], lr=0.1)
+    for factor, gradient in ((1.0, [3.0, 4.0, 0.5]), (0.5, [-9.0, 1.0, 2.0]), (0.5, [1.0, 1, 1])):
+        twin.grad, student.weight.grad = (torch.tensor([gradient]) for _ in range(2))
+        plain.param_groups[0]["lr"] = 0.1 * factor
+        optimizer.at(0, factor)
+        optimizer.step()
+        plain.step()
+    torch.testing.assert_close(student.weight, twin)
+    optimizer.load(optimizer.state())
+
+
+def test_an_optimizer_that_is_not_there_is_refused():
+    for wrong, message in (("Adan", "torch.optim has no"), ("timm_adopd", "mean adopt")):
+        with pytest.raises(ConfigError, match=message):
+            TorchOptimizerRecipe(name=wrong)
+    odd = TorchOptimizerRecipe(name="Adam", options={"beta": 1})
+    with pytest.raises(ConfigError, match="refuses"):
+        Optimizer(odd, networks()[0], None)

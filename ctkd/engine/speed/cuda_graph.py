@@ -38,6 +38,9 @@ def capture(
     reasons = {
         "there is no GPU": device.type != "cuda",
         "several processes share the run": world.size > 1,
+        "the rate of TorchOptimizer is a number of the host": not all(
+            kind.tensor_rates for kind in (run.optimizers.student, run.optimizers.policy)
+        ),
         "float16 scales the loss": run.runtime.precision == "float16",
         "its batches cannot be made on the device": not isinstance(task, ViewedTask),
         "the operations on images, and so their sizes, differ from step to step": (
