@@ -1,5 +1,6 @@
 """Warnings about a run's settings and measurements, as texts for the user; none stops a run."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -143,12 +144,12 @@ def faults_of_epoch(distiller: Distiller, meter: Meter) -> list[str]:
 def faults_of_probe(measured: dict[str, Any], first: bool = False) -> list[str]:
     """Warnings about a measured landscape, the `first` of a run or a later one.
 
-    The first one has a warning if L(T) has no maximum between the bounds of a learned T, or if T is
-    on the wrong side of a local minimum of L; a later one if T is at a bound for 95 % of the rows.
+    The first one has a warning if a learned T that climbs L(T) comes to a bound, or if T is on the
+    wrong side of a local minimum of L; a later one if T is at a bound for 95 % of the rows.
     """
     if measured["bounds"] and first:
         return [
-            *_without_maximum(measured["t_star"], measured["bounds"]),
+            *without_maximum(measured),
             *_fault_of_start(measured),
         ]
     if not measured["quantiles"] or not measured["bounds"]:
@@ -164,20 +165,32 @@ def faults_of_probe(measured: dict[str, Any], first: bool = False) -> list[str]:
     ]
 
 
-def _without_maximum(t_star: float, bounds: Sequence[float]) -> list[str]:
-    """A warning if the largest loss lies outside the bounds of T, so that T would go to a bound."""
-    low, high = bounds
-    if low < t_star < high:
+def without_maximum(measured: dict[str, Any]) -> list[str]:
+    """A warning if T, climbing from where it is, finds no maximum between its bounds."""
+    low, high = measured["bounds"]
+    start, top = measured["temperature"], climb(measured)
+    bound = _bound_held((low, high), top, top)
+    if bound is None:
         return []
-    trend, bound = ("rises", f"upper bound {high:g}")
-    if t_star <= low:
-        trend, bound = ("falls", f"lower bound {low:g}")
     return [
-        f"the loss {trend} with T between the bounds {low:g} and {high:g}: it is largest at "
-        f"T = {t_star:.3g}, on the probe's batch. A learned T will go to its {bound} and stay "
-        "there, unless this changes while the student learns. For a fixed temperature set "
-        "Method.policy = @ConstantTemperature and Method.schedule = None"
+        f"from T = {start:.3g} the loss {'rises' if top > start else 'falls'} with T as far as the "
+        f"{bound}, on the probe's batch: it has no maximum on the way. A learned T will go to this "
+        "bound and stay there, unless the loss changes while the student learns. For a fixed "
+        "temperature set Method.policy = @ConstantTemperature and Method.schedule = None"
     ]
+
+
+def climb(measured: dict[str, Any]) -> float:
+    """The temperature of the grid at which L(T), climbed from the policy's T, stops to rise."""
+    temperatures, losses = measured["temperatures"], measured["losses"]
+    start = measured["temperature"]
+    index = min(range(len(losses)), key=lambda k: abs(math.log(temperatures[k] / start)))
+    while True:
+        near = range(max(index - 1, 0), min(index + 2, len(losses)))
+        best = max(near, key=losses.__getitem__)
+        if losses[best] <= losses[index]:
+            return float(temperatures[index])
+        index = best
 
 
 def _fault_of_start(measured: dict[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from torch import nn
 
 from ctkd import distiller as distiller_module
 from ctkd.adversary.grl import gradient_reversal
+from ctkd.engine.diagnostics.warnings import without_maximum
 from ctkd.losses.kd import kd_loss
 from ctkd.losses.objectives import KD
 from ctkd.registry import OBJECTIVES, TEMPERATURES
@@ -148,11 +149,21 @@ def test_rows_that_nearly_all_stand_at_a_bound_are_told_of(train):
 
 
 @pytest.mark.parametrize(
-    ("objective", "bound"), [("NKD", "rises .* upper bound 21"), ("ABKD", "falls .* lower bound 1")]
+    ("objective", "bound"),
+    [("NKD", "rises with T as far as the upper bound 21"), ("ABKD", "falls .* lower bound 1")],
 )
 def test_a_loss_without_a_maximum_in_t_is_reported_before_training(train, objective, bound):
     run = train("ctkd", *EPOCH, f"Method.objective = @{objective}")
-    assert re.search(f"warning: the loss {bound} and stay", run.result.err)
+    assert re.search(f"warning: from T = 15.6 the loss {bound}", run.result.err)
+
+
+def test_of_two_maxima_the_one_that_t_climbs_counts():
+    grid = [1.0, 1.5, 2.0, 4.0, 8.0, 16.0, 21.0]
+    measured = {"temperatures": grid, "bounds": [1.0, 21.0], "t_star": 21.0}
+    losses = [0.0, 1.0, 2.0, 1.0, 3.0, 4.0, 5.0]
+    assert without_maximum({**measured, "losses": losses, "temperature": 1.7}) == []
+    (found,) = without_maximum({**measured, "losses": losses, "temperature": 8.0})
+    assert "rises with T as far as the upper bound 21" in found
 
 
 def test_rows_whose_temperatures_differ_are_not(train):
