@@ -36,8 +36,9 @@ class WTTM(Objective):
 
     `temperature` is the teacher's T, the inverse of the exponent γ that the paper tabulates: γ =
     0.1 is T = 10. Published: CE 1, wttm_weight (their β) from 1.4 to 16 and γ from 0.1 to 0.4, by
-    pair. U rewards a large T of a learned policy: it grows with T, up to the number of classes, and
-    the policy may reach its upper bound instead of a T* between its bounds.
+    pair. U rewards a large T of a learned policy: it grows with T, up to the number of classes. For
+    a trained student L(T) rises up to the upper bound of T; for an untrained one it has a minimum
+    in between, and T may fall to its lower bound.
     """
 
     def __init__(self, ce_weight: float = 1.0, wttm_weight: float = 1.5) -> None:
