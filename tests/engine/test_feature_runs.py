@@ -106,3 +106,21 @@ def test_mistakes_are_found_in_a_dry_run(command, arguments, bindings, message):
     result = command(*arguments("vanilla", *given), "--dry_run")
     assert result.status == 2
     assert message in result.err
+
+
+def test_pooled_features_are_cached_exactly(train, same, tmp_path):
+    """A run that computes them, one that fills the cache, and one that reads it are the same."""
+    pooled = ["Method.features = [@PKT, @SRRL, @CRD]", "digits.padding = 0"]
+    cached = [*pooled, f"teacher_cache = {str(tmp_path / 'cache')!r}"]
+    computed = train("ctkd", *pooled, workdir="computed")
+    filling = train("ctkd", *cached, workdir="filling")
+    reading = train("ctkd", *cached, "seed = 0", workdir="reading")
+    assert same(computed.tensors(), filling.tensors())
+    assert same(computed.tensors(), reading.tensors())
+    assert untimed(computed) == untimed(reading)
+    assert "(100.0% of 128 are there)" in reading.result.out
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert (folder / "rows").stat().st_size == 128 * (10 + 64) * 4
+    train("ctkd", "digits.padding = 0", *cached[2:], workdir="logits")  # a cache of its own
+    train("ctkd", "Method.features = [@SP]", *cached[1:], workdir="maps")
+    assert len(list((tmp_path / "cache").iterdir())) == 2

@@ -37,6 +37,14 @@ class FeaturePlan:
     teacher_shapes: Shapes
     deployed: nn.Module
 
+    @property
+    def teacher_widths(self) -> dict[str, int] | None:
+        """The number of features of each name; None where one is a map, too large for a cache."""
+        shapes = self.teacher_shapes
+        if any(len(shape) != 2 for shape in shapes.values()):
+            return None
+        return {name: shape[1] for name, shape in shapes.items()}
+
     def lines(self) -> Iterator[str]:
         """One line for each feature, for a dry run."""
         for whose, paths, shapes in (

@@ -17,6 +17,7 @@ from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Batch, Task, TeacherFunction, ViewedTask
 from ctkd.engine.tasks.augmentation import has_policy
 from ctkd.engine.teacher.frozen import FrozenTeacher
+from ctkd.models.extraction import Features
 
 WARM_UP = 3  # steps taken as usual before the capture: libraries set themselves up in them
 Norms = tuple[Tensor, Tensor]
@@ -68,7 +69,6 @@ class GraphedStep:
         self._indices = torch.zeros(size, dtype=torch.int64, device=device)
         self._views = torch.zeros_like(self._indices)
         self._rows: Tensor | None = None  # the teacher's, where they are looked up
-        self._given_rows = 0  # of them, to the parts of the step that is being captured
         self._side: torch.cuda.Stream | None = None
         self._warm = 0
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -81,23 +81,18 @@ class GraphedStep:
             return self._as_usual(batch, teacher)
         self._indices.copy_(batch.indices, non_blocking=True)
         self._views.copy_(batch.views, non_blocking=True)
-        looked_up = teacher is not None and teacher.cache is not None
-        if teacher is not None and looked_up:
-            rows = teacher(batch)
+        given: TeacherFunction | None = teacher
+        if teacher is not None and teacher.cache is not None:
+            rows = teacher.rows(batch)
             self._rows = torch.empty_like(rows) if self._rows is None else self._rows
             self._rows.copy_(rows)
+            given = _Given(self._rows, teacher)
         if self._graph is None:
-            self._capture(self._given if looked_up else teacher)
+            self._capture(given)
         assert self._graph is not None
         assert self._taken is not None
         self._graph.replay()
         return self._taken
-
-    def _given(self, batch: Batch) -> Tensor:
-        """The teacher's rows, looked up before the replay, for the next part of the batch."""
-        assert self._rows is not None
-        start, self._given_rows = self._given_rows, self._given_rows + len(batch.indices)
-        return self._rows[start : self._given_rows]
 
     def _as_usual(self, batch: Batch, teacher: TeacherFunction | None) -> tuple[Outcome, Norms]:
         """On a stream of its own, so that nothing of it is tied to the default stream."""
@@ -113,10 +108,28 @@ class GraphedStep:
     def _capture(self, teacher: TeacherFunction | None) -> None:
         """Records the step; nothing is computed by that."""
         graph = torch.cuda.CUDAGraph()
-        self._given_rows = 0
         with torch.cuda.graph(graph):
             batch = self._samples.batch_of(self._indices, self._views)
             outcome, norms = self._step(batch, teacher)
         # Without what backward needs, which would tie later steps to the capture's stream.
         self._taken = outcome._replace(loss=outcome.loss.detach()), norms
         self._graph = graph
+
+
+class _Given:
+    """A teacher whose rows were looked up before the replay; each part of the batch takes its own.
+
+    It is called during a capture, where the parts come one after another.
+    """
+
+    def __init__(self, rows: Tensor, teacher: FrozenTeacher) -> None:
+        self._rows, self._teacher, self._taken = rows, teacher, 0
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Logits of a batch."""
+        return self.with_features(batch)[0]
+
+    def with_features(self, batch: Batch) -> tuple[Tensor, Features]:
+        """Logits and features of a batch."""
+        start, self._taken = self._taken, self._taken + len(batch.indices)
+        return self._teacher.split(self._rows[start : self._taken])

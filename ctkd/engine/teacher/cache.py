@@ -174,6 +174,7 @@ def open_cache(
     *,
     dtype: str,
     limit: int,
+    features: int = 0,
     device: torch.device,
     say: Callable[[str], None],
     warn: Callable[[str], None],
@@ -186,6 +187,7 @@ def open_cache(
         key: of the teacher; that of the samples and of the numerics are added to it.
         dtype: that the rows are kept in.
         limit: bytes that `root` may come to hold.
+        features: numbers that a row has after its logits.
         device: a GPU has a whole cache in its memory; of one that is not whole, rows are copied.
         say, warn: print what is found, and what goes wrong.
         only_whole: whether a cache that lacks rows, or does not exist, is left alone.
@@ -198,7 +200,8 @@ def open_cache(
         return None
     try:
         _write_key(folder, text)
-        store = RowStore(folder, count, samples.num_classes, dtype, limit, warn)
+        width = samples.num_classes + features
+        store = RowStore(folder, count, width, dtype, limit, warn)
     except (OSError, WorkdirError) as error:
         warn(
             f"no teacher cache: {error}; the teacher's rows are computed. Runtime.teacher_cache "

@@ -69,11 +69,13 @@ class FrozenTeacher:
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits [B, C], float32, of a batch."""
+        return self.split(self.rows(batch))[0]
+
+    def rows(self, batch: Batch) -> Tensor:
+        """Rows [B, C + features], float32, of a batch: logits, and features that are vectors."""
         if self.cache is not None and batch.has_views:
-            rows = self.cache.rows(batch)
-        else:
-            rows = self.compute(batch.inputs)
-        return self.split(rows)[0] if self.widths else rows
+            return self.cache.rows(batch)
+        return self.compute(batch.inputs)
 
     def with_features(self, batch: Batch) -> tuple[Tensor, Features]:
         """Logits [B, C] and features of a batch, float32."""
@@ -92,7 +94,9 @@ class FrozenTeacher:
 
     def split(self, rows: Tensor) -> tuple[Tensor, Features]:
         """Logits and features of rows."""
-        widths = self.widths or {}
+        widths = self.widths
+        if not widths:
+            return rows, {}
         classes = rows.shape[1] - sum(widths.values())
         logits, *features = torch.split(rows, [classes, *widths.values()], dim=1)
         return logits, dict(zip(widths, features, strict=True))

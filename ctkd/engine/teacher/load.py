@@ -107,8 +107,10 @@ def attach_cache(
     root = cache_root(run, workdir)
     if root is None or not isinstance(task, ViewedTask):
         return
-    if not task.remembers or run.features is not None:
+    widths = {} if run.features is None else run.features.teacher_widths
+    if not task.remembers or widths is None:
         return
+    teacher.widths = widths
     recipe = run.settings["recipe"]
     name = recipe["Teacher.network"].removeprefix("@")
     key = {
@@ -120,6 +122,8 @@ def attach_cache(
         "folded": isinstance(teacher.network, torch.fx.GraphModule),
         "layout": "channels last",
     }
+    if run.features is not None:
+        key["features"] = run.features.teacher
     teacher.cache = open_cache(
         root,
         key,
@@ -127,6 +131,7 @@ def attach_cache(
         task,
         dtype=run.teacher.rows,
         limit=int(run.runtime.teacher_cache_gb * 2**30),
+        features=sum(widths.values()),
         device=device,
         say=console.say,
         warn=console.warn,
