@@ -1,7 +1,11 @@
 """Counterfactual runs: replays of a finished run, the flipped sign, the exact adversary."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+
+from ctkd.engine.tasks.images import ImageTask
 
 
 def lab(name, finished=None):
@@ -89,3 +93,11 @@ def test_the_predictions_of_the_last_epoch_are_kept(train):
     assert header == "target,prediction"
     right = [target == prediction for target, prediction in (line.split(",") for line in lines)]
     assert 100 * sum(right) / len(right) == pytest.approx(run.summary["last_top1"])
+
+
+def test_the_predictions_of_several_ranks_come_in_the_order_of_the_images():
+    """Rank 0 of two judged the images 0, 2, 4, and rank 1 the images 1 and 3."""
+    judged = torch.tensor([[number, 9 - number] for number in range(5)])
+    world = SimpleNamespace(gather=lambda own: [own, judged[1::2].tolist()])
+    text = ImageTask._predictions(SimpleNamespace(world=world), [judged[0:1], judged[2::2]])
+    assert text == "target,prediction\n0,9\n1,8\n2,7\n3,6\n4,5\n"
