@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from ctkd.benchmarks.measured_images import MeasuredCIFAR
 
-SECTIONS = ("step", "policies", "views", "losses", "loader", "pipeline", "startup")
+SECTIONS = ("step", "policies", "views", "losses", "loader", "pipeline", "startup", "language")
+NOT_BY_DEFAULT = "language"  # needs transformers
 PAIRS = ("resnet56_resnet20", "resnet110_resnet32", "resnet32x4_resnet8x4")
 
 
@@ -57,7 +58,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="few rounds, one pair, smaller losses: some minutes")
-    add("--only", default=",".join(SECTIONS), help="a list out of " + ",".join(SECTIONS))
+    usual = ",".join(name for name in SECTIONS if name != NOT_BY_DEFAULT)
+    chosen = f"a list out of {','.join(SECTIONS)}; {NOT_BY_DEFAULT} needs the package transformers"
+    add("--only", default=usual, help=chosen)
     add("--pair", action="append", help="TEACHER_STUDENT; may be repeated (default: three pairs)")
     add("--rounds", type=int, help="turns that are counted (default 12; 4 with --quick)")
     add("--block", type=int, help="steps in a row in a turn (default 8; 2 with --quick)")
@@ -154,6 +157,10 @@ def _sections(
         from ctkd.benchmarks import startup
 
         yield startup.measure_startup(rounds)
+    if "language" in wanted:
+        from ctkd.benchmarks import language_step
+
+        yield language_step.measure_language(settings, rounds, max(1, block // 2))
 
 
 def _to_screen(options: argparse.Namespace) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ctkd.results.read.measures import MEASURES
 from ctkd.results.read.schema import measure_of
 from ctkd.sweeps import slurm
 from ctkd.sweeps.folder import SavedCell, SweepFolder
@@ -39,7 +40,8 @@ class Status:
     """The status of a cell.
 
     Attributes:
-        epoch, accuracy, temperature: of the last finished epoch; accuracy in percent.
+        epoch, accuracy, temperature: of the last finished epoch; accuracy in percent, or the value
+            of another `measure`.
         seconds_left: for the epochs that are left, at the pace of this job; None if not known yet.
         node: the node that runs it, or why it waits, or why its state is unknown.
         error: what went wrong, in a line or more.
@@ -59,6 +61,7 @@ class Status:
     log: Path | None = None
     again: int = 0
     listed: bool = False
+    measure: str = "test_top1"
 
     @property
     def active(self) -> bool:
@@ -106,6 +109,7 @@ def _finished(
         "finished",
         epoch=int(summary.get("epochs", cell.epochs)),
         accuracy=summary.get(f"last_{measure}"),
+        measure=str(summary.get("primary", "test_top1")),
         temperature=summary.get("temperature"),
         node=str((read_json(folder.note(cell.key)) or {}).get("node", "")),
         log=_log(folder, cell, entry, "out"),
@@ -143,7 +147,8 @@ def _unfinished(
         cell,
         state,
         epoch=int(row.get("epoch", 0)),
-        accuracy=row.get("test_top1", row.get("ap")),
+        accuracy=next((row[name] for name in MEASURES if name in row), None),
+        measure=next((name for name in MEASURES if name in row), "test_top1"),
         temperature=row.get("temperature"),
         seconds_left=_seconds_left(folder, cell, note, row) if state == "running" else None,
         node=where or str(note.get("node", "")),

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ctkd.results.read.measures import measure
 from ctkd.sweeps.cell_states import LOST, State, Status
 from ctkd.sweeps.slurm import ClusterError
 
@@ -51,7 +52,9 @@ def status_table(found: Sequence[Status]) -> RichTable:
     table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("cell", "state"):
         table.add_column(title, no_wrap=True)
-    for title in ("epoch", "test %", "T", "left"):
+    shown = [measure(status.measure) for status in found] or [measure("test_top1")]
+    lower = any(each.lower_is_better for each in shown)
+    for title in ("epoch", shown[0].noun if lower else "test %", "T", "left"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("node, or why it waits or is unknown", no_wrap=True)
     for status in found:
@@ -60,7 +63,7 @@ def status_table(found: Sequence[Status]) -> RichTable:
             Text(status.cell.key),
             Text(status.state + again, style=COLORS[status.state]),
             f"{status.epoch}/{status.cell.epochs}",
-            _number(status.accuracy),
+            _number(status.accuracy, shown[0].digits),
             _number(status.temperature),
             "" if status.seconds_left is None else duration(status.seconds_left),
             Text(status.node),
@@ -108,8 +111,8 @@ def duration(seconds: float) -> str:
     return f"{minutes}:{int(seconds) % 60:02d}"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _number(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def new_console() -> Console:
@@ -189,7 +192,7 @@ def _shown(console: Console) -> Iterator[Callable[[Sequence[Status]], None]]:
 def _line(status: Status) -> str:
     parts = [f"{status.cell.key}: {status.state}"]
     if status.state == "finished" and status.accuracy is not None:
-        parts.append(f"{status.accuracy:.2f} %")
+        parts.append(measure(status.measure).write(status.accuracy))
     if status.error:
         parts.append(status.error.splitlines()[0])
     if status.error and status.log:

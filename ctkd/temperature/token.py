@@ -24,9 +24,9 @@ class TokenTemperature(nn.Module):
     memorize classes.
 
     - tau_init = 1, tau_range = 5, raw_init = ln(1/4): T starts at 2 for every row, since the last
-      layer's weight starts at 0, and stays in (1, 6). On tokens L(T) has its maximum near 2 and a
-      local minimum near 5; a T that starts beyond that minimum, as at the published 15.62, climbs
-      away from the maximum.
+      layer's weight starts at 0, and stays in (1, 6). On tokens L(T) can have its maximum near 2
+      and a local minimum near 5: a T that starts beyond it, as at the published 15.62, climbs away
+      from the maximum.
 
     The logits are detached: the reversed gradient must not reach the student.
 

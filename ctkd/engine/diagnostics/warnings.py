@@ -207,8 +207,9 @@ def _fault_of_start(measured: dict[str, Any]) -> list[str]:
         return []
     minimum = min(lowest, key=lambda t: abs(t - start))
     return [
-        f"T starts at {start:.4g}, beyond the local minimum of L at T = {minimum:.3g}: the maximum "
-        f"lies on the other side, at T* = {t_star:.3g}, and the adversary will climb away from it. "
+        f"T starts at {start:.4g}, and a local minimum of L at T = {minimum:.3g} lies between it "
+        f"and the maximum, T* = {t_star:.3g}: as long as it does, the adversary climbs away from "
+        "T*. "
         "Start T nearer to T* (the policy's raw_init, tau_init and tau_range)"
     ]
 
