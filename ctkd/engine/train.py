@@ -25,7 +25,7 @@ from ctkd.engine.optim import optimizer_of
 from ctkd.engine.output import records
 from ctkd.engine.output.checkpoint import Checkpoints
 from ctkd.engine.output.console import Console
-from ctkd.engine.output.tensorboard import Board
+from ctkd.engine.output.trackers import Trackers
 from ctkd.engine.output.workdir import Workdir
 from ctkd.engine.prepare import Prepared
 from ctkd.engine.progress import Moving, Progress
@@ -103,7 +103,7 @@ class Trainer:
         """Trains from the latest checkpoint to the end; pauses after every step."""
         self.resume()
         run, must_stop = self.run, StopVote(self.world, lambda: stop.requested)
-        with self.console.live(run, self.task), Board(run, self.folder) as board:
+        with self.console.live(run, self.task), Trackers(run, self.folder) as board:
             self.begin()
             while self.epoch <= run.recipe.epochs:
                 for batch in self.batches(stop):

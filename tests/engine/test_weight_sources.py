@@ -19,7 +19,7 @@ def test_a_teacher_out_of_an_archive_gives_the_run_of_the_file_itself(train, arc
     direct = train("kd", "epochs = 1", workdir="direct")
     source = f"{archive}::digits/model"
     packed = train("kd", "epochs = 1", f"teacher_weights = {source!r}", workdir="packed")
-    assert f"teacher: weights from {source} (bare)\n" in packed.result.out
+    assert f"teacher: weights from {source} (plain state dict)\n" in packed.result.out
     assert same(direct.tensors(), packed.tensors())
     assert direct.summary["teacher_top1"] == packed.summary["teacher_top1"]
 
@@ -46,7 +46,7 @@ def test_a_half_precision_teacher_is_said_to_be_one(train, teacher_file, tmp_pat
     state, path = torch.load(teacher_file, weights_only=True), tmp_path / "half.pth"
     torch.save({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, path)
     run = train("kd", f"teacher_weights = {str(path)!r}", "epochs = 1")
-    assert f"teacher: weights from {path} (bare, stored as float16)\n" in run.result.out
+    assert f"teacher: weights from {path} (plain state dict, stored as float16)\n" in run.result.out
 
 
 def test_a_student_is_judged_out_of_an_archive_or_an_address(train, command, tmp_path):

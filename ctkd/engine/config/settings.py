@@ -4,12 +4,14 @@ Resuming needs the first three sets equal, comparing needs equal recipes, and th
 neither. The components are references (`@GlobalTemperature`): `build` calls each exactly once.
 """
 
+import importlib.util
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ctkd.checks import expect, finite
+from ctkd.errors import ConfigError
 from ctkd.registry import Registry
 
 Factory = Callable[..., Any]
@@ -198,6 +200,7 @@ class Runtime:
             "auto" for one next to the images (see `teacher.load.cache_root`), None for none.
         teacher_cache_gb: what that folder may take on the disk; then nothing more is added.
         tensorboard: whether to write TensorBoard's events.
+        trackers: where else the numbers of each epoch go: 'csv' (metrics.csv), 'wandb'.
     """
 
     name: str | None = None
@@ -214,6 +217,7 @@ class Runtime:
     teacher_cache: str | None = "auto"
     teacher_cache_gb: float = 16.0
     tensorboard: bool = True
+    trackers: Sequence[Literal["csv", "wandb"]] = ()
 
     def __post_init__(self) -> None:
         for name in ("accumulate", "checkpoint_steps", "keep_checkpoints"):
@@ -226,6 +230,10 @@ class Runtime:
         expect(fine, "Runtime", "threads", self.threads, "None or a number of 1 or more")
         size, expected = self.teacher_cache_gb, "a number of gigabytes above 0"
         expect(size > 0 and finite(size), "Runtime", "teacher_cache_gb", size, expected)
+        if "wandb" in self.trackers and importlib.util.find_spec("wandb") is None:
+            raise ConfigError(
+                "Runtime.trackers names 'wandb', which is not installed: pip install 'ctkd[wandb]'"
+            )
 
 
 @PARTS.register(settings="runtime")

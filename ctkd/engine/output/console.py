@@ -19,6 +19,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from ctkd.results.figures.draw_one_landscape import edge_text
 from ctkd.standard_output import output_fault
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ def as_text(name: str, value: float) -> str:
     return f"{value:.2f} %" if PERCENT.fullmatch(name) else f"{value:.4g}"
 
 
+OPEN_FIRST = ("landscape.png", "curves.png", "summary.json")
+
+
 class Console:
     """Speaks to standard output; warns on standard error or, while a live view is up, above it."""
 
@@ -60,6 +64,7 @@ class Console:
         self._bars: Bars | None = None
         self._looked = 0.0
         self._said: set[str] = set()
+        self._grid = (0.0, math.inf)  # the temperatures of the instrument
 
     def say(self, text: str) -> None:
         """One line, at once: a log is read while the run goes on."""
@@ -78,6 +83,7 @@ class Console:
     @contextlib.contextmanager
     def live(self, run: "Run", task: "Task") -> Iterator[None]:
         """On a terminal, a view of two bars and the newest numbers while inside."""
+        self._grid = run.instrument.low, run.instrument.high
         if self._out.quiet or not (self._is_live and self._out.is_terminal):
             yield
             return
@@ -151,7 +157,7 @@ class Console:
                 parts.append(f"ema {as_text(key, record[f'ema_{key}'])}")
         for key, label in (("temperature", "T"), ("t_star", "T*"), ("lambda", "λ"), ("lr", "lr")):
             if record.get(key) is not None:
-                parts.append(f"{label} {record[key]:.3g}")
+                parts.append(f"{label} {self._number(key, record[key])}")
         for unit in ("images", "tokens"):
             if speed := record.get(f"{unit}_per_s"):
                 parts.append(f"{speed:.0f} {unit}/s")
@@ -160,6 +166,12 @@ class Console:
         if record.get("bad_images"):
             parts.append(f"bad images {record['bad_images']}")
         self.say("  ".join(parts))
+
+    def _number(self, key: str, value: float) -> str:
+        """A number; T* at an end of the grid as a bound, since nothing was measured beyond it."""
+        return (
+            edge_text(value, self._grid).removeprefix("= ") if key == "t_star" else f"{value:.3g}"
+        )
 
     def summary(self, summary: dict[str, Any], workdir: "Workdir") -> None:
         """A table of a finished run, and where its files are."""
@@ -171,6 +183,7 @@ class Console:
                 text = as_text(name, value) if isinstance(value, float) else str(value)
                 table.add_row(name.replace("_", " "), Text(text, justify="right"))
         self._out.print(table)
-        for path in sorted(workdir.path.iterdir()):
-            if not path.name.startswith("."):
-                self.say(str(path))
+        names = sorted(p.name for p in workdir.path.iterdir() if not p.name.startswith("."))
+        self.say(f"{workdir.path} holds {', '.join(names)}")
+        if first := next((name for name in OPEN_FIRST if name in names), None):
+            self.say(f"open first: {workdir.path / first}")

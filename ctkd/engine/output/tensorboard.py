@@ -26,6 +26,16 @@ def disk_errors(workdir: Workdir) -> Iterator[None]:
         ) from error
 
 
+def tag_of(name: str) -> str:
+    """The tag of a number: its group, such as train/ or temperature/, and its name."""
+    for group in ("train", "test", "validation"):
+        if name.startswith(f"{group}_"):
+            return f"{group}/{name.removeprefix(f'{group}_')}"
+    if name in ("t_star", "regret", "lambda") or "temperature" in name:
+        return f"temperature/{name}"
+    return f"run/{name}"
+
+
 class Board:
     """The writer of TensorBoard's events; without effect if the settings disable TensorBoard."""
 
@@ -63,7 +73,7 @@ class Board:
             for name, value in record.items():
                 skipped = name in ("epoch", "step") or value is None or math.isnan(value)
                 if writer is not None and not skipped:
-                    writer.add_scalar(name, value, record["epoch"], walltime=time.time())
+                    writer.add_scalar(tag_of(name), value, record["epoch"], walltime=time.time())
 
     def add_figures(self, workdir: Workdir, epoch: int) -> None:
         """The figures of the work directory."""

@@ -42,9 +42,10 @@ class Container:
     state: State
 
     def __str__(self) -> str:
-        """Such as "bare", "model", or "model: module.student."."""
+        """Such as "plain state dict", "model", or "model: module.student."."""
         removed = ", ".join(filter(None, (self.prefix, self.inside)))
-        return self.names[0] + (f": {removed}" if removed else "")
+        name = "plain state dict" if self.names[0] == BARE else self.names[0]
+        return name + (f": {removed}" if removed else "")
 
     @property
     def names(self) -> list[str]:

@@ -32,8 +32,10 @@ def test_at_the_end_there_is_a_table_and_the_paths_of_what_was_written(train):
     out = run.result.out
     for name in ("last_top1", "best_top1", "chosen_top1", "teacher_top1"):
         assert re.search(rf"{name.replace('_', ' ')} +│ +{run.summary[name]:.2f} %", out)
-    for path in run.path.iterdir():
-        assert (f"run/{path.name}" in out.splitlines()) == (not path.name.startswith("."))
+    (listed,) = re.findall(r"^run holds (.*)$", out, re.MULTILINE)
+    names = sorted(path.name for path in run.path.iterdir() if not path.name.startswith("."))
+    assert listed.split(", ") == names
+    assert "open first: run/" in out
 
 
 def test_numbers_that_a_run_does_not_have_are_left_out(train):

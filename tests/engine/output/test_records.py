@@ -176,11 +176,13 @@ def test_the_figures_are_whole_images_and_documents(whole):
 def test_tensorboard_has_every_epochs_numbers_and_the_figures(whole):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    from ctkd.engine.output.tensorboard import tag_of
+
     events = EventAccumulator(str(whole / "tensorboard"), size_guidance={"images": 0})
     events.Reload()
     metrics = rows(whole / "metrics.jsonl")
     for name in ("train_loss", "test_top1", "temperature", "lambda", "lr", "t_star", "regret"):
-        written = [(event.step, event.value) for event in events.Scalars(name)]
+        written = [(event.step, event.value) for event in events.Scalars(tag_of(name))]
         assert written == [(row["epoch"], pytest.approx(row[name], rel=1e-6)) for row in metrics]
     assert {"curves", "landscape"} <= set(events.Tags()["images"])
     (image,) = events.Images("landscape")
@@ -211,7 +213,7 @@ def test_after_a_resumption_tensorboard_has_each_epoch_once(train, monkeypatch):
     run = train("kd", board)
     events = EventAccumulator(str(run.path / "tensorboard"))
     events.Reload()
-    assert [event.step for event in events.Scalars("train_loss")] == [1, 2, 3]
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3]
 
 
 def test_a_disk_that_is_full_when_the_figures_are_drawn_is_a_clear_error(

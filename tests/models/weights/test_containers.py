@@ -133,9 +133,9 @@ def test_it_is_said_in_which_numbers_a_file_stores(dtype, path, state, network):
     torch.save({k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}, path)
     info = load_weights(network(seed=2), path)
     name = str(dtype).removeprefix("torch.")
-    assert str(info) == f"{path} (bare, stored as {name})"
+    assert str(info) == f"{path} (plain state dict, stored as {name})"
     torch.save(state, path)
-    assert str(load_weights(network(seed=2), path)) == f"{path} (bare)"
+    assert str(load_weights(network(seed=2), path)) == f"{path} (plain state dict)"
 
 
 def test_a_quantized_file_is_refused(path, state, refusal):

@@ -28,7 +28,7 @@ def test_safetensors_are_known_by_their_contents(state, path, network):
     named = {f"module.{key}": tensor.half() for key, tensor in state.items()}
     save_file(named, path)  # weights.pth
     info = load_weights(network(seed=2), path)
-    assert str(info) == f"{path} (bare: module., stored as float16)"
+    assert str(info) == f"{path} (plain state dict: module., stored as float16)"
 
 
 @pytest.mark.parametrize("kept", [0.5, 0.999])
