@@ -31,8 +31,8 @@ class WeightsInfo:
     Attributes:
         source: the path or URL as it was given.
         fingerprint: `fingerprint` of the loaded tensors.
-        container: their location in the file: "bare" or a name, and the prefix of the keys if
-            there is one, as in "model: module.student.".
+        container: their location in the file: "plain state dict" or a name, and the prefix of
+            the keys if there is one, as in "model: module.student.".
         dtypes: of the floating-point tensors in the file, such as "float16".
     """
 

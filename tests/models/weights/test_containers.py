@@ -40,7 +40,7 @@ def test_a_wrapper_inside_the_network_is_taken_out(wrapper, state, loaded):
     inner = wrapped(state, "layer1", wrapper)
     assert inner.keys() != state.keys()
     first = f"layer1.{wrapper.split('.')[0]}."
-    assert loaded(inner) == (fingerprint(state), f"bare: {first}")
+    assert loaded(inner) == (fingerprint(state), f"plain state dict: {first}")
     outer = {"model": prefixed(inner, "module.")}
     assert loaded(outer) == (fingerprint(state), f"model: module., {first}")
 

@@ -21,7 +21,7 @@ from ctkd.models.weights.match import fingerprint, load_weights
 def test_safetensors_are_read(state, tmp_path, network):
     save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
     info = load_weights(network(seed=2), tmp_path / "model.safetensors")
-    assert (info.fingerprint, info.container) == (fingerprint(state), "bare")
+    assert (info.fingerprint, info.container) == (fingerprint(state), "plain state dict")
 
 
 def test_safetensors_are_known_by_their_contents(state, path, network):

@@ -33,7 +33,7 @@ def loads(payload, path, expected, name="resnet8"):
 
 
 def test_a_bare_state_dict(state, path):
-    assert loads(state, path, state) == "bare"
+    assert loads(state, path, state) == "plain state dict"
 
 
 @pytest.mark.parametrize("name", ["model", "state_dict", "student", "net", "anything"])
@@ -55,7 +55,7 @@ def test_the_options_that_repdistiller_stores(state, path):
 def test_keys_that_name_the_modules_around(prefix, wrapped, state, path):
     inner = prefixed(state, prefix)
     container = loads({"model": inner} if wrapped else inner, path, state)
-    assert container == f"{'model' if wrapped else 'bare'}: {prefix}"
+    assert container == f"{'model' if wrapped else 'plain state dict'}: {prefix}"
 
 
 def test_other_parts_of_a_distiller_are_left_alone(state, path, network):
@@ -73,7 +73,7 @@ def test_a_network_whose_own_keys_begin_like_a_wrapper(path, network):
     outer = nn.Sequential()
     outer.add_module("model", network())
     torch.save(outer.state_dict(), path)
-    assert load_weights(outer, path).container == "bare"
+    assert load_weights(outer, path).container == "plain state dict"
 
 
 def test_files_from_before_batches_were_counted(state, path):
@@ -190,7 +190,7 @@ def test_the_trained_networks_load_unchanged(depth, teachers):
     model = MODELS.get(f"resnet{depth}")()
     info = load_weights(model, path)
     held = torch.load(path, weights_only=True)
-    assert info.container == "bare"
+    assert info.container == "plain state dict"
     assert all(torch.equal(tensor, held[key]) for key, tensor in model.state_dict().items())
 
 
