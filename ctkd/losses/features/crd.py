@@ -96,7 +96,7 @@ class CRD(FeatureLoss):
         assert rows.indices is not None
         assert rows.targets is not None
         own = rows.indices.to(v_s.device, non_blocking=True)
-        others = self.drawn(rows.targets, self.seed, self.calls)
+        others = self.drawn(rows.targets, own, self.seed, self.calls)
         chosen = torch.cat([own[:, None], others], dim=1)
         bank_s, bank_t = self.get_buffer("student_bank"), self.get_buffer("teacher_bank")
         loss = self._side(v_s, bank_t, chosen, 0) + self._side(v_t, bank_s, chosen, 1)

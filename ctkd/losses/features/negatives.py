@@ -15,7 +15,7 @@ class Negatives(nn.Module):
 
     With the samples sorted by class, those of the other classes are M places. The k-th negative of
     a row is place (a·k + b) mod M. The step is a prime a > M, so that the places of k < M differ; a
-    and b are drawn for each row. The samples of a class are in random order.
+    and b are drawn for each row, from (seed, step, index). The samples of a class are in random order.
     """
 
     def __init__(self, targets: Tensor, count: int) -> None:
@@ -40,14 +40,16 @@ class Negatives(nn.Module):
         for name, tensor in kept.items():
             self.register_buffer(name, tensor, persistent=False)
 
-    def forward(self, targets: Tensor, seed: Tensor, step: Tensor) -> Tensor:
-        """Indices [N, count] for rows of the classes `targets` [N]; seed and step are 0-d."""
+    def forward(self, targets: Tensor, indices: Tensor, seed: Tensor, step: Tensor) -> Tensor:
+        """Indices [N, count] for the samples `indices` [N] of the classes `targets` [N].
+
+        Seed and step are 0-d. The order of the rows, which ranks change, does not matter.
+        """
         order, primes = self.get_buffer("order"), self.get_buffer("primes")
         size = self.get_buffer("sizes")[targets]
         start = self.get_buffer("starts")[targets]
         others = len(order) - size
-        rows = torch.arange(len(targets), device=order.device)
-        first = mixed(mixed(seed + step) + rows)
+        first = mixed(mixed(seed + step) + indices)
         a, b = primes[first % len(primes)] % others, mixed(first) % others
         places = (a[:, None] * self.get_buffer("ranks") + b[:, None]) % others[:, None]
         # Of the sorted samples, those of the row's own class are left out.

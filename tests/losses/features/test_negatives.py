@@ -13,7 +13,8 @@ TARGETS = torch.repeat_interleave(torch.arange(3), torch.tensor(SIZES))[
 
 
 def drawn(rows, step, count=15, seed=3):
-    return Negatives(TARGETS, count)(rows, torch.tensor(seed), torch.tensor(step))
+    indices = torch.arange(len(rows))
+    return Negatives(TARGETS, count)(rows, indices, torch.tensor(seed), torch.tensor(step))
 
 
 def test_they_are_of_other_classes_and_differ():
@@ -38,7 +39,9 @@ def test_each_sample_of_another_class_is_drawn_equally_often():
     steps, rows = 400, torch.tensor([0] * 50)
     draw, seed, counts = Negatives(TARGETS, 15), torch.tensor(3), torch.zeros(40)
     for step in range(steps):
-        counts += torch.bincount(draw(rows, seed, torch.tensor(step)).flatten(), minlength=40)
+        counts += torch.bincount(
+            draw(rows, torch.arange(50), seed, torch.tensor(step)).flatten(), minlength=40
+        )
     share = counts[TARGETS != 0] / (steps * 50 * 15)
     # 20,000 rows draw each of 33 samples with 15/33: a standard deviation of 0.8 %
     torch.testing.assert_close(share, torch.full((33,), 1 / 33), rtol=0.04, atol=0)

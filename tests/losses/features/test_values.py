@@ -167,7 +167,7 @@ def simkd(student, teacher, rows, loss):
 def crd(student, teacher, rows, loss):
     """With the banks, the negatives and Z as they were before the step."""
     kept = [b.clone().numpy() for b in (loss.student_bank, loss.teacher_bank)]
-    others = loss.drawn(rows.targets, loss.seed, loss.calls).tolist()
+    others = loss.drawn(rows.targets, rows.indices, loss.seed, loss.calls).tolist()
     total = 0.0
     for side, (features, bank) in enumerate(((student, kept[1]), (teacher, kept[0]))):
         w, b = weights(loss.embeddings[side])
