@@ -14,8 +14,9 @@ class Negatives(nn.Module):
     """For each row `count` training samples of other classes, none twice where there are enough.
 
     With the samples sorted by class, those of the other classes are M places. The k-th negative of
-    a row is place (a·k + b) mod M. The step is a prime a > M, so that the places of k < M differ; a
-    and b are drawn for each row, from (seed, step, index). The samples of a class are in random order.
+    a row is place (a·k + b) mod M. The factor a is a prime above M, so that the places of k < M
+    differ; a and b are drawn for each row, from (seed, step, index). The samples of a class are in
+    random order.
     """
 
     def __init__(self, targets: Tensor, count: int) -> None:
