@@ -1,1 +1,1 @@
-"""Data sets: resident ones live whole on the device, augmented in batches by discrete views."""
+"""Data sets: small ones in the device's memory, large ones read from files, and text."""

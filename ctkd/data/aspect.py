@@ -1,7 +1,7 @@
-"""An endless, stateless stream of batches of images with alike shapes, for tasks that count steps.
+"""An endless, stateless stream of batches of images with similar shapes, by step.
 
-One pass after another runs over the data; a step belongs to the pass `step // steps_per_pass`, so
-that a run, whatever it calls an epoch, is taken up anywhere without what came before.
+One pass over the data follows another; a step belongs to the pass `step // steps_per_pass`. So a
+run can resume at any step, with epochs of any length, without a replay of earlier steps.
 """
 
 import functools
@@ -18,13 +18,13 @@ Item = tuple[int, int]
 class AspectBatches:
     """Batches in which all images are wide, or all are tall, so that padding is small.
 
-    In a pass the images are permuted by (seed, pass). A batch is full when so many of one shape
-    have come; what is left over of both shapes at the end makes mixed batches, and of those the
-    last, incomplete one is dropped: other images in every pass, fewer than a batch.
+    In a pass the images are permuted by (seed, pass). A batch is full when it has `batch_size`
+    images of one shape. At the end the remaining images of both shapes make mixed batches. The
+    last, incomplete batch is dropped; its images differ from pass to pass.
     """
 
     def __init__(self, wide: Tensor, batch_size: int, seed: int) -> None:
-        """Takes whether each image is at least as wide as high, [n], bool.
+        """Takes a tensor [n], bool: whether each image is at least as wide as high.
 
         Raises:
             ConfigError: a batch is larger than the data set.
@@ -35,13 +35,13 @@ class AspectBatches:
         )
         self._wide, self._size, self._seed = wide.tolist(), batch_size, seed
         self.steps_per_pass = len(wide) // batch_size
-        # A step asks for its own pass only, and its neighbors for the same one.
+        # A step needs only its own pass, and neighboring steps need the same one.
         self._pass = functools.lru_cache(maxsize=2)(self._make)
 
     def items(self, step: int) -> list[Item]:
         """The (index, view) of each image of a step, counted from 0 over the whole run.
 
-        A view is a number that depends on (seed, pass, index): its image's augmentation.
+        A view is a number that depends on (seed, pass, index) and decides the augmentation.
         """
         number, place = divmod(step, self.steps_per_pass)
         batch = self._pass(number)[place]

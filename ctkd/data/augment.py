@@ -1,8 +1,7 @@
 """Augmentation by discrete views: an integer names a sample's crop and flip.
 
-Since the views of a sample are finite in number, a teacher's logits can be remembered per
-(image, view), and since a view is drawn from (seed, epoch, index), methods that share a seed see
-the same pixels.
+The number of views of a sample is finite, so a teacher's logits can be cached per (image, view).
+A view is drawn from (seed, epoch, index), so methods with the same seed see the same pixels.
 """
 
 import torch
@@ -15,8 +14,8 @@ class CropFlip:
     """A crop of the original size out of the zero-padded image, and optionally a horizontal flip.
 
     The view v of an image of padding p is the crop at row v // (2p + 1) and column v mod (2p + 1)
-    of the padded image; from (2p + 1)² on, the same crops again, mirrored. With p = 4 and the flip
-    these are the 162 views of the usual CIFAR transforms, each as likely as there.
+    of the padded image; views from (2p + 1)² on are the same crops, mirrored. With p = 4 and the
+    flip these are the 162 views of the usual CIFAR transforms, with equal probabilities.
     """
 
     def __init__(self, padding: int, flip: bool) -> None:
@@ -27,7 +26,7 @@ class CropFlip:
         self.identity = padding * (2 * padding + 1) + padding  # the center crop, not mirrored
 
     def draw(self, size: int, *names: int | str) -> Tensor:
-        """The views [size] of a data set, drawn uniformly for the purpose that `names` spell."""
+        """The views [size] of a data set, drawn uniformly; `names` name the random stream."""
         return torch.randint(0, self.count, (size,), generator=generator(*names))
 
     def pad(self, images: Tensor) -> Tensor:
@@ -38,7 +37,7 @@ class CropFlip:
     def take(self, padded: Tensor, indices: Tensor, views: Tensor) -> Tensor:
         """The views [B] of the images at `indices` [B], as bytes [B, C, H, W], channels last.
 
-        One gather does crop and flip together; `padded` is what `pad` gave.
+        One gather does crop and flip together; `padded` is the result of `pad`.
         """
         height, width = padded.shape[1] - 2 * self.padding, padded.shape[2] - 2 * self.padding
         side = 2 * self.padding + 1

@@ -1,6 +1,6 @@
 """CIFAR-100 and CIFAR-10: 50,000 + 10,000 images of 32 × 32 pixels (Krizhevsky 2009).
 
-The images are looked for in `data_dir`, or where the environment variable CTKD_DATA says, as
+The images are searched in `data_dir`, or in the folder of the environment variable CTKD_DATA, as
 
     cifar100.npz            arrays train_images, train_labels, test_images, test_labels
     cifar-100-python/       torchvision's own files, their checksums checked
@@ -38,7 +38,7 @@ PARTS = {"train": TRAIN_IMAGES, "test": TEST_IMAGES}
 
 
 class CIFAR(ResidentDataset):
-    """What the two sets have in common."""
+    """The common part of the two data sets."""
 
     name: ClassVar[str]
     torchvision_folder: ClassVar[str]
@@ -65,7 +65,7 @@ class CIFAR(ResidentDataset):
         self._given, self._download, self._validation = data_dir, download, validation
 
     def _place(self) -> pathlib.Path | None:
-        """The folder, or the archive, that was given."""
+        """The user's folder or archive."""
         place = place_of(self._given, ENVIRONMENT, self.name)
         return pathlib.Path("data") if place is None and self._download else place
 
@@ -79,7 +79,7 @@ class CIFAR(ResidentDataset):
         """See `ResidentDataset`."""
         path = self._place()
         if path is None:
-            raise DataError(self._advice("no place was given for the images"))
+            raise DataError(self._advice("no folder was given for the images"))
         parts, notes = self._read(path)
         for name, split in parts.items():
             self._check(split, name, path)
@@ -94,7 +94,7 @@ class CIFAR(ResidentDataset):
             return {name: self._read_torchvision(path, name) for name in PARTS}, ()
         if (path / "train").is_dir():
             return read_folders(path, self.num_classes, self.shape)
-        state = "is empty of them" if path.is_dir() else "does not exist"
+        state = "has no such files" if path.is_dir() else "does not exist"
         raise DataError(self._advice(f"{path} {state}"))
 
     def _read_torchvision(self, path: pathlib.Path, name: str) -> Split:
@@ -103,8 +103,8 @@ class CIFAR(ResidentDataset):
         kind: Callable[..., object] = getattr(torchvision.datasets, self.torchvision_class)
         writes = self._download and (not path.exists() or os.access(path, os.W_OK))
         alone = locked(path / ".download.lock") if writes else contextlib.nullcontext()
-        try:  # it compares every file's md5 before it unpickles any
-            with alone:  # two processes would write the archive over each other
+        try:  # torchvision compares every file's md5 before it unpickles a file
+            with alone:  # two processes would overwrite each other's archive
                 read = kind(str(path), train=name == "train", download=self._download)
         except (RuntimeError, OSError, tarfile.TarError, EOFError, zlib.error) as error:
             folder = path / self.torchvision_folder
@@ -127,13 +127,13 @@ class CIFAR(ResidentDataset):
         return (
             f"{self.name}: {problem}. Say where the images are, with --gin_param "
             f"\"data_dir = '/path'\" or the environment variable {ENVIRONMENT}: a folder that "
-            f"holds {self.name}.npz, torchvision's {self.torchvision_folder}/, or "
+            f"contains {self.name}.npz, torchvision's {self.torchvision_folder}/, or "
             "train/CLASS/*.png and test/CLASS/*.png; or have torchvision download them: "
             "--gin_param 'download = True'"
         )
 
 
-# What numpy, zipfile and zlib raise for archives cut short or with bytes changed; numpy reads an
+# The errors of numpy, zipfile and zlib for archives that are cut short or damaged; numpy reads an
 # array's header as Python.
 _BROKEN = (
     *(OSError, ValueError, TypeError, AttributeError, EOFError, RuntimeError, zlib.error),
@@ -149,7 +149,7 @@ def _read_npz(path: pathlib.Path) -> dict[str, Split]:
         raise DataError(f"{path} lacks an array: {error.args[0]}") from error
     except (*_BROKEN, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{path} is no whole .npz archive: {error}; make or copy it again"
+            f"{path} is not a complete .npz archive: {error}; make or copy it again"
         ) from error
     for name, (images, labels) in found.items():
         if images.dtype != np.uint8 or labels.dtype.kind not in "iu":
@@ -166,12 +166,12 @@ class CIFAR100(CIFAR):
     """A hundred classes; 162 views: crops of 32 with padding 4, each also mirrored.
 
     Args:
-        data_dir: where the images are; None asks the environment variable CTKD_DATA.
-        download: whether torchvision may download them there (without a place: to ./data).
+        data_dir: the folder of the images; None reads the environment variable CTKD_DATA.
+        download: whether torchvision may download them there (without a folder: to ./data).
         padding, flip: the views.
-        validation: training images set aside to choose an epoch by, the same for every seed.
-        mean, std: per color, of pixels in [0, 1]; the custom of the distillation literature. The
-            weights of other sources may want others: chenyaofo's (.5070, .4865, .4409) and
+        validation: size of the validation split, training images that are the same for every seed.
+        mean, std: per color, of pixels in [0, 1]; the usual values of the distillation literature.
+            Weights from other sources may need others: chenyaofo's (.5070, .4865, .4409) and
             (.2673, .2564, .2761).
     """
 

@@ -44,7 +44,7 @@ class PictureSample:
     bad: tuple[str, ...] = ()
 
     def pin_memory(self) -> "PictureSample":
-        """A copy in memory that a GPU can fetch from by itself."""
+        """A copy in page-locked memory, from which a GPU copies without waits."""
         pinned = {name: value.pin_memory() for name, value in self.targets.items()}
         return replace(self, picture=self.picture.pin_memory(), targets=pinned)
 
@@ -54,8 +54,8 @@ class PictureReader:
     """Makes samples; plain data, so that it can be sent to workers.
 
     Attributes:
-        tries: how many pictures are tried for a training sample. The picture after one that cannot
-            be read replaces it, in the same view, so that a step keeps its size and the
+        tries: how many pictures are tried for a training sample. If a picture cannot be read, the
+            next one replaces it, in the same view, so that a step keeps its size and the
             replacement does not depend on workers. 1 replaces nothing.
     """
 
@@ -66,10 +66,10 @@ class PictureReader:
     tries: int = 1
 
     def __call__(self, index: int, view: int) -> PictureSample | DataError:
-        """The picture as `view` has it: its short side and whether it is mirrored.
+        """The picture in a view: `view` gives its short side and whether it is mirrored.
 
-        An error is returned, and raised by the caller: an exception would come out of a worker
-        with the traceback of the worker in it. A picture to evaluate on is never replaced.
+        An error is returned, and the caller raises it: an exception from a worker would include
+        the worker's traceback. A picture of the test split is never replaced.
         """
         bad: list[str] = []
         count = len(self.split)
@@ -106,7 +106,7 @@ class PictureReader:
 def resize(picture: Tensor, boxes: Tensor, short: int, long: int) -> tuple[Tensor, Tensor]:
     """The picture with a short side of `short` but a long side of at most `long`, and its boxes.
 
-    Bilinear without antialiasing, as torchvision's detectors resize pictures to evaluate on.
+    Bilinear without antialiasing, as torchvision's detectors resize pictures for evaluation.
     """
     height, width = picture.shape[-2:]
     scale = min(short / min(height, width), long / max(height, width))
@@ -122,21 +122,21 @@ class COCO(Dataset):
 
     Args:
         data_dir: the folder above `annotations/`; None asks the environment variable CTKD_COCO.
-        train, test: the splits' names, of folders and of `instances_NAME.json`.
-        categories: how many there are. A row of class logits has one more, its first, for the
-            background.
+        train, test: the names of the splits' folders, and of `instances_NAME.json`.
+        categories: the number of categories. A row of class logits has one more column, the
+            first, for the background.
         labels: "ranks" numbers the categories 1 to 80 in the order of their ids, which may begin
             with 0; "ids" takes COCO's ids, 1 to 90 (`categories` 90), as torchvision's detectors
             do.
-        short_sides: pixels, of which training draws one for each picture and pass.
-        long_side: pixels, at most, in training and evaluation.
-        test_side: the short side in evaluation.
-        flip: whether training mirrors every other picture.
-        empty_pictures: whether pictures without a box are trained on too.
-        train_pictures, test_pictures: only so many first ones, for trying things out; None for all.
-        faults: "refuse" or "skip" what is wrong with annotations and pictures; see
-            `read_annotations` and `coco_pictures`.
-        per_class: whether every category's AP is reported too.
+        short_sides: in pixels; training draws one for each picture and pass.
+        long_side: the largest long side in training and evaluation, in pixels.
+        test_side: the short side in evaluation, in pixels.
+        flip: whether training mirrors half of the pictures at random.
+        empty_pictures: whether training uses pictures without a box.
+        train_pictures, test_pictures: use only this many first pictures, for a trial; None for all.
+        faults: "refuse" or "skip" faulty annotations and pictures; see `read_annotations` and
+            `coco_pictures`.
+        per_class: whether to report the AP of every category.
 
     Raises:
         ConfigError: a value out of range.
@@ -184,17 +184,17 @@ class COCO(Dataset):
 
     @property
     def offers(self) -> dict[str, object]:
-        """A detector resizes pictures to evaluate on as the data set says."""
+        """Copies the data set's sides to the detector, which resizes pictures for evaluation."""
         return {**super().offers, "min_size": self.test_side, "max_size": self.long_side}
 
     def load(self) -> DetectionSplits:
-        """Reads the annotations, and looks whether the pictures' files exist.
+        """Reads the annotations, and checks that the pictures' files exist.
 
         Raises:
             DataError: something is missing or damaged.
         """
         if self.folder is None:
-            raise DataError(self._advice("no place was given for the pictures"))
+            raise DataError(self._advice("no folder was given for the pictures"))
         if not self.folder.is_dir():
             raise DataError(self._advice(f"{self.folder} does not exist"))
         train, test = (self._read(self.folder, name) for name in self._names)
@@ -222,23 +222,23 @@ class COCO(Dataset):
         part: slice = slice(None),
         gather: Callable[[Found], list[Found]] = lambda found: [found],
     ) -> DetectionSplits:
-        """The splits after a look at every picture; see `coco_pictures.checked`.
+        """The splits after a check of every picture; see `coco_pictures.checked`.
 
         Raises:
-            DataError: faults are refused and there is one, or no picture is left.
+            DataError: there is a fault and faults are refused, or no picture remains.
         """
         return checked(splits, self._faults, part, gather)
 
     def class_names(self) -> dict[int, str]:
-        """Of every target, as the test split's json has them. Raises DataError without it."""
+        """The name of every target, from the test split's json. Raises DataError without it."""
         if self.folder is None:
-            raise DataError(self._advice("no place was given for the annotations"))
+            raise DataError(self._advice("no folder was given for the annotations"))
         file = self.folder / "annotations" / f"instances_{self._names[1]}.json"
         return read_names(file, self._categories, self._by_id)
 
     def reader(self, split: Annotated) -> PictureReader:
-        """The reader that makes samples of a split."""
-        # Without the ground truth: hundreds of megabytes, which every worker would be sent.
+        """A reader of the samples of a split."""
+        # Without the ground truth: every worker would get a copy of hundreds of megabytes.
         slim = replace(split, truth={})
         tries = TRIES if self._faults == "skip" else 1
         return PictureReader(slim, self.short_sides, self.long_side, self.flip, tries)
@@ -253,7 +253,7 @@ class COCO(Dataset):
         train, test = self._names
         return (
             f"coco: {problem}. Say where the pictures are, with --gin_param \"data_dir = '/path'\" "
-            f"or the environment variable {ENVIRONMENT}: a folder that holds {train}/, {test}/, "
+            f"or the environment variable {ENVIRONMENT}: a folder with {train}/, {test}/, "
             f"annotations/instances_{train}.json and annotations/instances_{test}.json"
         )
 

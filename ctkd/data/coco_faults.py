@@ -1,4 +1,4 @@
-"""What can be wrong with COCO's annotations: refused with names, or left out and counted."""
+"""Faults of COCO's annotations: an error names them, or they are left out and counted."""
 
 import pathlib
 from collections import Counter
@@ -10,16 +10,16 @@ from ctkd.data.coco_values import Entry, Id, is_id, number, referred, shown
 from ctkd.errors import DataError
 
 Faults = Literal["refuse", "skip"]
-ROUNDING = 1.0  # pixels that a box may reach over the edge of its picture; COCO's own round so
+ROUNDING = 1.0  # pixels that a box may reach over its picture's edge; COCO rounds so
 NAMED = 3  # faults that a message names
-KEPT = 5  # left out entries that a note names
+KEPT = 5  # left-out entries that a note names
 NORMALIZED = 1 + 1e-4  # the right or lower edge of a normalized box, after rounding
 SKIP = "--gin_param \"coco.faults = 'skip'\""
 
 
 @dataclass
 class Counted:
-    """What is wrong with a file or a folder of pictures, and what is left out of it."""
+    """Counts the faults of a file or a folder of pictures, and the entries left out."""
 
     file: pathlib.Path
     faults: Faults
@@ -28,16 +28,16 @@ class Counted:
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def note(self, what: str) -> None:
-        """Counts something that is left out without being a fault."""
+        """Counts an entry that is left out but is not a fault."""
         self.notes[what] += 1
 
     def fault(self, what: str, where: str) -> None:
-        """Counts a fault, and keeps where it is."""
+        """Counts a fault, and keeps its location."""
         self.note(what)
         self.examples.setdefault(what, []).append(where)
 
     def raise_faults(self) -> None:
-        """Raises DataError where there are faults and they are to be refused."""
+        """Raises DataError if there are faults and faults are refused."""
         if self.faults == "skip" or not self.examples:
             return
         lines = [
@@ -50,16 +50,16 @@ class Counted:
 
 
 def joined(names: list[str], most: int) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of the others."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f", and {more} more" if more > 0 else "")
 
 
 class Listed(NamedTuple):
-    """What annotations refer to.
+    """The images and categories that annotations refer to.
 
     Attributes:
-        images: the images whose picture is there, by id.
+        images: the images whose picture file exists, by id.
         known: the ids of all listed images.
         labels: the label of every category id.
         image_texts, category_texts: whether the listed ids are texts.
@@ -73,7 +73,7 @@ class Listed(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What is wrong with an annotation, in the plural, and the value that came."""
+    """A fault of an annotation: its kind, in the plural, and the value found."""
 
     what: str
     came: str
@@ -90,7 +90,7 @@ class Parsed(NamedTuple):
 
 
 def parse(annotation: Entry, listed: Listed) -> Parsed | Fault:
-    """The annotation's values, or what is wrong with it."""
+    """The annotation's values, or its fault."""
     for key in ("image_id", "category_id"):
         if key in annotation and not is_id(annotation[key]):
             return _fault("annotations with an id that is no whole number or text", annotation, key)
@@ -116,7 +116,7 @@ def parse(annotation: Entry, listed: Listed) -> Parsed | Fault:
     if shape is not None and _over(numbers, shape) > ROUNDING:
         size = f" in {shape['width']} × {shape['height']} pixels"
         return Fault("boxes outside their picture", f"bbox {shown(came)}{size}")
-    # Exporters write 0 or -1 where they have no area; pycocotools would sort the box by that.
+    # Exporters write 0 or -1 for an unknown area; pycocotools would sort the box by that.
     return Parsed(image, category, numbers, area if area > 0 else None, crowd == 1)
 
 
@@ -125,20 +125,20 @@ def _fault(what: str, annotation: Entry, key: str) -> Fault:
 
 
 def _over(box: list[int | float], image: Entry) -> float:
-    """How many pixels the box reaches over the edges of its picture."""
+    """The number of pixels that the box reaches over the edges of its picture."""
     x, y, width, height = box
     return float(max(-x, -y, x + width - image["width"], y + height - image["height"]))
 
 
 def refuse_normalized(file: pathlib.Path, boxes: list[Entry], images: Iterable[Entry]) -> None:
-    """Refuses boxes in shares of the picture: trained on, they would be half a pixel wide.
+    """Refuses boxes in shares of the picture: in training they would be half a pixel wide.
 
     Args:
         boxes: annotations with a `bbox` of four numbers; the search ends at the first in pixels.
-        images: what the file lists.
+        images: the images that the file lists.
 
     Raises:
-        DataError: all boxes of the file lie within 0 and 1, but not all pictures do.
+        DataError: all boxes lie within 0 and 1, and the pictures are larger than one pixel.
     """
     largest = max(images, key=lambda image: int(image["width"]) * int(image["height"]))
     if max(largest["width"], largest["height"]) <= 2:

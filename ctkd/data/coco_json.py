@@ -1,8 +1,8 @@
-"""COCO's annotations (Lin et al. 2014, arXiv 1405.0312): read, checked, and numbered for training.
+"""Reads and checks COCO's annotations (Lin et al. 2014, arXiv 1405.0312), and numbers the labels.
 
-An `instances_*.json` holds `images` (id, file_name, width, height), `annotations` (image_id,
+An `instances_*.json` contains `images` (id, file_name, width, height), `annotations` (image_id,
 category_id, bbox as x, y, width, height in pixels, iscrowd, area) and `categories` (id, name).
-Numbers may be written as 120, 120.0 or "120". Ids are whole numbers, or texts throughout.
+Numbers may be written as 120, 120.0 or "120". Ids are all whole numbers, or all texts.
 """
 
 import json
@@ -35,15 +35,15 @@ def read_annotations(
     """A split from its json and its folder of pictures.
 
     Args:
-        categories: how many there must be; with `by_id` the largest id that there may be.
-        by_id: whether a label is COCO's category id (1 to 90), as torchvision's own detectors
-            number them, instead of the rank of that id (1 to 80).
-        faults: whether an annotation that names no image or category, has no box, or one outside
-            its picture, and a picture without its file, are refused or left out and counted.
+        categories: the expected number of categories; with `by_id` the largest allowed id.
+        by_id: whether a label is COCO's category id (1 to 90), as in torchvision's detectors,
+            instead of the rank of that id (1 to 80).
+        faults: "refuse", or "skip" to leave out and count: an annotation without a listed image
+            or category, without a box or with one outside its picture; a picture without a file.
 
     Raises:
-        DataError: the json is missing, damaged or empty, or an image or a category in it lacks a
-            value; all boxes are normalized; or, where faults are refused, one of them.
+        DataError: the json is missing, damaged or empty; an image or a category in it lacks a
+            value; all boxes are normalized; or there is a fault and faults are refused.
     """
     content = _read(file)
     counted = Counted(file, faults)
@@ -57,7 +57,7 @@ def read_annotations(
         if isinstance(parsed, Fault):
             counted.fault(parsed.what, f"{_named(annotation, index)} ({parsed.came})")
             continue
-        if parsed.image not in images:  # its picture was left out, and counted
+        if parsed.image not in images:  # its picture was left out and counted
             continue
         truth.append(_for_scoring(parsed, len(truth) + 1))
         box = _inside(parsed.box, images[parsed.image])
@@ -71,12 +71,12 @@ def read_annotations(
         refuse_normalized(file, truth, images.values())
     counted.raise_faults()
     if not images:
-        raise DataError(f"{folder} holds none of the pictures that {file} lists")
+        raise DataError(f"{folder} contains none of the pictures that {file} lists")
     return _assemble(folder, content, images, boxes, labels, truth, counted)
 
 
 def read_names(file: pathlib.Path, categories: int, by_id: bool) -> dict[int, str]:
-    """The names of all labels, 0 being the background; as `read_annotations` numbers them."""
+    """The names of all labels, in the numbering of `read_annotations`; 0 is the background."""
     listed = _read(file)["categories"]
     return _names(listed, _labels(file, listed, categories, by_id))
 
@@ -91,7 +91,7 @@ def _texts(ids: Iterable[Id]) -> bool:
 
 
 def _named(annotation: Entry, index: int) -> str:
-    """How a message calls an annotation."""
+    """The name of an annotation in a message."""
     if "id" in annotation:
         return f"annotation {shown(annotation['id'])}"
     return f"annotations[{index}]"
@@ -137,7 +137,7 @@ def _read(file: pathlib.Path) -> dict[str, list[Entry]]:
         raise DataError(f"{file} cannot be read: {not_utf8(error)}") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{file}, line {error.lineno}: damaged, not JSON ({error.msg})") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, say
+    except (ValueError, RecursionError) as error:  # such as a number with thousands of digits
         raise DataError(f"{file} cannot be read: {error}") from error
     for name in ("images", "annotations", "categories"):
         entries = content.get(name) if isinstance(content, dict) else None
@@ -151,7 +151,7 @@ def _read(file: pathlib.Path) -> dict[str, list[Entry]]:
 def _labels(
     file: pathlib.Path, categories: list[Entry], expected: int, by_id: bool
 ) -> dict[Id, int]:
-    """COCO's category id -> label from 1. Ids may begin with 0, which is no background here."""
+    """COCO's category id -> label from 1. An id of 0 is a category, not the background."""
     if not categories:
         raise DataError(f"{file} lists no categories")
     numbers: dict[Id, int] = {}
@@ -187,7 +187,7 @@ def _labels(
 def _images(
     file: pathlib.Path, folder: pathlib.Path, entries: list[Entry], counted: Counted
 ) -> tuple[list[Id], dict[Id, Entry]]:
-    """The ids of all images, and the images whose file is there, by id."""
+    """The ids of all images, and the images whose file exists, by id."""
     try:
         present = {entry.name for entry in os.scandir(folder)}
     except OSError as error:
@@ -213,16 +213,16 @@ def _images(
 
 
 def _inside(box: list[int | float], image: Entry) -> list[float] | None:
-    """(x1, y1, x2, y2) within the picture; None if nothing is left of it."""
+    """(x1, y1, x2, y2), cut to the picture; None if the box is outside it."""
     x, y, width, height = map(float, box)
     left, top = max(x, 0.0), max(y, 0.0)
     right, bottom = min(x + width, image["width"]), min(y + height, image["height"])
-    # An edge thinner than this is no object, and its logarithm would be a regression target.
+    # A thinner box is no object, and the logarithm of its width would be a regression target.
     return [left, top, right, bottom] if min(right - left, bottom - top) > 0.1 else None
 
 
 def _for_scoring(parsed: Parsed, number: int) -> Entry:
-    """An annotation for pycocotools; ids from 1, since it takes 0 for "not matched"."""
+    """An annotation for pycocotools. Ids start at 1: pycocotools takes 0 for "not matched"."""
     _, _, width, height = map(float, parsed.box)
     return {
         "id": number,

@@ -1,9 +1,9 @@
-"""Whether the pictures of a data set in COCO's layout can be read: found before a run begins.
+"""Checks the pictures of a data set in COCO's layout before a run begins.
 
-Of every picture the header is read, about 0.1 ms: 15 s for COCO's 118,000 training pictures where
-their files are in memory, more from a slow disk. A file without the end mark of its format, and
-every picture to evaluate on, is decoded too: 5 ms each, half a minute for COCO's 5,000. The ranks
-of a run share the pictures.
+It reads the header of every picture, about 0.1 ms: 15 s for COCO's 118,000 training pictures if
+the files are in memory, more from a slow disk. It also decodes files without the end mark of their
+format and all test pictures: 5 ms each, half a minute for COCO's 5,000. The ranks of a run share
+the pictures.
 """
 
 import os
@@ -22,8 +22,8 @@ from ctkd.data.coco_split import Annotated, DetectionSplits
 from ctkd.data.pictures import check_depth, read_picture
 from ctkd.errors import DataError
 
-THREADS = 8  # they wait for the disk; decoding leaves Python's lock, too
-CHUNK = 64  # pictures that a thread takes at a time
+THREADS = 8  # they wait for the disk; decoding releases Python's lock, too
+CHUNK = 64  # pictures per task of a thread
 ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 LYING = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 UNREADABLE = "pictures that cannot be read"
@@ -34,19 +34,19 @@ Way = Literal["plain", "stored", "turned", "either"]
 
 @dataclass
 class Inspected:
-    """What was found in some pictures of a split.
+    """The result of a check of some pictures of a split.
 
     Attributes:
-        faults: by index, the kind of fault and what is wrong.
-        fits: how many pictures with an EXIF orientation have the annotated size "stored" only,
-            "turned" only, or "either" way.
+        faults: index -> kind of fault, and details.
+        fits: the number of pictures with an EXIF orientation that have the annotated size only
+            as "stored", only "turned", or "either" way.
     """
 
     faults: dict[int, tuple[str, str]] = field(default_factory=dict)
     fits: Counter[str] = field(default_factory=Counter)
 
 
-Found = tuple[Inspected, Inspected]  # of the training pictures, and of those to evaluate on
+Found = tuple[Inspected, Inspected]  # of the training pictures, and of the test pictures
 
 
 def checked(
@@ -57,16 +57,16 @@ def checked(
 ) -> DetectionSplits:
     """The splits, without the pictures that cannot be used if faults are skipped.
 
-    An EXIF orientation is applied where only the turned picture has the annotated size. Where both
-    have it (upside down, mirrored, square), it is applied if the sizes of other pictures show that
-    the boxes were drawn on turned pictures; else the picture is read as it is stored.
+    An EXIF orientation is applied if only the turned picture has the annotated size. If both have
+    it (upside down, mirrored, square), the sizes of other pictures decide: the orientation is
+    applied if they show that the boxes were drawn on turned pictures.
 
     Args:
         part: the pictures that this process inspects.
-        gather: gives what all processes found, the same list on each.
+        gather: returns the results of all processes, the same list on each.
 
     Raises:
-        DataError: faults are refused and there is one; or no picture of a split is left.
+        DataError: there is a fault and faults are refused, or no picture of a split remains.
     """
     found = gather((inspect(splits.train, part, False), inspect(splits.test, part, True)))
     fits = sum((one.fits for pair in found for one in pair), Counter[str]())
@@ -79,7 +79,7 @@ def checked(
 
 
 def inspect(split: Annotated, part: slice, decode: bool) -> Inspected:
-    """Looks at the pictures of a part of the split; `decode` decodes all of them."""
+    """Checks the pictures of a part of the split; `decode` decodes all of them."""
     indices = range(len(split))[part]
     chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
     whole = Inspected()
@@ -89,7 +89,7 @@ def inspect(split: Annotated, part: slice, decode: bool) -> Inspected:
             for found in pool.map(lambda chunk: _inspect(split, chunk, decode), chunks):
                 whole.faults |= found.faults
                 whole.fits += found.fits
-        except BaseException:  # Ctrl-C, say: without the chunks that wait
+        except BaseException:  # such as Ctrl-C: drop the waiting chunks
             pool.shutdown(cancel_futures=True)
             raise
     return whole
@@ -105,7 +105,7 @@ def _inspect(split: Annotated, indices: Sequence[int], decode: bool) -> Inspecte
                 read_picture(path, width, height)
         except MemoryError:
             raise
-        except Exception as error:  # PIL's readers raise nearly anything for damaged bytes
+        except Exception as error:  # PIL's readers raise nearly any error for damaged bytes
             reason = str(error.__cause__ or error).replace(path, os.path.basename(path))
             found.faults[index] = UNREADABLE, reason
             continue
@@ -119,14 +119,14 @@ def _inspect(split: Annotated, indices: Sequence[int], decode: bool) -> Inspecte
 
 
 def _look(path: str, width: int, height: int) -> tuple[Way | None, bool]:
-    """Which picture has the expected size, and whether the file ends as its format wants.
+    """Which orientation has the expected size, and whether the file has its format's end mark.
 
-    "plain" means that there is no EXIF orientation; None, that neither picture has the size.
+    "plain" means that there is no EXIF orientation; None means that no orientation has the size.
     """
     with Image.open(path) as image:
         check_depth(image)
         stored = image.size == (width, height)
-        # Of a PNG without EXIF data PIL would decode the pixels to look behind them.
+        # For a PNG without EXIF data PIL would decode the pixels, to search behind them.
         looked = image.format != "PNG" or "exif" in image.info or not stored
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if looked else 1
         complete = _has_its_end(path, image.format or "")
@@ -140,7 +140,7 @@ def _look(path: str, width: int, height: int) -> tuple[Way | None, bool]:
 
 
 def _has_its_end(path: str, kind: str) -> bool:
-    """Whether the file ends with its format's mark; False for a format without one."""
+    """Whether the file ends with its format's end mark; False for a format without one."""
     mark = ENDS.get(kind)
     if mark is None or os.path.getsize(path) < len(mark):
         return False
@@ -150,7 +150,7 @@ def _has_its_end(path: str, kind: str) -> bool:
 
 
 def _settled(split: Annotated, found: list[Inspected], faults: Faults, upright: bool) -> Annotated:
-    """The split without its faulty pictures, with what the user should know of the others."""
+    """The split without its faulty pictures, with remarks for the user on the others."""
     bad = dict(sorted(item for part in found for item in part.faults.items()))
     fits = sum((part.fits for part in found), Counter[str]())
     folder = pathlib.Path(split.paths[0]).parent

@@ -1,4 +1,4 @@
-"""The splits of a data set in COCO's layout, as they are trained on and evaluated on."""
+"""The training and test splits of a data set in COCO's layout."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,19 +12,19 @@ from ctkd.data.coco_values import Entry, Id
 
 @dataclass(frozen=True)
 class Annotated:
-    """One split: its n pictures, and the m boxes to train on.
+    """One split: n pictures, and m boxes for training.
 
     Attributes:
-        paths: of the n pictures; ids, sizes: COCO's image ids, and (width, height) [n, 2].
-        boxes: (x1, y1, x2, y2) in pixels, picture after picture, [m, 4]; without crowds.
+        paths, ids, sizes: of the n pictures; sizes are (width, height), [n, 2].
+        boxes: (x1, y1, x2, y2) in pixels, in the order of the pictures, [m, 4]; without crowds.
         labels: [m], from 1; 0 is the background.
         starts: [n + 1]; the boxes of picture i are those from starts[i] to starts[i + 1].
-        category_ids: COCO's id of every label; names: of every label (0: background).
+        category_ids, names: COCO's id and name of every label (0: background).
         truth: the ground truth for pycocotools, with crowds.
-        passed_over: what was left out -> how many.
-        examples: what was left out because of a fault -> where each of these is.
-        upright: whether an EXIF orientation is applied where the size does not decide it.
-        remarks: what else the user should know of the pictures.
+        passed_over: kind of left-out entry -> number.
+        examples: kind of faulty entry -> the location of each.
+        upright: whether an EXIF orientation is applied if the size does not decide.
+        remarks: other sentences for the user about the pictures.
     """
 
     paths: list[str]
@@ -46,16 +46,16 @@ class Annotated:
 
     @property
     def has_objects(self) -> bool:
-        """Whether there is an object to find: without one there is no average precision."""
+        """Whether there is an object to find; without one, average precision is undefined."""
         return any(not annotation["iscrowd"] for annotation in self.truth["annotations"])
 
     def targets(self, index: int) -> dict[str, Tensor]:
-        """{"boxes": [k, 4], "labels": [k]} of a picture, as torchvision's detectors take them."""
+        """{"boxes": [k, 4], "labels": [k]} of a picture, the format of torchvision's detectors."""
         part = slice(int(self.starts[index]), int(self.starts[index + 1]))
         return {"boxes": self.boxes[part], "labels": self.labels[part]}
 
     def taking(self, chosen: list[int]) -> "Annotated":
-        """The split with these pictures only, and their ground truth only."""
+        """The split with only these pictures and their ground truth."""
         found = [self.targets(index) for index in chosen]
         ids = [self.ids[index] for index in chosen]
         kept = set(ids)
@@ -83,7 +83,7 @@ class Annotated:
 
     @property
     def left_out(self) -> str:
-        """How many of what were left out, in words; the first of the faulty ones by name."""
+        """The numbers of left-out entries, in words, with the names of the first faulty ones."""
         parts = []
         for what, count in self.passed_over.items():
             names = self.examples.get(what)
@@ -93,7 +93,7 @@ class Annotated:
 
 @dataclass(frozen=True)
 class DetectionSplits:
-    """The pictures to train on, and those to evaluate on."""
+    """The training pictures and the test pictures."""
 
     train: Annotated
     test: Annotated

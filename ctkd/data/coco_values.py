@@ -1,4 +1,4 @@
-"""Values of COCO's json as exporters write them: numbers, ids, and the words for them in errors."""
+"""Reads values of COCO's json as exporters write them: numbers and ids; and their errors."""
 
 import json
 import math
@@ -13,12 +13,12 @@ Id = int | str
 
 INTEGER = re.compile(r"[+-]?[0-9]+")
 DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-LARGEST = 2**63 - 1  # of a whole number that a tensor can hold
+LARGEST = 2**63 - 1  # the largest whole number in a tensor
 SHOWN = 60  # characters of a value in a message
 
 
 def number(value: object) -> int | float | None:
-    """The finite number that `value` is; also a text such as "12.5". None for anything else."""
+    """`value` as a finite number; it may be a text such as "12.5". None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
@@ -31,12 +31,12 @@ def number(value: object) -> int | float | None:
         return None
     try:
         return value if math.isfinite(value) else None
-    except OverflowError:  # an int that no float can hold
+    except OverflowError:  # an int that is too large for a float
         return None
 
 
 def whole(value: object) -> int | None:
-    """The whole number that `value` is: 120, 120.0, "120" or "120.0". None for anything else."""
+    """`value` as a whole number: 120, 120.0, "120" or "120.0". None for anything else."""
     found = number(value)
     if found is None or found != int(found) or abs(found) > LARGEST:
         return None
@@ -44,7 +44,7 @@ def whole(value: object) -> int | None:
 
 
 def shown(value: object) -> str:
-    """A value as the file has it, cut if it is long."""
+    """A value in the file's spelling, cut if it is long."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= SHOWN else text[:SHOWN] + "…"
 
@@ -52,10 +52,10 @@ def shown(value: object) -> str:
 def wrong(
     file: pathlib.Path, name: str, index: int, entry: Entry, key: str, expected: str
 ) -> DataError:
-    """The error of one key of one entry: what came, and what was expected.
+    """The error for one key of one entry: the value found, and the value expected.
 
     Args:
-        name, index: the entry is number `index` of the list `name`, counted from 0.
+        name, index: the entry's list, and its index from 0.
     """
     where = f"{file}: {name}[{index}]"
     if key != "id" and "id" in entry:
@@ -66,17 +66,17 @@ def wrong(
 
 
 def is_id(value: object) -> bool:
-    """Whether `value` can be an id: a text or a whole number, but neither true nor null."""
+    """Whether `value` can be an id: a text or a whole number, but not true or null."""
     return isinstance(value, str) or whole(value) is not None
 
 
 def read_ids(file: pathlib.Path, name: str, entries: list[Entry]) -> list[Id]:
     """The ids of the list `name`: all of them whole numbers, or all of them texts.
 
-    Texts stay texts, so that results can be matched with the file that has them. 7.0 becomes 7.
+    Texts stay texts, so that results can be matched with the user's file. 7.0 becomes 7.
 
     Raises:
-        DataError: an id is missing, of another type than the first, or there twice.
+        DataError: an id is missing, has another type than the first, or occurs twice.
     """
     texts = isinstance(entries[0].get("id"), str) if entries else False
     indices: dict[Id, int] = {}
@@ -93,14 +93,14 @@ def read_ids(file: pathlib.Path, name: str, entries: list[Entry]) -> list[Id]:
         if found in indices:
             raise DataError(
                 f"{file}: {name}[{indices[found]}] and {name}[{index}] both have the id "
-                f"{shown(found)}: every entry needs an id of its own"
+                f"{shown(found)}: every entry needs a different id"
             )
         indices[found] = index
     return list(indices)
 
 
 def referred(value: object, texts: bool) -> Id | None:
-    """The id that another entry refers to, in the type of the listed ids; None if it is no id.
+    """A reference to an id, in the type of the listed ids; None if it is no id.
 
     So "7" finds the listed 7, and 7 the listed "7".
     """

@@ -1,4 +1,4 @@
-"""What every data set tells before it is read."""
+"""The properties of every data set, known before it is read."""
 
 import abc
 import hashlib
@@ -18,12 +18,12 @@ from ctkd.seeds import generator
 
 
 class Dataset(abc.ABC):
-    """A data set; making one needs no data.
+    """A data set. Its constructor reads no data.
 
     Attributes:
-        kind: what its samples are, which decides the task that is made of it.
+        kind: the kind of its samples, which decides the task.
         num_classes: the columns of a row of logits; targets lie in [0, num_classes).
-        folder: where the samples lie, as far as there is such a place.
+        folder: the folder of the samples, if there is one.
     """
 
     kind: ClassVar[str]
@@ -36,15 +36,15 @@ class Dataset(abc.ABC):
 
     @property
     def offers(self) -> dict[str, object]:
-        """Values for those parameters of networks and policies that have these names."""
+        """Values for the parameters of networks and policies with these names."""
         return {"num_classes": self.num_classes}
 
 
 class ImageDataset(Dataset):
-    """One class to an image, all images of one shape.
+    """Images of one shape, with one class each.
 
     Attributes:
-        shape: (channels, height, width), as the networks see an image.
+        shape: (channels, height, width) of an image at the network's input.
         mean, std: per channel, of pixels in [0, 1].
     """
 
@@ -56,7 +56,7 @@ class ImageDataset(Dataset):
 def place_of(given: str | None, environment: str, owner: str) -> pathlib.Path | None:
     """The path of the images: `owner.data_dir`, or the value of an environment variable.
 
-    No shell has expanded a tilde in either. Raises ConfigError if there is no such home directory.
+    A tilde is expanded. Raises ConfigError if there is no such home directory.
     """
     if given:
         return user_path(given, f"{owner}.data_dir")
@@ -65,7 +65,7 @@ def place_of(given: str | None, environment: str, owner: str) -> pathlib.Path | 
 
 
 def check_colors(owner: str, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Raises ConfigError unless they can be the mean and the deviation of three colors."""
+    """Raises ConfigError unless these are three means and three positive deviations."""
     expect(len(mean) == 3, owner, "mean", mean, "three numbers, one per color")
     fine = len(std) == 3 and all(value > 0 for value in std)
     expect(fine, owner, "std", std, "three numbers above 0, one per color")
@@ -77,7 +77,7 @@ class Takable(Protocol):
     def __len__(self) -> int: ...
 
     def take(self: "T", indices: Tensor) -> "T":
-        """The images of the indices, in that order."""
+        """The images at the indices, in that order."""
         ...
 
 
@@ -89,7 +89,7 @@ class ImageSplits(Generic[T]):
     """The splits of a data set.
 
     Attributes:
-        validation: images that were taken out of the training images, if any.
+        validation: the validation split, taken from the training images, if any.
         notes: sentences for the user, such as what was left out.
     """
 
@@ -100,7 +100,7 @@ class ImageSplits(Generic[T]):
 
 
 def take_validation(train: T, count: int) -> tuple[T, T | None]:
-    """Takes `count` training images out to choose an epoch by, the same ones for all seeds."""
+    """Moves `count` training images to the validation split, the same images for all seeds."""
     if count == 0:
         return train, None
     order = torch.randperm(len(train), generator=generator("validation"))

@@ -1,8 +1,8 @@
 """Image files to bytes: decoded, cropped, resized and mirrored as uint8, never as floats.
 
-JPEGs are decoded by torchvision (gray and CMYK ones to RGB as well); what it refuses, and whatever
-else is called .JPEG (one of ImageNet's files is a PNG), is tried with PIL. An EXIF orientation is
-not applied, as published pipelines do not: the networks were trained on the pixels as they lie.
+torchvision decodes JPEGs (gray and CMYK ones also to RGB). PIL decodes the files that torchvision
+refuses, and files of other formats (one of ImageNet's .JPEG files is a PNG). An EXIF orientation is
+not applied, as in published pipelines: their networks were trained on the stored pixels.
 """
 
 import functools
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ctkd.data.pictures import rgb_bytes
 
-TRIES = 10  # random crops that may fail to fit before the center is taken, as in Inception's code
+TRIES = 10  # random crops that may fail to fit before the center crop, as in Inception's code
 NUMBERS = 4 * TRIES + 1
 
 
@@ -31,7 +31,7 @@ def decode(path: str) -> Tensor:
     """The pixels [3, H, W] (uint8, in channels-last order) of a file.
 
     Raises:
-        BadImageError: it is missing, empty, cut short, or no image.
+        BadImageError: the file is missing, empty, cut short, or not an image.
     """
     try:
         data = np.fromfile(path, dtype=np.uint8)
@@ -40,13 +40,13 @@ def decode(path: str) -> Tensor:
     except OSError as error:
         raise BadImageError(f"{path}: {error.strerror}") from error
     except RuntimeError:
-        pass  # PIL knows more kinds of JPEG, and says better what is wrong
+        pass  # PIL reads more kinds of JPEG, and its errors are clearer
     return _decode_with_pil(path)
 
 
 @functools.cache
 def _jpeg_decoder() -> Callable[[Tensor], Tensor] | None:
-    """torchvision's, or None where its version has none any more: then PIL decodes, more slowly."""
+    """The decoder of torchvision, or None in a version without one: PIL then decodes, slower."""
     try:
         from torchvision.io import ImageReadMode, decode_jpeg
     except ImportError:
@@ -57,10 +57,10 @@ def _jpeg_decoder() -> Callable[[Tensor], Tensor] | None:
 def _decode_with_pil(path: str) -> Tensor:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of broken EXIF data, which is not used
+            warnings.simplefilter("ignore")  # warnings of broken EXIF data, which is not used
             with Image.open(path) as image:
                 pixels = rgb_bytes(image)
-    # PIL's readers raise nearly anything for bytes that are no image.
+    # PIL's readers raise nearly any error for bytes that are not an image.
     except Exception as error:
         raise BadImageError(f"{path}: {error}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
@@ -73,14 +73,14 @@ def random_crop(
     ratio: Sequence[float],
     numbers: Sequence[float],
 ) -> tuple[int, int, int, int]:
-    """A random rectangle (top, left, height, width) of an image, as Inception's training takes it.
+    """A random rectangle (top, left, height, width) of an image, as in Inception's training.
 
     Its share of the area is uniform in `scale`, its aspect ratio (width over height) log-uniform
-    in `ratio`, its place uniform (Szegedy et al., arXiv 1409.4842); after TRIES that do not fit,
-    the largest centered rectangle of a permitted ratio.
+    in `ratio`, its position uniform (Szegedy et al., arXiv 1409.4842). After TRIES that do not fit
+    it is the largest centered rectangle of a permitted ratio.
 
     Args:
-        numbers: 4 · TRIES numbers in [0, 1), which decide everything.
+        numbers: 4 · TRIES numbers in [0, 1); the rectangle depends only on them.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for attempt in range(TRIES):
@@ -98,7 +98,7 @@ def random_crop(
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """A random crop, resized to a square and perhaps mirrored; a view's number decides which."""
+    """A random crop, resized to a square and perhaps mirrored; the view decides both."""
 
     size: int
     scale: tuple[float, float]
@@ -122,16 +122,16 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """The image with its shorter side resized to `resize`, and of that the square in the middle."""
+    """The square in the middle of the image, after its shorter side is resized to `resize`."""
 
     size: int
     resize: int
 
     def __call__(self, pixels: Tensor, view: int = 0) -> Tensor:
-        """Pixels [3, H, W] -> [3, size, size], uint8; there is but one view."""
+        """Pixels [3, H, W] -> [3, size, size], uint8; there is only one view."""
         _, height, width = pixels.shape
         short = min(height, width)
-        # As torchvision rounds: the longer side down.
+        # torchvision's rounding: the longer side down
         h, w = (self.resize * side // short for side in (height, width))
         pixels = resize(pixels, h, w)
         top, left = round((h - self.size) / 2), round((w - self.size) / 2)
@@ -139,10 +139,10 @@ class CenterCrop:
 
 
 def resize(pixels: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear with antialiasing, on bytes; PIL's filter but for the rounding.
+    """Bilinear with antialiasing, on bytes; PIL's filter except for the rounding.
 
-    What torchvision's v2 resize calls in the end. In channels-last order, in and out: so the kernel
-    for bytes takes half the time, and batches are put together without transposing.
+    torchvision's v2 resize calls the same kernel. Input and output are in channels-last order: the
+    kernel for bytes takes half the time, and batches are made without transposing.
     """
     batch = pixels[None].contiguous(memory_format=torch.channels_last)
     return F.interpolate(batch, (height, width), mode="bilinear", antialias=True)[0]

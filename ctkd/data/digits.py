@@ -9,7 +9,7 @@ from ctkd.data.in_memory import ResidentDataset, Split, Splits
 from ctkd.registry import DATASETS
 from ctkd.seeds import generator
 
-TEST_SHARE = 5  # every fifth image of a fixed shuffle is held out: 360 of 1,797
+TEST_SHARE = 5  # every fifth image of a fixed shuffle is a test image: 360 of 1,797
 TRAIN_IMAGES = 1437
 
 
@@ -17,7 +17,7 @@ TRAIN_IMAGES = 1437
 class Digits(ResidentDataset):
     """1,437 training and 360 test digits (UCI optdigits), cropped by up to one pixel, not flipped.
 
-    The split is the same for every seed. A mirrored digit is no digit, so the views are crops only.
+    The split is the same for every seed. The views are crops only: a mirrored digit is no digit.
     """
 
     num_classes = 10
@@ -28,9 +28,9 @@ class Digits(ResidentDataset):
     def __init__(
         self, padding: int = 1, train_images: int | None = None, validation: int = 0
     ) -> None:
-        """Takes the crop's padding in pixels, and how many training images to keep (None: all).
+        """Takes the crop's padding in pixels, and the number of training images (None: all).
 
-        `validation` images are taken out of the training set to choose an epoch by.
+        `validation` images move from the training split to the validation split.
         """
         expect(padding >= 0, "digits", "padding", padding, "a number of pixels, 0 or more")
         fine = 0 <= validation < TRAIN_IMAGES
@@ -40,14 +40,14 @@ class Digits(ResidentDataset):
             "digits",
             "train_images",
             train_images,
-            f"None or a number from 1 to {TRAIN_IMAGES} less the validation images",
+            f"None or a number from 1 to {TRAIN_IMAGES} minus the validation images",
         )
         self.views = CropFlip(padding, flip=False)
         self._train_images, self._validation = train_images, validation
 
     def load(self) -> Splits:
         """Reads the images from the scikit-learn package."""
-        from sklearn.datasets import load_digits  # slow to import, not needed for a dry run
+        from sklearn.datasets import load_digits  # slow to import, and a dry run does not need it
 
         digits = load_digits()
         images = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)[..., None]

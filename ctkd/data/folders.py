@@ -1,4 +1,4 @@
-"""Images in class folders, PART/CLASS/**/*: which files there are, and small images read whole."""
+"""Images in class folders, PART/CLASS/**/*: lists the files, and reads small images."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ from ctkd.data.in_memory import Split
 from ctkd.data.pictures import rgb_bytes
 from ctkd.errors import DataError
 
-# The endings that torchvision's ImageFolder takes.
+# The file name endings of torchvision's ImageFolder.
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
@@ -36,7 +36,7 @@ class ClassFiles:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was left out, for the user."""
+        """A note for the user on the files left out."""
         if not self.left_out:
             return ()
         endings = Counter(
@@ -52,8 +52,7 @@ class ClassFiles:
 def class_folders(folder: pathlib.Path) -> list[str]:
     """The names of the class folders in the order of their classes.
 
-    The order is that of the numbers where all names are whole numbers (2 before 10), else that of
-    the alphabet.
+    The order is numeric if all names are whole numbers (2 before 10), otherwise alphabetical.
     """
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir())
@@ -70,7 +69,7 @@ def order_note(names: Sequence[str]) -> str:
 def list_files(root: pathlib.Path, classes: Sequence[str]) -> ClassFiles:
     """The images of each class below `root`, in its folder and the folders inside, sorted.
 
-    As torchvision's ImageFolder does, links to folders are followed. Hidden files are ignored.
+    Links to folders are followed, as in torchvision's ImageFolder. Hidden files are ignored.
 
     Raises:
         DataError: a class has no image.
@@ -89,7 +88,7 @@ def list_files(root: pathlib.Path, classes: Sequence[str]) -> ClassFiles:
                 elif not file.startswith("."):
                     left_out.append(str(inside / file))
         if len(names) == before:
-            raise DataError(f"{root / name} holds no images ({', '.join(ENDINGS)})")
+            raise DataError(f"{root / name} contains no images ({', '.join(ENDINGS)})")
         targets += [target] * (len(names) - before)
     return ClassFiles(root, names, targets, left_out)
 

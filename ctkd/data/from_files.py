@@ -1,4 +1,4 @@
-"""Image data sets that are too large to be held: lists of files, read while a run trains."""
+"""Image data sets too large for memory: lists of files, which are read during training."""
 
 import abc
 import os
@@ -24,8 +24,8 @@ PIECE = 2**18  # numbers normalized at a time on a CPU: 1 MiB of float32
 class ImageFiles:
     """The files of a split below `root`, and their classes.
 
-    A million Python strings would be copied into every worker, page by page, as their reference
-    counts are touched; so the names lie in one piece of bytes, ending at `ends`.
+    The names are in one array of bytes, ending at `ends`: a million Python strings would be copied
+    into every worker, page by page, because reference counts change.
     """
 
     root: str
@@ -57,12 +57,12 @@ class ImageFiles:
         return f"images in {self.root}"
 
     def path(self, index: int) -> str:
-        """Where the image of that index lies."""
+        """The path of the image at an index."""
         start = self.ends[index - 1] if index else 0
         return os.path.join(self.root, os.fsdecode(self.names[start : self.ends[index]]))
 
     def take(self, indices: Tensor) -> "ImageFiles":
-        """Those of the indices, in that order."""
+        """The part with these indices, in that order."""
         chosen = indices.tolist()
         start = [int(self.ends[i - 1]) if i else 0 for i in chosen]
         names = [self.names[s : self.ends[i]] for s, i in zip(start, chosen, strict=True)]
@@ -77,9 +77,9 @@ class StreamedDataset(ImageDataset):
     """A data set of image files.
 
     Attributes:
-        augmentation: of the training images; a view is an integer that decides crop and flip.
-        presentation: of the images that a network is judged on.
-        max_bad: how many files a run puts up with that cannot be read.
+        augmentation: for training images; a view is an integer that decides crop and flip.
+        presentation: for validation and test images.
+        max_bad: how many unreadable files a run accepts.
     """
 
     kind = "streamed"
@@ -89,11 +89,11 @@ class StreamedDataset(ImageDataset):
 
     @abc.abstractmethod
     def load(self) -> FileSplits:
-        """Lists the files. Raises DataError where they are missing."""
+        """Lists the files. Raises DataError if they are missing."""
 
 
 class Sample(NamedTuple):
-    """What a worker makes of an item.
+    """A worker's result for an item.
 
     Attributes:
         pixels: [3, S, S], bytes.
@@ -109,7 +109,7 @@ class Sample(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """A batch of them: [B, 3, S, S] in channels-last order, [B], and all that was bad.
+    """A batch of samples: [B, 3, S, S] in channels-last order, [B], and all errors.
 
     `strong` holds the strong views, as `pixels`; None without them.
     """
@@ -135,10 +135,10 @@ class PixelTransform(Protocol):
 
 @dataclass(frozen=True)
 class Reader:
-    """Makes a sample of an index and a view, in whatever process.
+    """Makes a sample from an index and a view, in any process.
 
-    For a file that cannot be read the next one's image takes its place, in the same view and with
-    its own class, so that a step keeps its size and what replaces it does not depend on workers.
+    If a file cannot be read, the image of the next file replaces it, in the same view and with its
+    own class. So a step keeps its size, and the replacement does not depend on workers.
 
     Attributes:
         tries: how many files are tried; 1 replaces nothing.
@@ -177,13 +177,13 @@ class Reader:
 
 
 class Normalization:
-    """(x/255 - mean)/std of bytes, as one multiplication and one addition, a batch at a time."""
+    """(x/255 - mean)/std of a batch of bytes, as one multiplication and one addition."""
 
     def __init__(self, dataset: ImageDataset, device: torch.device) -> None:
         """Computes both once, for images of the data set's width."""
         std = torch.tensor(dataset.std, device=device)
         mean = torch.tensor(dataset.mean, device=device)
-        # For a whole row of pixels: colors lie innermost, and three numbers are no vector.
+        # For a whole row of pixels: colors are innermost, and three numbers fill no vector.
         width = dataset.shape[2]
         self._scale, self._shift = (1 / (255 * std)).repeat(width), (-mean / std).repeat(width)
 
@@ -192,9 +192,9 @@ class Normalization:
         batch, colors, height, width = pixels.shape
         rows = pixels.permute(0, 2, 3, 1).reshape(batch * height, width * colors)
         normal = torch.empty(rows.shape, device=rows.device)
-        # On a CPU a piece at a time, which stays in the cache from the first of its three passes to
-        # the last. Not torch.addcmul, which needs but one: it rounds an element otherwise at the
-        # end of a piece, so that pixels would depend on how a batch is cut.
+        # On a CPU a piece at a time, which stays in the cache during its three passes. Not
+        # torch.addcmul, which needs only one pass: it rounds differently at the end of a piece, so
+        # that pixels would depend on how a batch is cut.
         piece = max(1, PIECE // rows.shape[1]) if rows.device.type == "cpu" else len(rows)
         for read, written in zip(torch.split(rows, piece), torch.split(normal, piece), strict=True):
             written.copy_(read).mul_(self._scale).add_(self._shift)
@@ -202,7 +202,7 @@ class Normalization:
 
 
 def collate(samples: Sequence[Sample]) -> Samples:
-    """A batch; its pixels lie as convolutions want them, channels last."""
+    """A batch of samples, with pixels in channels-last order for the convolutions."""
     targets = torch.tensor([sample.target for sample in samples])
     bad = tuple(problem for sample in samples for problem in sample.bad)
     strong = [sample.strong for sample in samples if sample.strong is not None]

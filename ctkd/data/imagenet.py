@@ -1,12 +1,12 @@
 """ImageNet (ILSVRC 2012): 1.28 million training and 50,000 validation images of 1,000 classes.
 
-In `data_dir`, or where the environment variable CTKD_DATA says:
+The files are in `data_dir`, or in the folder of the environment variable CTKD_DATA:
 
     train/WNID/*.JPEG, val/WNID/*.JPEG        class folders, numbered by their names' order
 
-or by lists, one line `path class` to an image, paths relative to `data_dir`; so for the flat
-folder of validation images that ILSVRC itself distributes. Its 50,000 "val" images are what papers
-report on, and stand for the test images here.
+or in lists with one line `path class` per image, paths relative to `data_dir`; use a list for
+ILSVRC's flat folder of validation images. Papers report on these 50,000 "val" images, so they are
+the test split here.
 """
 
 import pathlib
@@ -30,16 +30,16 @@ class ImageNet(StreamedDataset):
     """ImageNet, or any other set of images in its layout.
 
     Args:
-        data_dir: where the images are; None asks the environment variable CTKD_DATA.
-        train_list, val_list: files of lines `path class` in place of the folders; a relative name
-            is looked for in `data_dir`.
-        num_classes: 1000, or the number of folders of another set.
+        data_dir: the folder of the images; None reads the environment variable CTKD_DATA.
+        train_list, val_list: files of lines `path class` instead of the folders; a relative name
+            is relative to `data_dir`.
+        num_classes: 1000, or the number of class folders of another data set.
         size: side of the square that the networks see, in pixels.
-        resize: the shorter side of a test image before its center is cut out.
-        scale, ratio: of the random crop: its share of the area, its width over its height.
+        resize: the shorter side of a test image before the center crop.
+        scale, ratio: ranges of the random crop's share of the area, and of its width over height.
         flip: whether half the views are mirrored.
-        validation: training images set aside to choose an epoch by, the same for every seed.
-        max_bad: so many files that cannot be read are named, counted and replaced (in training,
+        validation: size of the validation split, training images that are the same for every seed.
+        max_bad: up to this number, unreadable files are named, counted and replaced (in training,
             each by the next image of the list) or left out (in a test); one more ends the run.
         mean, std: per color, of pixels in [0, 1].
     """
@@ -90,10 +90,10 @@ class ImageNet(StreamedDataset):
         """See `StreamedDataset`."""
         root = self.folder
         if root is None:
-            raise DataError(self._advice("no place was given for the images"))
+            raise DataError(self._advice("no folder was given for the images"))
         if not root.is_dir():
             raise DataError(
-                self._advice(f"{root} {'is no folder' if root.exists() else 'does not exist'}")
+                self._advice(f"{root} {'is not a folder' if root.exists() else 'does not exist'}")
             )
         notes: list[str] = []
         parts = {name: self._part(root, name, notes) for name in ("train", "val")}
@@ -106,7 +106,7 @@ class ImageNet(StreamedDataset):
         return FileSplits(train, parts["val"], validation, tuple(notes))
 
     def _part(self, root: pathlib.Path, name: str, notes: list[str]) -> ImageFiles:
-        """The files of a part; adds what the user should know to `notes`."""
+        """The files of a part; adds remarks for the user to `notes`."""
         listed = self._lists[name]
         if listed is not None:
             return self._from_list(root, root / expand_user(listed, f"imagenet.{name}_list"))
@@ -115,10 +115,10 @@ class ImageNet(StreamedDataset):
             raise DataError(self._advice(f"{root} has no folder {name}/"))
         classes = class_folders(folder)
         if len(classes) != self.num_classes:
-            flat = "; images lie in it that are in no class folder" if not classes else ""
+            flat = "; its images are not in class folders" if not classes else ""
             raise DataError(
                 self._advice(
-                    f"{folder} holds {len(classes)} class folders{flat}, imagenet.num_classes is "
+                    f"{folder} has {len(classes)} class folders{flat}, imagenet.num_classes is "
                     f"{self.num_classes}"
                 )
             )
@@ -159,7 +159,7 @@ class ImageNet(StreamedDataset):
     def _advice(self, problem: str) -> str:
         return (
             f'imagenet: {problem}. Say where the images are, with --gin_param "data_dir = '
-            f"'/path'\" or the environment variable {ENVIRONMENT}: a folder that holds {LAYOUT} "
+            f"'/path'\" or the environment variable {ENVIRONMENT}: a folder with {LAYOUT} "
             f"({self.num_classes} class folders in each), or give lists of lines `path class`: "
             "imagenet.train_list, imagenet.val_list"
         )

@@ -1,4 +1,4 @@
-"""Small data sets that are kept on the device as bytes, and cut into batches there."""
+"""Small data sets that stay on the device as bytes; batches are cut there."""
 
 import abc
 import functools
@@ -23,7 +23,7 @@ class Split:
         return len(self.targets)
 
     def take(self, indices: Tensor) -> "Split":
-        """The images of the indices, in that order."""
+        """The images at the indices, in that order."""
         return Split(self.images[indices], self.targets[indices])
 
 
@@ -31,7 +31,7 @@ Splits = ImageSplits[Split]
 
 
 class ResidentDataset(ImageDataset):
-    """A small data set, read whole by `load`.
+    """A small data set; `load` reads all of it.
 
     Attributes:
         views: the augmentation of the training images.
@@ -42,11 +42,11 @@ class ResidentDataset(ImageDataset):
 
     @abc.abstractmethod
     def load(self) -> Splits:
-        """Reads the images. Raises DataError where they are missing or damaged."""
+        """Reads the images. Raises DataError if they are missing or damaged."""
 
 
 class ResidentImages:
-    """A split on a device: padded once, then any views of any images in one gather."""
+    """A split on a device: padded once; one gather then gives any views of any images."""
 
     def __init__(self, split: Split, dataset: ResidentDataset, device: torch.device) -> None:
         """Moves `split` to `device` and pads it for the views of `dataset`."""
@@ -63,17 +63,17 @@ class ResidentImages:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that depend on every byte of the images, as they are padded."""
+        """16 hexadecimal digits that depend on every byte of the padded images."""
         return digest(self._padded)
 
     def batch(self, indices: Tensor, views: Tensor | None = None) -> Tensor:
-        """Normalized images [B, C, H, W], float32, channels last; without views as they are."""
+        """Normalized images [B, C, H, W], float32, channels last; without views not augmented."""
         if views is None:
             views = torch.full_like(indices, self.views.identity)
         return self._normalized(self.views.take(self._padded, indices, views))
 
     def strong_batch(self, indices: Tensor, numbers: Tensor, augment: RandAugment) -> Tensor:
-        """The strong views of images, as `batch` gives plain ones: cropped, mirrored, augmented.
+        """The strong views of images, in the format of `batch`: cropped, mirrored, augmented.
 
         Args:
             indices, numbers: [B] and [B, 1 + `augment.numbers`], in [0, 1), both on the CPU. The

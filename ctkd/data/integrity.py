@@ -1,6 +1,6 @@
-"""The check of every image data set, in memory or in files: counts, types, shapes, labels.
+"""Checks every image data set, in memory or in files: counts, types, shapes, labels.
 
-The engine runs it on what `load` returns, before anything is trained. A wrong label or pixel would
+The engine runs it on the result of `load`, before training. A wrong label or pixel would
 otherwise train without a message: PyTorch skips the label -100, and floats in [0, 1] are divided by
 255 a second time.
 """
@@ -22,7 +22,7 @@ Shape = tuple[int, int, int]
 
 
 def check_splits(dataset: ResidentDataset, splits: Splits) -> None:
-    """Checks a data set in memory. Raises DataError for the first thing that is wrong."""
+    """Checks a data set in memory. Raises DataError for the first error."""
     _check_channels(dataset, (1, dataset.shape[0]))  # one value serves all channels
     for name, split in _named(splits):
         owner = f"{name_of(type(dataset))}, {name} split"
@@ -42,11 +42,11 @@ def check_split(owner: str, split: Split, shape: Shape, num_classes: int) -> Non
     """Checks images and labels in memory.
 
     Args:
-        owner: the data set and the split, the start of a message.
+        owner: the data set and the split, for the start of a message.
         shape: (channels, height, width) of every image.
 
     Raises:
-        DataError: naming what came, what was expected, and the index of the first wrong image.
+        DataError: it names the value found, the value expected, and the first wrong image's index.
     """
     for name, value in (("images", split.images), ("labels", split.targets)):
         if not isinstance(value, Tensor):
@@ -68,7 +68,7 @@ def check_labels(
     """Raises DataError unless all labels lie in [0, num_classes).
 
     Args:
-        name: the image of an index, for the message.
+        name: the name of the image at an index, for the message.
     """
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(wrong) == 0:
@@ -134,7 +134,7 @@ def _kind(tensor: Tensor) -> str:
 
 
 def _pixel_range(images: Tensor) -> str:
-    """The range of pixels that are not bytes, and the first that is no whole number of a byte."""
+    """The range of pixels that are not bytes, and the first that is not a whole number."""
     if images.dim() == 0 or images.numel() == 0:
         return ""
     values = images.float().reshape(len(images), -1)

@@ -18,11 +18,11 @@ class Parcel:
     """A batch in a file that has no name. The file ends with the last process that has it open.
 
     torch passes tensors between processes through files in /dev/shm. A container's /dev/shm has
-    64 MiB by default. A worker that finds it full loses the batch, and the run waits for that batch
-    without an end. This file is in memory too, but not in /dev/shm.
+    64 MiB by default. If it is full, the worker loses the batch, and the run waits for that batch
+    forever. This file is also in memory, but not in /dev/shm.
 
-    A worker makes the Parcel and sends it. All that can fail while the batch is written fails in
-    the constructor, where the worker can report it. What is sent is a few hundred bytes.
+    A worker makes the Parcel and sends it, a few hundred bytes. Errors of writing the batch are
+    raised in the constructor, where the worker can report them.
     """
 
     def __init__(self, batch: Any) -> None:
@@ -65,7 +65,7 @@ class Parcel:
 
 
 class _Packer(pickle.Pickler):
-    """Writes tensors to a file, and pickles where they lie in it."""
+    """Writes tensors to a file, and pickles their offsets in it."""
 
     def __init__(self, head: IO[bytes], file: IO[bytes]) -> None:
         super().__init__(head, protocol=5)
@@ -75,7 +75,7 @@ class _Packer(pickle.Pickler):
         """(offset, dtype, shape, strides) of a tensor; None for anything else."""
         if type(obj) is not Tensor:
             return None
-        # The whole storage is written, so that the strides stay. A part of one is copied first.
+        # Write the whole storage, so that the strides stay. Copy a part of a storage first.
         whole = obj.untyped_storage().nbytes() == obj.nbytes
         tensor = obj if whole else obj.clone()
         contents = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).numpy()
@@ -93,14 +93,14 @@ class _Unpacker(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Any:
         """The tensor that `_Packer.persistent_id` describes."""
         offset, dtype, shape, strides = pid
-        # Not a view of one tensor: views share a version, and autograd would take a change of one
-        # tensor of the batch for a change of all.
+        # Not a view of one tensor: views share a version, so for autograd a change of one tensor
+        # of the batch would be a change of all.
         tensor = torch.empty(0, dtype=dtype)
         return tensor.set_(self._storage, offset // dtype.itemsize, shape, strides)
 
 
 def _append(file: IO[bytes], contents: bytes | memoryview) -> int:
-    """Writes at the next aligned offset of the file; that offset."""
+    """Writes at the next aligned offset of the file, and returns the offset."""
     file.write(bytes(-file.tell() % ALIGNMENT))
     offset = file.tell()
     file.write(contents)
@@ -108,9 +108,9 @@ def _append(file: IO[bytes], contents: bytes | memoryview) -> int:
 
 
 def _nameless_file() -> IO[bytes]:
-    """A file in memory; in the folder for temporary files where Python has none in memory.
+    """A file in memory, or in the temporary folder if Python cannot make files in memory.
 
-    Python has none on macOS, and none where it was built with an old C library, as conda's is.
+    Python cannot on macOS, nor if it was built with an old C library, as conda's Python is.
     """
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("ctkd-batch"), "w+b")

@@ -1,4 +1,4 @@
-"""Pixels of image files as bytes, of 8 bits per color."""
+"""Reads the pixels of image files as bytes, 8 bits per color."""
 
 import numpy as np
 import torch
@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ctkd.errors import DataError
 
-# Pixels of these kinds have more than 8 bits. PIL would cut them at 255, so that a picture of 16
-# bits is white. The file does not say which range it uses (12 bits of 16, say): none is guessed.
+# Pixels of these modes have more than 8 bits. PIL would cut them at 255: a picture of 16 bits
+# would be white. The file does not give its range (it may be 12 bits of 16), so none is guessed.
 DEEP_MODES = ("I", "F")
 
 
@@ -22,10 +22,10 @@ def check_depth(image: Image.Image) -> None:
 
 
 def rgb_bytes(image: Image.Image) -> np.ndarray:
-    """The pixels [H, W, 3] of an image, in color whether the file is or not.
+    """The pixels [H, W, 3] of an image; gray images become RGB.
 
     Raises:
-        ValueError: it has more than 8 bits per color.
+        ValueError: the image has more than 8 bits per color.
     """
     check_depth(image)
     return np.array(image.convert("RGB"))
@@ -34,15 +34,15 @@ def rgb_bytes(image: Image.Image) -> np.ndarray:
 def read_picture(
     path: str, width: int | None = None, height: int | None = None, *, upright: bool = False
 ) -> Tensor:
-    """[3, H, W] of bytes, in color whether the file is or not.
+    """The bytes [3, H, W] of a picture file; gray pictures become RGB.
 
     Args:
-        width, height: the size that it must have, in pixels, where that is known. A picture of
-            another size is turned as its EXIF orientation says.
-        upright: whether to turn it as its EXIF orientation says in any case.
+        width, height: the expected size in pixels, if known. A picture of another size is turned
+            by its EXIF orientation.
+        upright: whether to apply the EXIF orientation in any case.
 
     Raises:
-        DataError: it is missing, damaged, or of another size.
+        DataError: the file is missing or damaged, or has another size.
     """
     try:
         with Image.open(path) as opened:
@@ -55,6 +55,6 @@ def read_picture(
             pixels = rgb_bytes(image)
     except (DataError, MemoryError):
         raise
-    except Exception as error:  # PIL's readers raise nearly anything for damaged bytes
+    except Exception as error:  # PIL's readers raise nearly any error for damaged bytes
         raise DataError(f"{path} is not a readable picture: {error}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

@@ -1,4 +1,4 @@
-"""Samples that worker processes read while a run goes. Their number changes no sample."""
+"""Worker processes that read samples during a run. Their number changes no sample."""
 
 import atexit
 import contextlib
@@ -22,7 +22,7 @@ from ctkd.errors import DataError, Interrupted
 from ctkd.memory import keep_freed_memory
 
 Item = tuple[int, int]
-POLL = 1.0  # seconds between two looks at the workers, while a batch is awaited
+POLL = 1.0  # seconds between two checks of the workers during a wait for a batch
 PREFETCH = 4  # batches that each worker reads ahead
 _WORKERS: set[BaseProcess] = set()  # of all streams
 _CHECKS: list[Callable[[float], None]] = []
@@ -30,7 +30,7 @@ _LEFT: list[Any] = []  # loaders whose workers may hang: see `_Batches`
 
 
 class _Reading(Dataset[Any]):
-    """Gives `read(index, view)` for the items that a loader asks for."""
+    """A data set for a loader: an item (index, view) gives `read(index, view)`."""
 
     def __init__(self, read: Callable[[int, int], Any]) -> None:
         self._read = read
@@ -41,7 +41,7 @@ class _Reading(Dataset[Any]):
 
 @dataclass(frozen=True)
 class _Lost:
-    """What a worker sends in place of a batch that it cannot send."""
+    """The replacement for a batch that a worker cannot send."""
 
     reason: str
 
@@ -70,19 +70,19 @@ def stream(
 ) -> Iterator[Any]:
     """The batches, in order, each `collate([read(index, view), …])`.
 
-    A sample depends on its (index, view) alone. Neither the number of workers nor the step at which
+    A sample depends only on its (index, view). Neither the number of workers nor the step at which
     an epoch is resumed changes it. Batches do not pass through /dev/shm, see `Parcel`.
 
     Args:
-        read: makes a sample of its index and an integer that decides its augmentation. It is sent
-            to the workers: plain data and functions of modules only. If it has `modules`, they are
-            imported once for all workers.
+        read: makes a sample from an index and an integer that decides the augmentation. It is sent
+            to the workers, so it contains only plain data and functions of modules. If it has
+            `modules`, they are imported once for all workers.
         batches: the items (index, view) of each batch.
         workers: processes that read; 0 reads in this process.
-        pin: whether to copy batches into page-locked memory, which a GPU can read by itself.
+        pin: whether to copy batches into page-locked memory, from which a GPU copies without waits.
 
     Raises:
-        DataError: the workers cannot be started, one has ended, or one cannot send a batch.
+        DataError: the workers cannot be started, a worker has ended or cannot send a batch.
     """
     running = set(multiprocessing.active_children())
     try:
@@ -105,13 +105,13 @@ def stream(
             "samples in the run's own process"
         ) from error
     own = set(multiprocessing.active_children()) - running
-    _WORKERS.intersection_update(running)  # without those that have ended
+    _WORKERS.intersection_update(running)  # without the loaders that have ended
     _WORKERS.update(own)
     yield from _Batches(loaded, own)
 
 
 class _Batches:
-    """The batches of a loader; a wait for one of them can be broken off."""
+    """The batches of a loader; a wait for a batch can be interrupted."""
 
     def __init__(self, loaded: Iterator[Any], workers: set[BaseProcess]) -> None:
         self._loaded, self._workers = loaded, workers
@@ -125,13 +125,13 @@ class _Batches:
             while True:
                 try:
                     return _opened(next(self._loaded))
-                except RuntimeError as error:  # DataLoader knows no narrower one
+                except RuntimeError as error:  # DataLoader raises no narrower error
                     _raise_unless_late(error)
                 for check in _CHECKS:
                     check(time.monotonic() - started)
         except (KeyboardInterrupt, Interrupted):
-            # A worker may hang in a read. Its loader would wait for it before it is deleted, so it
-            # is kept; nobody else waits for it.
+            # A worker may hang in a read. If its loader were deleted, it would wait for the worker:
+            # so keep the loader.
             _LEFT.append(self._loaded)
             for worker in self._workers:
                 worker.kill()
@@ -139,11 +139,11 @@ class _Batches:
 
 
 def _raise_unless_late(error: RuntimeError) -> None:
-    """Raises what went wrong, unless the batch is only late.
+    """Raises the error, unless the batch is only late.
 
     Raises:
         DataError: a worker has ended.
-        RuntimeError: the error that came, if it is any other.
+        RuntimeError: any other error, unchanged.
     """
     text = str(error)
     if text.startswith("DataLoader timed out"):
@@ -155,7 +155,7 @@ def _raise_unless_late(error: RuntimeError) -> None:
 
 def _ended(reason: str) -> DataError:
     return DataError(
-        f"a worker process that reads samples has ended: {reason}. Perhaps the system ended it "
+        f"a worker process that reads samples has ended: {reason}. The system may have ended it "
         "because memory ran out: then choose fewer workers or a smaller batch_size. With "
         "workers = 0 the run's own process reads the samples, and shows any error"
     )
@@ -181,10 +181,10 @@ def _opened(came: Any) -> Any:
 
 @contextlib.contextmanager
 def while_waiting(check: Callable[[float], None]) -> Iterator[None]:
-    """Inside, `check(seconds)` is called about once a second while a stream waits for a batch.
+    """A context in which `check(seconds)` is called about once a second of a wait for a batch.
 
-    `seconds` is the length of the wait so far. If `check` raises Interrupted, the wait ends: the
-    workers are killed, and the stream is over.
+    `seconds` is the length of the wait until now. If `check` raises Interrupted, the wait ends: the
+    workers are killed, and the stream has ended.
     """
     _CHECKS.append(check)
     try:
@@ -201,17 +201,17 @@ def _end_workers() -> None:
 
 
 def _context(read: object) -> BaseContext:
-    """How workers are started: never by a fork of this process.
+    """The multiprocessing context that starts workers: never by a fork of this process.
 
-    This process has threads by then (torch.distributed's, a loader's). A fork hangs if one of them
-    holds a lock at that moment. So a server that has no threads forks the workers.
+    This process already has threads (torch.distributed's, a loader's). A fork hangs if one of them
+    holds a lock at that moment. So a server without threads forks the workers.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, type(read).__module__, *getattr(read, "modules", ())])
     # A cluster signals all processes of a job, a terminal or torchrun a whole group. The run then
-    # saves its state and ends its workers. What is blocked here stays blocked in the workers.
+    # saves its state and ends its workers. Signals blocked here stay blocked in the workers.
     multiprocessing.resource_tracker.ensure_running()  # now, since its start would unblock them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR2))
     try:
@@ -222,7 +222,7 @@ def _context(read: object) -> BaseContext:
 
 
 def _prepare(worker: int) -> None:
-    """Sets a worker up: it ends when the run's process ends, in any way, and not before.
+    """Prepares a worker: it ends when the run's process ends, in any way, and not before.
 
     Ctrl-C reaches every process of a terminal. The run's process decides, and ends its workers.
     """
@@ -234,8 +234,8 @@ def _prepare(worker: int) -> None:
 def _end_with_parent() -> None:
     """Ends this worker when the run's process has ended.
 
-    A loader's own watch looks at the process that forked the worker. Here that is the server, which
-    lives as long as its workers.
+    A loader's own check is for the process that forked the worker. Here that is the server, which
+    runs as long as its workers.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -55,7 +55,7 @@ def test_without_a_place_the_error_says_what_to_do(variable, monkeypatch, cifar_
     if variable is not None:
         monkeypatch.setenv(cifar.ENVIRONMENT, variable)
     for dataset in (CIFAR100(), CIFAR10()):
-        with pytest.raises(DataError, match="no place was given") as caught:
+        with pytest.raises(DataError, match="no folder was given") as caught:
             dataset.load()
         for word in ("data_dir = ", "CTKD_DATA", "download = True", f"{dataset.name}.npz"):
             assert word in str(caught.value)
@@ -63,7 +63,7 @@ def test_without_a_place_the_error_says_what_to_do(variable, monkeypatch, cifar_
 
 
 def test_a_place_without_images_says_so(tmp_path, cifar_arrays):
-    with pytest.raises(DataError, match="is empty of them"):
+    with pytest.raises(DataError, match="has no such files"):
         load(tmp_path)
     with pytest.raises(DataError, match="nowhere does not exist"):
         load(tmp_path / "nowhere")

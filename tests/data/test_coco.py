@@ -123,7 +123,7 @@ def test_a_missing_picture_is_refused_by_name_or_left_out_with_its_boxes(coco_fo
 def test_pictures_of_which_none_is_there_are_refused_whatever_faults_are(coco_folder):
     (coco_folder / "val2017").rename(coco_folder / "elsewhere")
     (coco_folder / "val2017").mkdir()
-    with pytest.raises(DataError, match="val2017 holds none of the pictures that .*val2017.json"):
+    with pytest.raises(DataError, match="contains none of the pictures that .*val2017.json"):
         make(coco_folder, faults="skip").load()
 
 
@@ -155,7 +155,7 @@ def test_annotations_as_windows_editors_save_them(coco_folder):
 
 def test_places_are_asked_for_in_full(tmp_path, monkeypatch):
     monkeypatch.delenv("CTKD_COCO", raising=False)
-    with pytest.raises(DataError, match="no place was given.*data_dir.*CTKD_COCO"):
+    with pytest.raises(DataError, match="no folder was given.*data_dir.*CTKD_COCO"):
         COCO().load()
     with pytest.raises(DataError, match="nowhere does not exist"):
         COCO(str(tmp_path / "nowhere")).load()

@@ -131,7 +131,7 @@ def test_a_missing_part_is_told(root):
 
 def test_an_empty_class_is_named(root):
     (root / "test" / "bee" / "0.png").unlink()
-    with pytest.raises(DataError, match=r"bee holds no images"):
+    with pytest.raises(DataError, match=r"bee contains no images"):
         read_folders(root, 3, SHAPE)
 
 

@@ -86,7 +86,7 @@ def test_a_list_as_windows_editors_save_it(own_images):
 def test_what_is_not_there_is_told_with_what_to_put_where(own_images, tmp_path, monkeypatch):
     monkeypatch.delenv("CTKD_DATA", raising=False)
     advice = r"data_dir = '/path'.*CTKD_DATA.*train/WNID/\*.JPEG and val/WNID/\*.JPEG"
-    with pytest.raises(DataError, match="no place was given.*" + advice):
+    with pytest.raises(DataError, match="no folder was given.*" + advice):
         ImageNet().load()
     with pytest.raises(DataError, match="does not exist.*" + advice):
         ImageNet(str(tmp_path / "absent")).load()
@@ -99,7 +99,7 @@ def test_what_is_not_there_is_told_with_what_to_put_where(own_images, tmp_path, 
         ImageNet(str(root), num_classes=3).load()
     shutil.rmtree(root / "val" / "n00000009")
     (root / "val" / "n00000001").mkdir()
-    with pytest.raises(DataError, match="n00000001 holds no images"):
+    with pytest.raises(DataError, match="n00000001 contains no images"):
         ImageNet(str(root), num_classes=3).load()
     shutil.rmtree(root / "val")
     with pytest.raises(DataError, match="has no folder val/"):
