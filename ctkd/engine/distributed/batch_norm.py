@@ -7,10 +7,10 @@ from ctkd.engine.distributed.world import World
 
 
 def synchronize_batch_norm(network: nn.Module, world: World) -> None:
-    """Replaces batch normalizations, in place, by ones that take the statistics of all ranks.
+    """Replaces batch normalizations, in place, by ones with the statistics of all ranks.
 
-    Otherwise a run would depend on how many processes share it. Parameters, buffers and their
-    names stay. torch's own SyncBatchNorm does the same on GPUs only.
+    Otherwise a run would depend on its number of processes. Parameters, buffers and their names
+    stay. torch's SyncBatchNorm does the same, but only on GPUs.
     """
     if world.size == 1:
         return
@@ -22,9 +22,9 @@ def synchronize_batch_norm(network: nn.Module, world: World) -> None:
 
 
 def average_statistics(network: nn.Module, world: World) -> None:
-    """Makes the running statistics of batch normalizations the mean of all ranks', in place.
+    """Averages the running statistics of batch normalizations over the ranks, in place.
 
-    Where each rank has its own, a network is judged and saved with these.
+    If each rank has its own statistics, a network is evaluated and saved with the averages.
     """
     if world.size == 1:
         return
@@ -40,13 +40,13 @@ def average_statistics(network: nn.Module, world: World) -> None:
 
 
 class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalization over the rows of all ranks; in eval mode the ordinary one."""
+    """Batch normalization over the rows of all ranks; in eval mode the usual one."""
 
     world: World
 
     @classmethod
     def of(cls, norm: nn.modules.batchnorm._BatchNorm, world: World) -> "SyncedBatchNorm":
-        """The same normalization, its parameters and buffers shared, over a world."""
+        """The same normalization over a world; it shares the parameters and buffers."""
         made = cls(norm.num_features, norm.eps, norm.momentum, False, False)
         made.affine, made.track_running_stats = norm.affine, norm.track_running_stats
         made._parameters, made._buffers = norm._parameters, norm._buffers
@@ -54,15 +54,15 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         return made
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Any input [N, C, …] will do."""
+        """Accepts any input [N, C, …]."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalizes [N, C, …] by mean and variance over all ranks' N and everything behind C."""
+        """Normalizes [N, C, …] by mean and variance over all dimensions except C, on all ranks."""
         if not self.training:
             return super().forward(input)
         axes = [axis for axis in range(input.dim()) if axis != 1]
         values = input.float()
-        # In float64, since the square of the mean is taken off the mean of the squares.
+        # In float64, since the square of the mean is subtracted from the mean of the squares.
         first = values.sum(axes, dtype=torch.float64)
         second = values.square().sum(axes, dtype=torch.float64)
         count = first.new_full((1,), input.numel() / self.num_features)
@@ -76,7 +76,7 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         scale = (variance + self.eps).rsqrt()
         shift = -mean * scale
         shape = [1, -1] + [1] * (input.dim() - 2)
-        # In float32 at least, as torch does it: the two terms may be large, and nearly cancel.
+        # At least float32, as in torch: the two terms may be large and nearly cancel.
         exact = input.to(torch.promote_types(input.dtype, torch.float32))
         normal = exact * scale.to(exact).view(shape) + shift.to(exact).view(shape)
         if self.affine:
@@ -84,7 +84,7 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         return normal.to(input.dtype)
 
     def _track(self, mean: Tensor, variance: Tensor, rows: Tensor) -> None:
-        """Moves the running statistics, as torch does: by the unbiased variance."""
+        """Updates the running statistics, as torch does, with the unbiased variance."""
         if not self.track_running_stats or self.running_mean is None or self.running_var is None:
             return
         assert self.num_batches_tracked is not None
@@ -98,7 +98,7 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 class SumOverRanks(torch.autograd.Function):
-    """A sum over ranks; every rank's loss depends on it, so its gradient is summed too."""
+    """A sum over ranks. Every rank's loss depends on it, so its gradient is also summed."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, tensor: Tensor, world: World) -> Tensor:

@@ -23,8 +23,8 @@ def check_whole_step(
     """Refuses to divide a step whose rows the objective compares with one another.
 
     Raises:
-        ConfigError: the step is computed in parts, or several ranks share it and the task gives
-            rows of a number that only each rank knows, or there are feature losses.
+        ConfigError: the step is computed in parts; or several ranks share it, and there are
+            feature losses or each rank's number of rows is unknown to the others.
     """
     if not needs_whole_step(objective):
         return
@@ -53,13 +53,13 @@ def check_whole_step(
 def rows_of_all_ranks(world: World, rows: Rows, total: int) -> Rows:
     """The step's rows, in their order, with the gradient to each rank's own student.
 
-    Every rank computes the whole loss from them, and its share in the step is one over the number
-    of ranks. One all-reduce forward and one backward of [total, columns of all logits] numbers;
-    each number is one rank's and zero on the others, so that the sum is exact.
+    Every rank computes the whole loss from them, and contributes it divided by the number of
+    ranks. This takes one all-reduce forward and one backward of [total, columns of all logits]
+    numbers. Each number is nonzero on one rank only, so the sum is exact.
 
     Args:
-        rows: of this rank, one of each of its samples.
-        total: samples of the whole step.
+        rows: this rank's rows, one per sample.
+        total: the number of samples of the whole step.
     """
     assert rows.teacher is not None
     if rows.class_student is not None:

@@ -14,14 +14,14 @@ from ctkd.engine.distributed.world import World
 
 
 def parallel(module: nn.Module, world: World, accumulate: int) -> nn.Module:
-    """`module` as it is in one process, else wrapped in DistributedDataParallel.
+    """`module` wrapped in DistributedDataParallel; unchanged if there is one process.
 
     DistributedDataParallel sums the gradients of all ranks during the backward pass and divides
     them by the number of ranks: multiply the loss by `world.size` for the sum. Buffers are not
     broadcast: batch normalizations are handled in `batch_norm.py`.
 
-    A parameter may have no part in the loss (an auxiliary head, say). The graph of a step is the
-    same in every step, so a static graph finds such parameters once. `without_sum` does not work
+    A parameter may have no part in the loss (as in an auxiliary head). The graph is the same in
+    every step, so a static graph finds such parameters once. `without_sum` does not work
     with a static graph; with accumulated parts the graph is searched in every step instead.
     """
     if world.size == 1:
@@ -39,7 +39,7 @@ def parallel(module: nn.Module, world: World, accumulate: int) -> nn.Module:
 
 
 def without_sum(module: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Inside, a backward pass adds to this rank's gradients only; for all parts but the last."""
+    """A context without the sum over ranks, for the backward pass of all parts except the last."""
     if isinstance(module, DistributedDataParallel):
         return module.no_sync()
     return contextlib.nullcontext()
@@ -58,12 +58,12 @@ def merge(parts: Sequence[Outcome]) -> Outcome:
 
 
 def sum_over_ranks(world: World, outcome: Outcome, rows: int | None) -> Outcome:
-    """The outcome of the whole step from this rank's: one small all-reduce per step.
+    """The outcome of the whole step from this rank's outcome: one small all-reduce per step.
 
     Args:
         outcome: of this rank's rows, already divided by the number of rows of the whole step.
-        rows: rows of the whole step, shared as `world.share` does; None where the ranks have
-            different numbers of rows (a detector's proposals).
+        rows: rows of the whole step, divided by `world.share`; None if only each rank knows its
+            number of rows (a detector's proposals).
     """
     if world.size == 1:
         return outcome
@@ -71,7 +71,7 @@ def sum_over_ranks(world: World, outcome: Outcome, rows: int | None) -> Outcome:
     parts = [torch.stack(values)]
     per_row = outcome.temperature is not None and outcome.temperature.dim() > 0
     if outcome.temperature is not None and per_row:
-        # Every rank fills the indices of its rows, with zeros elsewhere: the sum is all rows.
+        # Every rank fills the indices of its rows, with zeros elsewhere: the sum has all rows.
         parts.append(_spread(world, outcome.temperature.reshape(-1).to(parts[0]), rows))
     sums = torch.split(world.sum(torch.cat(parts)), [len(part) for part in parts])
     loss, *rest = sums[0].unbind()
@@ -84,7 +84,7 @@ def sum_over_ranks(world: World, outcome: Outcome, rows: int | None) -> Outcome:
 class RowGatherer:
     """Gathers rows [n, …] of all ranks, in an order that is the same on every rank.
 
-    A gradient of the gathered rows comes back as the sum over all ranks. Two all-reduces per call.
+    The gradient of the gathered rows is summed over all ranks. Two all-reduces per call.
     """
 
     def __init__(self, world: World) -> None:

@@ -5,19 +5,19 @@ from collections.abc import Callable
 
 from ctkd.engine.distributed.world import World
 
-SECONDS = 1.0  # about so long passes between two votes
+SECONDS = 1.0  # approximate time between two votes
 MOST_STEPS = 1000
 
 
 class StopVote:
     """Asks the ranks, about once a second, whether one of them received a signal to stop.
 
-    A vote is a collective on the CPU, and would cost every step its latency. So the ranks agree on
-    the step of the next vote: as many steps later as took the slowest rank about a second.
+    A vote is a collective on the CPU; at every step it would add its latency. So the ranks agree on
+    the step of the next vote: the number of steps that the slowest rank takes in about a second.
     """
 
     def __init__(self, world: World, requested: Callable[[], bool]) -> None:
-        """`requested` says whether this rank was asked to stop."""
+        """`requested` returns whether this rank received a signal to stop."""
         self._world, self._requested = world, requested
         self._steps_left, self._steps, self._since = 1, 0, time.monotonic()
 

@@ -1,7 +1,7 @@
 """The ranks that share a run: one process, or several under torch.distributed.
 
-Ranks split a step's rows, and each has its share of a loss that is divided by the whole step's
-rows; so gradients are summed, not averaged, and every rank takes the same step.
+Ranks split a step's rows. Each rank divides its loss by the number of rows of the whole step, so
+gradients are summed, not averaged, and every rank makes the same step.
 """
 
 import contextlib
@@ -17,16 +17,16 @@ from torch import Tensor
 from ctkd.errors import UserError
 
 T = TypeVar("T")
-# The first rank may train a teacher while the others wait; a rank that dies is noticed at once.
+# Rank 0 may train a teacher while the others wait; the end of a rank is detected at once.
 CONTROL_PATIENCE = datetime.timedelta(days=2)
 
 
 @dataclass(frozen=True)
 class World:
-    """A process's place among the processes of a run; every method but `share` is a collective.
+    """A process's rank among the processes of a run; every method except `share` is a collective.
 
     Attributes:
-        control: the group in which ranks talk on their CPUs; None in a world of one.
+        control: the group for exchanges on the ranks' CPUs; None in a world of one process.
     """
 
     rank: int = 0
@@ -35,21 +35,21 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this rank writes files and speaks to the user."""
+        """Whether this rank writes files and prints."""
         return self.rank == 0
 
     def share(self, samples: Tensor) -> Tensor:
-        """The rank's part of a whole step's samples."""
+        """The part of a whole step's samples for this rank."""
         return samples[self.rank :: self.size]
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over the ranks, in place, the same bits on every rank."""
+        """Sums over the ranks, in place, with the same bits on every rank."""
         if self.size > 1:
             torch.distributed.all_reduce(tensor)
         return tensor
 
     def gather(self, value: T) -> list[T]:
-        """The ranks' values, in their order."""
+        """The ranks' values, in the order of the ranks."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -65,10 +65,10 @@ class World:
         return bool(votes > 0)
 
     def agree(self, ask: Callable[[], T]) -> T:
-        """What `ask` returns on the first rank, which alone calls it; the others wait.
+        """The result of `ask`, which only rank 0 calls; the others wait.
 
         Raises:
-            UserError: what it raises there, on every rank.
+            UserError: `ask` raised it on rank 0; every rank raises it.
         """
         if self.size == 1:
             return ask()
@@ -92,10 +92,10 @@ class World:
 
 @contextlib.contextmanager
 def joined() -> Iterator[World]:
-    """The world that environment variables describe, as torchrun or a cluster's launcher sets them.
+    """The world from the environment variables of torchrun or a cluster's launcher.
 
-    NCCL on GPUs, one for each rank of a node, gloo on CPUs. Without RANK and WORLD_SIZE, or where
-    there is one rank, the world is this process.
+    It uses NCCL on GPUs, one GPU per rank of a node, and gloo on CPUs. Without RANK and WORLD_SIZE,
+    or with one rank, the world is this process.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -107,5 +107,5 @@ def joined() -> Iterator[World]:
     torch.distributed.init_process_group(backend)
     control = torch.distributed.new_group(backend="gloo", timeout=CONTROL_PATIENCE)
     yield World(torch.distributed.get_rank(), size, control)
-    # Not after an error: NCCL would wait for ranks that may have gone.
+    # Not after an error: NCCL would wait for ranks that may have ended.
     torch.distributed.destroy_process_group()

@@ -20,13 +20,13 @@ from ctkd.engine.distributed.world import World
 from ctkd.errors import ConfigError
 from ctkd.models.extraction import Extractor
 
-WORTH_STEPS = 2000  # a shorter run ends before the time for compiling is won back
+WORTH_STEPS = 2000  # a shorter run ends before it has saved the time of compiling
 
 
 def compile_student(
     run: Run, student: nn.Module, device: torch.device, world: World
 ) -> Callable[..., Any]:
-    """The student as the loop calls it: compiled for whole batches, or unchanged.
+    """The student for the training loop: compiled for whole batches, or unchanged.
 
     In a run with feature losses it returns (logits, features).
 
@@ -38,9 +38,9 @@ def compile_student(
         return called
     parts = world.size * run.runtime.accumulate
     if world.size > 1 and run.recipe.batch_size % parts:
-        # A rank with a smaller share would run the eager network. The sums over ranks inside batch
-        # normalization may come in another order in compiled code, and the ranks would wait for
-        # each other without end.
+        # A rank with a smaller share would run the eager network. Compiled code may sum over the
+        # ranks in another order inside batch normalization, and the ranks would wait for each other
+        # forever.
         return called
     return WholeBatches(called, -(-run.recipe.batch_size // parts))
 
@@ -56,15 +56,15 @@ def compiles_teacher(run: Run, device: torch.device) -> bool:
 
 
 def _wanted(run: Run, device: torch.device, on_cpu: bool) -> bool:
-    """What `Runtime.compile` says; "auto" looks at the configuration, the device, the compiler.
+    """The value of `Runtime.compile`; "auto" depends on configuration, device and compiler.
 
-    Nothing of it is measured, so a resumed run computes as before.
+    It does not depend on a measurement, so a resumed run computes as before.
     """
     wish = run.runtime.compile
     if not isinstance(run.dataset, ImageDataset):
         if wish is True:
             raise ConfigError(
-                "Runtime.compile = True is for inputs of one shape; these samples differ in theirs"
+                "Runtime.compile = True is for inputs of one shape; these samples have several"
             )
         return False
     if wish == "auto":
@@ -79,7 +79,7 @@ def _wanted(run: Run, device: torch.device, on_cpu: bool) -> bool:
 
 
 def has_compiler(device: torch.device) -> bool:
-    """Whether torch.compile finds what it builds with."""
+    """Whether torch.compile finds its compilers."""
     if device.type == "cuda":
         # Triton builds its driver with a C compiler for every kernel.
         compiler = any(map(shutil.which, (os.environ.get("CC", "gcc"), "clang")))
@@ -95,9 +95,9 @@ def compile_frozen(network: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
 
 
 class WholeBatches:
-    """A network compiled for batches of one size; it takes others, such as an epoch's last, itself.
+    """A network compiled for batches of one size; other batches use the eager network.
 
-    Compiling again for one short batch an epoch would take longer than it could save.
+    Compiling again for one short batch per epoch would take longer than it could save.
     """
 
     def __init__(self, network: Callable[[Tensor], Any], size: int) -> None:
@@ -105,5 +105,5 @@ class WholeBatches:
         self._compiled = torch.compile(network, dynamic=False)
 
     def __call__(self, inputs: Tensor) -> Any:
-        """What the network returns for inputs."""
+        """The network's output for inputs."""
         return (self._compiled if len(inputs) == self._size else self._network)(inputs)

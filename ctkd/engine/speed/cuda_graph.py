@@ -1,8 +1,8 @@
 """A whole step as one CUDA graph: views, teacher, student, loss, reversal, backward, optimizer.
 
-A small network's step is some thousand kernels of a few microseconds, and a GPU waits for the
-processor that launches them; a captured step is launched at once. What changes from step to step
-(λ, learning rate, weights, indices, views) lies in tensors that a replay reads anew; metrics are
+A small network's step has about a thousand kernels of a few microseconds, and the GPU waits for the
+CPU to launch them; a captured step is launched at once. Values that change from step to step (λ,
+learning rate, weights, indices, views) are in tensors that each replay reads again; metrics are
 accumulated outside.
 """
 
@@ -19,7 +19,7 @@ from ctkd.engine.tasks.augmentation import has_policy
 from ctkd.engine.teacher.frozen import FrozenTeacher
 from ctkd.models.extraction import Features
 
-WARM_UP = 3  # steps taken as usual before the capture: libraries set themselves up in them
+WARM_UP = 3  # eager steps before the capture, in which libraries initialize themselves
 Norms = tuple[Tensor, Tensor]
 Step = Callable[[Batch, TeacherFunction | None], tuple[Outcome, Norms]]
 WholeStep = Callable[[Batch, FrozenTeacher | None], tuple[Outcome, Norms]]
@@ -33,7 +33,7 @@ def capture(
     world: World,
     warn: Callable[[str], None],
 ) -> WholeStep:
-    """`step` captured as a CUDA graph where `Runtime.cuda_graph` says so, else `step` itself."""
+    """`step` captured as a CUDA graph if `Runtime.cuda_graph` is set, otherwise `step` itself."""
     if not run.runtime.cuda_graph:
         return step
     reasons = {
@@ -57,18 +57,18 @@ def capture(
 
 
 class GraphedStep:
-    """Takes steps as `step` does, whole batches by replaying a capture of it.
+    """Makes the steps of `step`; whole batches replay a capture of it.
 
-    The first steps and an epoch's short last batch are taken as usual. The steps are all real: none
-    is taken for the capture's sake. What a replay returns is overwritten by the next.
+    The first steps and an epoch's short last batch run eagerly. The capture itself makes no step.
+    The next replay overwrites a replay's result.
     """
 
     def __init__(self, step: Step, samples: ViewedTask, size: int, device: torch.device) -> None:
-        """Captures nothing yet; `size` is that of a whole batch."""
+        """Captures nothing yet; `size` is the size of a whole batch."""
         self._step, self._samples, self._size, self._device = step, samples, size, device
         self._indices = torch.zeros(size, dtype=torch.int64, device=device)
         self._views = torch.zeros_like(self._indices)
-        self._rows: Tensor | None = None  # the teacher's, where they are looked up
+        self._rows: Tensor | None = None  # the teacher's rows, if a cache gives them
         self._side: torch.cuda.Stream | None = None
         self._warm = 0
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -95,7 +95,7 @@ class GraphedStep:
         return self._taken
 
     def _as_usual(self, batch: Batch, teacher: TeacherFunction | None) -> tuple[Outcome, Norms]:
-        """On a stream of its own, so that nothing of it is tied to the default stream."""
+        """Runs a step on a separate stream, so that no part of it depends on the default stream."""
         if self._side is None:
             self._side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         current = torch.cuda.current_stream()
@@ -106,12 +106,12 @@ class GraphedStep:
         return taken
 
     def _capture(self, teacher: TeacherFunction | None) -> None:
-        """Records the step; nothing is computed by that."""
+        """Records the step without computing it."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             batch = self._samples.batch_of(self._indices, self._views)
             outcome, norms = self._step(batch, teacher)
-        # Without what backward needs, which would tie later steps to the capture's stream.
+        # Drop the tensors for backward: they would tie later steps to the capture's stream.
         self._taken = outcome._replace(loss=outcome.loss.detach()), norms
         self._graph = graph
 
