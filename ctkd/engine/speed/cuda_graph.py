@@ -117,9 +117,9 @@ class GraphedStep:
 
 
 class _Given:
-    """A teacher whose rows were looked up before the replay; each part of the batch takes its own.
+    """A teacher whose rows were read before the replay; each part of the batch takes its rows.
 
-    It is called during a capture, where the parts come one after another.
+    It is called during a capture, in the order of the parts.
     """
 
     def __init__(self, rows: Tensor, teacher: FrozenTeacher) -> None:

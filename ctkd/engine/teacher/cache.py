@@ -1,9 +1,9 @@
 """The cache of teacher rows per (image, view): exact, on disk, shared by the runs of a machine.
 
-Views are discrete, so a teacher sees the same pixels again and again, and its logits need computing
-once. They are the very bits that it would compute now: a cache belongs to one teacher, one set of
-images and one way of computing, which are spelled out in its `key.json` and hashed into its name;
-anything else is another folder. Where the disk fails, rows are computed as without it.
+Views are discrete, so a teacher sees the same pixels many times, and computes their logits once.
+Cached rows have the same bits as newly computed rows: a cache belongs to one teacher, one set of
+images and one way of computing. These are written in its `key.json`, and their hash is its folder's
+name. If the disk fails, rows are computed as without a cache.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ from ctkd.engine.task import Batch, ViewedTask
 from ctkd.engine.teacher.row_store import Array, RowStore
 from ctkd.errors import WorkdirError
 
-FORMAT = 1  # of the folder and of what the key means
-AHEAD = 64  # batches to look ahead, for rows to fill a batch with that is not wholly missing
+FORMAT = 1  # of the folder's format and the key's meaning
+AHEAD = 64  # later batches whose rows may fill a batch that is partly cached
 Key = dict[str, Any]
 
 
 class Compute(Protocol):
-    """A teacher: logits [B, C], float32, computed in calls of one size."""
+    """A teacher: logits [B, C], float32, computed in batches of one size."""
 
     batch_size: int | None
 
@@ -38,7 +38,7 @@ class Compute(Protocol):
 
 
 def numerics(device: torch.device) -> Key:
-    """What decides the last bits of a float32 computation on this machine, as far as torch says."""
+    """The settings, known to torch, that decide the last bits of a float32 computation here."""
     if device.type == "cuda":
         cudnn = torch.backends.cudnn
         flags: list[object] = [
@@ -62,7 +62,7 @@ def numerics(device: torch.device) -> Key:
 
 
 class TeacherCache:
-    """Looks a teacher's rows up, computes what is missing, and keeps it."""
+    """Reads a teacher's rows, computes the missing rows, and keeps them."""
 
     def __init__(
         self,
@@ -75,16 +75,16 @@ class TeacherCache:
         self._device = device
         self.store, self._teacher, self._samples = store, teacher, samples
         self._table: Tensor | None = None  # all rows on a GPU: nothing is read from the disk
-        self._ready: dict[int, Array] = {}  # computed ahead, and not on the disk
+        self._ready: dict[int, Array] = {}  # rows computed ahead, not on the disk
         self.hits = self.misses = 0
 
     def move_to_gpu(self) -> None:
-        """Copies all rows to the device, if that is a GPU and the rows fit into memory."""
+        """Copies all rows to the device, if it is a GPU and the rows fit into its memory."""
         if self._device.type == "cuda" and (table := self.store.table()) is not None:
             self._table = torch.from_numpy(table).to(self._device)
 
     def counts(self) -> str:
-        """How many rows this process took from the cache, and how many it computed."""
+        """How many rows this process read from the cache, and how many it computed."""
         damaged = f"; {self.store.damaged:,} were damaged on the disk" if self.store.damaged else ""
         counts = f"{self.hits:,} from the cache, {self.misses:,} computed"
         return f"teacher rows of this process: {counts}{damaged}"
@@ -117,9 +117,9 @@ class TeacherCache:
     def _compute(self, batch: Batch, missing: Array, places: Array) -> Array:
         """The missing rows of a batch.
 
-        The teacher computes whole batches in any case, since a row's bits could depend on the
-        batch's size. Free places in it are given to rows that later batches of the epoch will ask
-        for, so that what is computed is what is missing, however the misses are spread.
+        The teacher always computes whole batches, since a row's bits could depend on the batch's
+        size. Missing rows of later batches of the epoch fill the batch, so that few rows are
+        computed twice.
         """
         size = self._teacher.batch_size or len(places)
         here = torch.from_numpy(np.flatnonzero(missing))
@@ -139,7 +139,7 @@ class TeacherCache:
         return rows[:count]
 
     def _ahead(self, batch: Batch, free: int, known: set[int]) -> Array:
-        """Up to `free` places that later batches need and nobody has computed."""
+        """Up to `free` indices of rows that later batches need and that are not computed yet."""
         if not free or batch.coming is None:
             return np.zeros(0, np.int64)
         horizon = AHEAD * (self._teacher.batch_size or 1)
@@ -149,10 +149,10 @@ class TeacherCache:
         return np.array(fresh[:free], np.int64)
 
     def agrees(self) -> bool:
-        """Whether rows that are there are what the teacher computes now, bit by bit.
+        """Whether cached rows equal newly computed rows, bit by bit.
 
-        A batch of them is computed again: a last check against changes that the key does not
-        contain, such as a change in the code of the network.
+        One batch of them is computed again: a last check against changes that are not in the key,
+        such as a change of the network's code.
         """
         size = self._teacher.batch_size or 64
         places = self.store.some(size)
@@ -180,17 +180,17 @@ def open_cache(
     warn: Callable[[str], None],
     only_whole: bool = False,
 ) -> TeacherCache | None:
-    """The cache below `root` that belongs to `key`; None, with a warning, where there can be none.
+    """The cache below `root` that belongs to `key`; None, with a warning, if it cannot be used.
 
     Args:
         root: the folder of all caches.
-        key: of the teacher; that of the samples and of the numerics are added to it.
-        dtype: that the rows are kept in.
-        limit: bytes that `root` may come to hold.
-        features: numbers that a row has after its logits.
-        device: a GPU has a whole cache in its memory; of one that is not whole, rows are copied.
-        say, warn: print what is found, and what goes wrong.
-        only_whole: whether a cache that lacks rows, or does not exist, is left alone.
+        key: of the teacher; the keys of the samples and of the numerics are added.
+        dtype: of the rows on the disk.
+        limit: the largest size of `root`, in bytes.
+        features: the number of features after the logits of a row.
+        device: a GPU keeps a complete cache in its memory; from an incomplete one, rows are copied.
+        say, warn: print messages and warnings.
+        only_whole: whether to ignore a cache that is missing or lacks rows.
     """
     whole = {**key, **samples.data_key(), **numerics(device), "rows": dtype, "format": FORMAT}
     text = json.dumps(whole, indent=1, sort_keys=True) + "\n"
@@ -216,7 +216,7 @@ def _write_key(folder: pathlib.Path, text: str) -> None:
 
     Raises:
         OSError: the folder cannot be created or read.
-        WorkdirError: the key is another one.
+        WorkdirError: the key differs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = folder / "key.json"
@@ -232,7 +232,7 @@ def _checked(
     say: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> TeacherCache | None:
-    """The cache, if its rows are the teacher's; a GPU takes all rows into its memory."""
+    """The cache, if its rows are the teacher's; a GPU copies all rows into its memory."""
     store, folder = cache.store, cache.store.folder
     if not store.writable:
         say(f"{folder} is read-only: its rows are used, and no more are kept")
@@ -241,7 +241,7 @@ def _checked(
         return None
     if not cache.agrees():
         warn(
-            f"{folder} holds other rows than this teacher computes: it is not used; delete it if "
+            f"{folder} has other rows than this teacher computes: it is not used; delete it if "
             "the network's code has changed"
         )
         return None

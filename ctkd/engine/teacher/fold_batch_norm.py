@@ -1,7 +1,7 @@
-"""Batch normalization folded into the convolutions before it, for a network that is only used.
+"""Folds batch normalization into the convolutions before it, for a network in inference.
 
-In eval mode a normalization is a fixed scale and shift per channel, so a convolution with other
-weights and a bias computes both at once:
+In eval mode a normalization is a fixed scale and shift per channel, so one convolution with other
+weights and a bias computes both:
 
     w' = w · γ/√(σ² + ε),   b' = (b − μ) · γ/√(σ² + ε) + β.
 """
@@ -17,18 +17,19 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ctkd.models.extraction import Extractor, Features
 from ctkd.models.feature_paths import INPUT
 
-# Logits of the two networks in float64, whose own rounding is far below, relative to the largest.
+# The largest relative difference of logits, in float64; the rounding of float64 is far smaller.
 TOLERANCE = 1e-9
 WithFeatures = Callable[[Tensor], tuple[Tensor, Features]]
 
 
 class Folded(NamedTuple):
-    """What `fold` returns.
+    """The result of `fold`.
 
     Attributes:
-        network: folded, or as it came.
-        with_features: the same as a function that returns (logits, features); None without paths.
-        reason: why the network could not be folded, in a user's words; None where it was.
+        network: the folded network, or the original one.
+        with_features: the network as a function that returns (logits, features); None without
+            paths.
+        reason: why the network could not be folded, for the user; None if it was folded.
     """
 
     network: nn.Module
@@ -37,10 +38,10 @@ class Folded(NamedTuple):
 
 
 def fold(network: nn.Module, example: Tensor, paths: Mapping[str, str] | None = None) -> Folded:
-    """The network with its normalizations folded, or itself and why it could not be.
+    """The network with its normalizations folded, or the original network and the reason.
 
-    Folding is done, and compared with the network on `example`, in float64; only then are the
-    weights rounded to what they were.
+    Folding runs in float64, where the folded network is compared with the original one on
+    `example`. After that the weights get their old precision again.
 
     Args:
         network: in eval mode.
@@ -54,7 +55,7 @@ def fold(network: nn.Module, example: Tensor, paths: Mapping[str, str] | None = 
         folded, with_features = _folded(exact, paths or {})
         with torch.no_grad():
             expected, actual = exact(example.double()), folded(example.double())
-    except Exception as error:  # tracing runs the network's own code on stand-ins for tensors
+    except Exception as error:  # tracing runs the network's code on placeholders for tensors
         reason = str(error).split("\n")[0]
         return Folded(network, plain, f"it cannot be traced ({type(error).__name__}: {reason})")
     difference = ((actual - expected).abs().max() / expected.abs().max()).item()
@@ -66,9 +67,9 @@ def fold(network: nn.Module, example: Tensor, paths: Mapping[str, str] | None = 
 
 
 def _folded(network: nn.Module, paths: Mapping[str, str]) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """The network, and the same with features; both have the same modules.
+    """The network, and the network with features; both share their modules.
 
-    Replaces each pair of a convolution and a normalization that is its only reader.
+    A convolution and a normalization are replaced if only the normalization reads the convolution.
     """
     tracer = _Tracer(paths)
     traced = fx.GraphModule(network, tracer.trace(network), type(network).__name__)
@@ -79,7 +80,7 @@ def _folded(network: nn.Module, paths: Mapping[str, str]) -> tuple[fx.GraphModul
         source, norm = node.args[0], modules[node.target]
         foldable = source.op == "call_module" and isinstance(modules[source.target], nn.Conv2d)
         foldable = foldable and source not in features.values()
-        # A convolution used twice has two normalizations and one weight.
+        # A convolution that is used twice has two normalizations but one weight.
         calls = sum(n.target == source.target for n in traced.graph.nodes if n.op == source.op)
         if not foldable or len(source.users) > 1 or calls > 1 or norm.running_mean is None:
             continue
@@ -93,7 +94,7 @@ def _folded(network: nn.Module, paths: Mapping[str, str]) -> tuple[fx.GraphModul
 
 
 class _Tracer(fx.Tracer):
-    """Traces a network, and remembers which node is the feature of each path."""
+    """Traces a network, and keeps the node of each path's feature."""
 
     def __init__(self, paths: Mapping[str, str]) -> None:
         super().__init__()
@@ -109,10 +110,10 @@ class _Tracer(fx.Tracer):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """See `fx.Tracer`: called for every module, also for those that are traced through."""
+        """Overrides `fx.Tracer`: called for every module, also for traced ones."""
         path = self.path_of_module(m)
         if names := self._names.get(path + INPUT):
-            # An activation in place would overwrite what it receives.
+            # An in-place activation would overwrite its input.
             received = args[0].clone() if getattr(m, "inplace", False) else args[0]
             self.features |= dict.fromkeys(names, received.node)
         output = super().call_module(m, forward, args, kwargs)

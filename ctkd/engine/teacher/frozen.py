@@ -1,4 +1,4 @@
-"""The frozen teacher: called with whole batches, which it computes or remembers, and judged."""
+"""The frozen teacher: it computes or caches the rows of whole batches, and is evaluated."""
 
 import contextlib
 import math
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 class FrozenTeacher:
-    """A network that gives logits, and features if any are wanted: no gradient, eval mode.
+    """A network in eval mode without gradients that gives logits, and features if they are used.
 
-    A row of it are the logits, followed by the features where each is one vector per sample.
+    A row has the logits, followed by the features if each feature is one vector per sample.
 
     Attributes:
         fingerprint: of the weights that it was loaded with.
-        batch_size: the one size in which it computes, or None for any size.
-        cache: looks rows up and keeps them; None where all rows are computed.
-        widths: the numbers of features in a row, by name; None where a feature is a map.
+        batch_size: the only batch size in which it computes, or None for any size.
+        cache: reads and keeps rows; None if all rows are computed.
+        widths: the numbers of features in a row, by name; None if a feature is a map.
     """
 
     widths: Mapping[str, int] | None = None
@@ -44,13 +44,13 @@ class FrozenTeacher:
         half_rows: bool = False,
         with_features: WithFeatures | None = None,
     ) -> None:
-        """Takes the network, its weights loaded (and folded, if they are to be).
+        """Takes the network with its loaded (and perhaps folded) weights.
 
         Args:
-            precision: in which the network computes.
-            compiled: whether to compile it for its one batch size.
-            half_rows: whether the logits are rounded to 16 bits, as a cache of half the size has
-                them; inexact.
+            precision: of the network's computations.
+            compiled: whether to compile the network for `batch_size`.
+            half_rows: whether to round the logits to 16 bits, as in a cache of half the size;
+                inexact.
             with_features: the network as a function that returns (logits, features).
         """
         self.fingerprint, self.batch_size, self.half_rows = fingerprint, batch_size, half_rows
@@ -86,8 +86,8 @@ class FrozenTeacher:
     def compute(self, inputs: Any) -> Tensor:
         """Rows [B, C + features], float32, in calls of `batch_size`.
 
-        A convolution or a matrix product may add up in another order for another batch size, but
-        does not read the other rows of a batch: so a row has the same bits in every batch.
+        A convolution or a matrix product may sum in another order for another batch size, but it
+        does not read the other rows of a batch. So a row has the same bits in every batch.
         """
         logits, features = self._compute(inputs)
         return torch.cat([logits, *features.values()], 1) if self.widths else logits
@@ -104,7 +104,7 @@ class FrozenTeacher:
     def _compute(self, inputs: Any) -> tuple[Tensor, Features]:
         """Logits and features of inputs."""
         size = self.batch_size or len(inputs)
-        # Filled outside: for a compiled network a tensor made in inference mode is another kind.
+        # Filled outside: for a compiled network a tensor from inference mode has another type.
         batches = [_filled(part, size) for part in torch.split(inputs, size)]
         with torch.inference_mode(), self._autocast:
             made = [self._forward(part) for part in batches]
@@ -124,10 +124,10 @@ class FrozenTeacher:
 
 
 def _filled(inputs: Tensor, size: int) -> Tensor:
-    """`inputs` followed by zeros up to `size` samples; images always in one and the same layout.
+    """`inputs` followed by zeros up to `size` samples; images always in the same layout.
 
-    With one channel a layout has several spellings of its strides, and a network that was compiled
-    for one of them would be compiled again for another.
+    With one channel a layout has several possible strides, and a network that was compiled for some
+    strides would be compiled again for others.
     """
     strides = inputs.stride()
     if inputs.dim() == 4:
@@ -141,7 +141,7 @@ def _filled(inputs: Tensor, size: int) -> Tensor:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
-    """The context in which a network computes at the given precision."""
+    """A context in which a network computes in the given precision."""
     if precision == "float32":
         return contextlib.nullcontext()
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float16
@@ -158,11 +158,11 @@ def judge(teacher: FrozenTeacher, settings: Teacher, task: Task, cause: str) -> 
         DataError: the primary metric is below `Teacher.min_accuracy`, or undefined.
     """
     metrics = task.evaluate(teacher.network)
-    task.files = {}  # the files of an evaluation are those of the student
+    task.files = {}  # an evaluation writes files of the student only
     measured = metrics[task.primary]
     if settings.min_accuracy is not None and math.isnan(measured):
         raise DataError(
-            f"the teacher's {task.primary} is undefined, since the test data hold nothing to find, "
+            f"the teacher's {task.primary} is undefined, since the test data have nothing to find, "
             f"and Teacher.min_accuracy = {settings.min_accuracy} cannot be checked. Give test data "
             "with something to find, or set Teacher.min_accuracy = None"
         )

@@ -1,4 +1,4 @@
-"""From the settings of a run to its teacher: weights, folding, compilation, cache."""
+"""Makes the teacher from the settings of a run: weights, folding, compilation, cache."""
 
 import hashlib
 import os
@@ -79,7 +79,7 @@ def load_teacher_weights(run: Run, weights: str) -> WeightsInfo:
 
 
 def given_weights(run: Run) -> str | None:
-    """The source of the teacher's weights: the setting, or what its network was built with."""
+    """The source of the teacher's weights: the setting, or the weights that its network has."""
     network = run.teacher_network
     own = network.loaded_from if isinstance(network, LanguageModel) else None
     return own if run.teacher.weights is None else run.teacher.weights
@@ -95,7 +95,7 @@ def attach_cache(
     *,
     fill: bool = False,
 ) -> None:
-    """Gives the teacher a cache of its rows, where the settings and the task allow one.
+    """Gives the teacher a cache of its rows, if the settings and the task allow one.
 
     Args:
         workdir: the work directory of the run.
@@ -140,16 +140,15 @@ def attach_cache(
 
 
 def structure(teacher: FrozenTeacher) -> str:
-    """A hash of the network's modules, and of its forward where that was traced for folding."""
+    """A hash of the network's modules, and of its forward if it was traced for folding."""
     return hashlib.sha256(str(teacher.network).encode()).hexdigest()[:16]
 
 
 def cache_root(run: Run, workdir: pathlib.Path) -> pathlib.Path | None:
-    """The folder of all caches: the one that is set, or for "auto" one in the images' folder.
+    """The folder of all caches: the setting, or for "auto" a folder in the images' folder.
 
-    "auto" is None in a run that is cut short, for a trial, and where the folder of the images is
-    read-only and has no caches yet. Images that come with a package have their caches next to the
-    work directory.
+    "auto" means None in a shortened run or a trial, and if the folder of the images is read-only
+    and has no caches yet. For images from a package the caches are next to the work directory.
     """
     wish = run.runtime.teacher_cache
     if wish is None:

@@ -1,4 +1,4 @@
-"""The training of a teacher that has no weights: a job of its own, once for all runs."""
+"""Trains a teacher that has no weights: in a separate job, once for all runs."""
 
 import hashlib
 import os
@@ -21,9 +21,9 @@ def teacher_job(run: Run) -> "Job":
     """The job that trains the run's teacher.
 
     Raises:
-        ConfigError: the configuration neither gives weights nor says how to train them.
+        ConfigError: the configuration gives neither weights nor a way to train them.
     """
-    from ctkd.engine.job import Job  # which prepares runs, and so their teachers
+    from ctkd.engine.job import Job  # job imports this module, since it prepares teachers
 
     if run.teacher_gin is None:
         raise ConfigError(
@@ -40,8 +40,8 @@ def teacher_job(run: Run) -> "Job":
 def teacher_home(run: Run, path: pathlib.Path) -> tuple[Run, Workdir]:
     """The run that trains the teacher of a run in the folder `path`, and the teacher's folder.
 
-    All runs of a user share their teachers in the user's cache. There the name of the folder stands
-    for the data too: the same command may be given for other images.
+    All runs of a user share the teachers in the user's cache. There the folder's name also depends
+    on the data, since the same command may use other images.
     """
     teacher_run = teacher_job(run).build()
     identity = identity_of(teacher_run.settings)
@@ -91,7 +91,7 @@ def trained_teacher(run: Run, path: pathlib.Path, console: Console) -> pathlib.P
                 f"{home.setting}"
             )
         else:
-            home.reopen()  # weights that are missing come back from the last checkpoint
+            home.reopen()  # the last checkpoint restores missing weights
             console.say(f"training the teacher, once: {home.path}")
             train_in(home, teacher_run, teacher_console)
     return weights

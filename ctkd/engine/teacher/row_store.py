@@ -1,10 +1,10 @@
-"""Rows of numbers on disk, shared by the processes of a machine: never a wrong one, never a crash.
+"""Rows of numbers on disk, shared by the processes of a machine, safe from damage and crashes.
 
-A store is a folder with two files: `rows`, sparse, where the row of place k lies at k · row bytes,
-and `sums`, its checksums, 8 bytes each, 0 for a row that is not there. A row is written before its
-checksum, and both by calls that report a full disk (a write through a memory map would kill the
-process). A reader compares checksums: a row that was torn by a kill, is damaged, or is just being
-written counts as absent. Writers need no lock, since all writers of a row write the same bits.
+A store is a folder with two files: `rows`, sparse, with row k at k · row bytes, and `sums`, the
+checksums, 8 bytes each, 0 for a missing row. A row is written before its checksum, and both by
+calls that report a full disk (a write through a memory map would end the process). A reader
+compares checksums: a row that is damaged, half-written or being written counts as missing. Writers
+need no lock, since all writers of a row write the same bits.
 """
 
 import errno
@@ -21,14 +21,14 @@ from ctkd.errors import WorkdirError
 from ctkd.files import NOT_PERMITTED
 
 Array = NDArray[Any]
-RESERVE = 2**30  # bytes that stay free on the disk, for the checkpoints of others on it
-CHECK_EVERY = 64  # writes between two looks at the space that is left
+RESERVE = 2**30  # bytes that stay free on the disk, for other programs and checkpoints
+CHECK_EVERY = 64  # writes between two checks of the free space
 SUM_BYTES = 8
-TABLE_BLOCK = 2**16  # rows read at once where all are
+TABLE_BLOCK = 2**16  # rows per read, if all rows are read
 
 
 class RowStore:
-    """`count` places for rows of `width` numbers; opening makes the files if need be."""
+    """A store of `count` rows of `width` numbers; opening it makes missing files."""
 
     def __init__(
         self,
@@ -42,10 +42,10 @@ class RowStore:
         """Opens the store.
 
         Args:
-            folder: exists already.
+            folder: an existing folder.
             count, width, dtype: of the rows, "float32" or "float16".
-            limit: bytes that the folder's parent, with the stores in it, may take on the disk.
-            say: prints each kind of failure once.
+            limit: the largest size of the parent folder, with all its stores, in bytes.
+            say: prints a message; called once for each kind of failure.
 
         Raises:
             WorkdirError: the files cannot be opened or made.
@@ -54,7 +54,7 @@ class RowStore:
         self.dtype = np.dtype(dtype)
         self._limit, self._say = limit, say
         self.readable = self.writable = True
-        self.damaged = 0  # rows found that were not what had been written
+        self.damaged = 0  # rows with a wrong checksum
         self._writes = 0
         self._row_bytes = width * self.dtype.itemsize
         word = np.uint32 if self.dtype.itemsize == 4 else np.uint16
@@ -68,12 +68,12 @@ class RowStore:
         self._rows = self._rows.reshape(count, width)
 
     def _open(self, name: str, item: int, dtype: "np.dtype[Any]") -> tuple[int, Array]:
-        """A file of `count` items at its full size, and a read-only map of it."""
+        """A file of `count` items at its full size, and its read-only memory map."""
         size = self.count * item
         descriptor = self._descriptor(self.folder / name)
         if os.fstat(descriptor).st_size < size:
             os.ftruncate(descriptor, size)  # fails for a file that is open for reading
-        reserves = hasattr(os, "posix_fallocate")  # macOS has no such call
+        reserves = hasattr(os, "posix_fallocate")  # macOS lacks this call
         if name == "sums" and reserves and self.writable:
             # A hole in a file of a full tmpfs cannot even be read through a map.
             try:
@@ -85,7 +85,7 @@ class RowStore:
         return descriptor, np.frombuffer(view, dtype=dtype)
 
     def _descriptor(self, path: pathlib.Path) -> int:
-        """The file, open for reading and writing; a file of another user perhaps for reading."""
+        """The file, open for reading and writing, or only for reading if it is not writable."""
         try:
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
@@ -95,16 +95,16 @@ class RowStore:
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def present(self, places: Array) -> Array:
-        """Whether something was written at each of the places [B]; its checksum is not compared."""
+        """Whether each of the rows at the indices [B] was written; checksums are not compared."""
         found: Array = self._sums[places] != 0 if self._usable() else np.zeros(len(places), bool)
         return found
 
     def share(self) -> float:
-        """The share of the places where something was written."""
+        """The share of the rows that were written."""
         return np.count_nonzero(self._sums) / self.count if self._usable() else 0.0
 
     def some(self, size: int) -> Array:
-        """Up to `size` places where something was written, spread over the store."""
+        """The indices of up to `size` written rows, spread over the store."""
         if not self._usable():
             return np.zeros(0, np.int64)
         places = np.flatnonzero(self._sums)
@@ -112,7 +112,7 @@ class RowStore:
         return spread
 
     def table(self) -> Array | None:
-        """All rows [count, width] in float32, or None where one of them cannot be used."""
+        """All rows [count, width] in float32, or None if a row cannot be used."""
         if not self._usable():
             return None
         table = np.empty((self.count, self.width), np.float32)
@@ -124,7 +124,7 @@ class RowStore:
         return table
 
     def read(self, places: Array) -> tuple[Array, Array]:
-        """(found [B], rows [B, width] in float32); rows that were not found hold anything."""
+        """(found [B], rows [B, width] in float32); rows that were not found are undefined."""
         found = self.present(places)
         rows = np.zeros((len(places), self.width), self._word)
         if found.any():
@@ -134,13 +134,13 @@ class RowStore:
             if not good.all():
                 self.damaged += int((~good).sum())
                 self._say(
-                    f"{self.folder}: damaged or half-written rows are computed anew, not used"
+                    f"{self.folder}: damaged or half-written rows are computed again, not used"
                 )
             found[found] = good
         return found, rows.view(self.dtype).astype(np.float32)
 
     def write(self, places: Array, rows: Array) -> None:
-        """Writes rows [B, width]; a failure is printed, and nothing is written after it."""
+        """Writes rows [B, width]. A failure is printed, and stops all writing."""
         self._writes += 1
         if not self.writable or (self._writes % CHECK_EVERY == 1 and not self._has_room()):
             return
@@ -148,7 +148,7 @@ class RowStore:
         places = places[order]
         words = np.ascontiguousarray(rows[order].astype(self.dtype)).view(self._word)
         sums = self._checksums(places, words)
-        # Neighbors are written together: a cache that is filled in order is written in blocks.
+        # Neighboring rows are written together: a cache filled in order is written in blocks.
         starts = np.flatnonzero(np.diff(places, prepend=places[:1] - 2) != 1)
         try:
             for file, item, data in (
@@ -161,7 +161,7 @@ class RowStore:
             self._stop_writing(error.strerror or str(error))
 
     def _usable(self) -> bool:
-        """Whether the files still have their size: touching a map beyond its file is fatal."""
+        """Whether the files still have their size: a read beyond a file's end is fatal."""
         if self.readable:
             files = ((self._rows_file, self._row_bytes), (self._sums_file, SUM_BYTES))
             if any(os.fstat(file).st_size < self.count * item for file, item in files):
@@ -170,7 +170,7 @@ class RowStore:
         return self.readable
 
     def _has_room(self) -> bool:
-        """Looks at the limit and at the disk; says so where nothing more is to be written."""
+        """Checks the limit and the disk; if one is full, stops writing with a message."""
         try:
             space = os.statvfs(self.folder)
             used = sum(path.stat().st_blocks * 512 for path in self.folder.parent.glob("*/*"))
@@ -189,12 +189,12 @@ class RowStore:
 
     def _stop_writing(self, reason: str) -> None:
         self.writable = False
-        self._say(f"{self.folder}: no more rows are kept there ({reason}); what is there is used")
+        self._say(f"{self.folder}: no more rows are kept there ({reason}); existing rows are used")
 
     def _checksums(self, places: Array, words: Array) -> Array:
-        """Of rows [B, width] of integers: Σ word · odd weight + mixed place, modulo 2⁶⁴, never 0.
+        """Checksums of integer rows [B, width]: Σ word · odd weight + mixed index mod 2⁶⁴, not 0.
 
-        A change of one number always changes it, and a row in a wrong place never fits.
+        A change of one number always changes the sum, and a row at a wrong index never fits.
         """
         with np.errstate(over="ignore"):
             total = (words.astype(np.uint64) * self._weights).sum(1, dtype=np.uint64)
@@ -214,7 +214,7 @@ def _mixed(values: Array) -> Array:
 
 
 def _write_all(file: int, data: bytes, offset: int) -> None:
-    """Writes all of `data`; a disk that fills up first takes a part of it, then refuses."""
+    """Writes all of `data`. A disk that becomes full accepts a part first, then refuses."""
     while data:
         written = os.pwrite(file, data, offset)
         data, offset = data[written:], offset + written

@@ -147,7 +147,7 @@ def test_other_rows_than_the_teachers_are_refused(tmp_path, task):
     changed = teacher_of(seed=1)
     messages = []
     assert cache_of(tmp_path, changed, task, messages=messages) is None
-    assert "holds other rows than this teacher computes" in messages[0]
+    assert "has other rows than this teacher computes" in messages[0]
     assert cache_of(tmp_path, teacher_of(), task) is not None
 
 
