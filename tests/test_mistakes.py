@@ -242,7 +242,7 @@ def test_a_folder_of_something_else_is_left_as_it_is(mistaken, write):
     write("thesis.tex", "all of it")
     for more in ([], ["--fresh"]):
         message = mistaken(CTKD, "--workdir=given", *more)
-        assert "given is no work directory of ctkd: it holds thesis.tex" in message
+        assert "given is not a work directory of ctkd: it contains thesis.tex" in message
     assert [path.name for path in pathlib.Path("given").iterdir()] == ["thesis.tex"]
 
 

@@ -1,1 +1,1 @@
-"""What a run writes: work directory, checkpoints, records, TensorBoard events, console."""
+"""The output of a run: work directory, checkpoints, records, TensorBoard events, console."""

@@ -1,4 +1,4 @@
-"""Checkpoints that survive anything: atomic, checksummed, and never unpickled unsafely."""
+"""Checkpoints: written atomically, with a checksum, and never unpickled unsafely."""
 
 import hashlib
 import io
@@ -14,28 +14,28 @@ from ctkd.errors import WorkdirError
 from ctkd.files import replacing
 
 _NAME = re.compile(r"step-(\d{10})-([0-9a-f]{16})\.pt")
-FORMAT = 1  # of what a checkpoint holds; another number is refused
+FORMAT = 1  # of a checkpoint's format; another number is refused
 
 
 def write_atomically(path: pathlib.Path, write: Callable[[BinaryIO], object]) -> None:
-    """Replaces `path` by what `write` puts into a file, wholly or not at all.
+    """Replaces `path` by the file that `write` fills, completely or not at all.
 
     Raises:
-        WorkdirError: the disk is full or the folder not writable; the old file is as it was.
+        WorkdirError: the disk is full or the folder not writable; the old file is unchanged.
     """
     try:
         with replacing(path) as part, open(part, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must reach the disk too
+        folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must also reach the disk
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
     except OSError as error:
         raise WorkdirError(
-            f"cannot write {path}: {error.strerror}; what was there is intact"
+            f"cannot write {path}: {error.strerror}; the old file is unchanged"
         ) from error
 
 
@@ -45,8 +45,8 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def write_tensors(path: pathlib.Path, state: dict[str, Any]) -> None:
-    """`write_atomically` for tensors, to be read by `torch.load(weights_only=True)`."""
-    buffer = io.BytesIO()  # torch.save reports a full disk as a RuntimeError of its own
+    """`write_atomically` for tensors, readable by `torch.load(weights_only=True)`."""
+    buffer = io.BytesIO()  # torch.save reports a full disk as a RuntimeError
     torch.save(state, buffer)
     write_atomically(path, lambda file: file.write(buffer.getbuffer()))
 
@@ -60,10 +60,10 @@ class Checkpoints:
         self._unusable: set[pathlib.Path] = set()
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Writes `state` (tensors and plain values) and removes what is older than the newest few.
+        """Writes `state` (tensors and plain values), and removes all but the newest checkpoints.
 
         Raises:
-            WorkdirError: it cannot be written; the previous checkpoint is intact.
+            WorkdirError: it cannot be written; the previous checkpoint is unchanged.
         """
         buffer = io.BytesIO()
         torch.save({"format": FORMAT, **state}, buffer)
@@ -74,15 +74,15 @@ class Checkpoints:
             raise WorkdirError(f"cannot make {self.folder}: {error.strerror}") from error
         name = f"step-{step:010d}-{_digest(data)}.pt"
         write_atomically(self.folder / name, lambda file: file.write(data))
-        # What was passed over stays, and must not push out what is good.
+        # Skipped files stay, and must not cause the removal of good ones.
         good = [path for path in self._files() if path not in self._unusable]
         for old in [path for path in good if _NAME.fullmatch(path.name)][self.keep :]:
             old.unlink(missing_ok=True)
 
     def latest(self, identity: str) -> dict[str, Any] | None:
-        """The newest whole checkpoint of the run `identity`; None where there is no file at all.
+        """The newest complete checkpoint of the run `identity`; None if there is no file.
 
-        Damaged and foreign files are named and passed over.
+        Damaged and foreign files are skipped, each with a message.
 
         Raises:
             WorkdirError: there are files, but none that can be used.
@@ -102,7 +102,7 @@ class Checkpoints:
         return None
 
     def _files(self) -> list[pathlib.Path]:
-        """Checkpoints and whatever else ends in .pt there, newest step first."""
+        """All files of the folder that end in .pt, newest step first."""
         if not self.folder.is_dir():
             return []
         files = [path for path in self.folder.glob("*.pt") if not path.name.startswith(".")]
@@ -113,7 +113,7 @@ class Checkpoints:
 def _read(path: pathlib.Path, identity: str) -> dict[str, Any]:
     match = _NAME.fullmatch(path.name)
     if not match:
-        raise WorkdirError(f"{path} is no checkpoint of ctkd")
+        raise WorkdirError(f"{path} is not a checkpoint of ctkd")
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -122,7 +122,7 @@ def _read(path: pathlib.Path, identity: str) -> dict[str, Any]:
         raise WorkdirError(f"{path} is truncated or damaged (its checksum differs)")
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    # Foreign bytes make a pickle reader raise nearly anything.
+    # Foreign bytes make a pickle reader raise nearly any error.
     except Exception as error:
         raise WorkdirError(f"{path} cannot be loaded safely") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:

@@ -1,4 +1,4 @@
-"""What a user sees: a live view on a terminal, one plain line an epoch in a log."""
+"""Output for the user: a live view on a terminal, one plain line per epoch in a log."""
 
 import contextlib
 import math
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from ctkd.engine.progress import Progress
     from ctkd.engine.task import Task
 
-WAIT_SHOWN = 0.05  # share of the training time; less is no news
+WAIT_SHOWN = 0.05  # share of the training time; a lower share is not shown
 HIDDEN = ("finished", "name", "primary", "lower_is_better")  # of the summary's table
-REFRESH = 0.5  # seconds between two looks at the device's accumulators
+REFRESH = 0.5  # seconds between two reads of the device's accumulators
 PERCENT = re.compile(r"(.*[_/])?(top\d+|a[pr]\d*|claimed|agreement)([_/].*)?")  # metrics in percent
 
 
 def as_text(name: str, value: float) -> str:
-    """A metric's or a summary's number, with its unit if that is percent; "–" if undefined."""
+    """A number as text, with its unit if that is percent; "–" if undefined."""
     if math.isnan(value):
         return "–"
     return f"{value:.2f} %" if PERCENT.fullmatch(name) else f"{value:.4g}"
@@ -48,13 +48,13 @@ OPEN_FIRST = ("landscape.png", "curves.png", "summary.json")
 
 
 class Console:
-    """Speaks to standard output; warns on standard error or, while a live view is up, above it."""
+    """Prints to standard output; warns on standard error or above an open live view."""
 
     def __init__(self, prefix: str = "", quiet: bool = False, live: bool = True) -> None:
-        """`prefix` opens every line: what is being trained, where that is not the run itself.
+        """`prefix` starts every line: it names the training if that is not the run itself.
 
-        A `quiet` console prints nothing: that of every rank but rank 0. Without `live` there is no
-        live view.
+        A `quiet` console prints nothing; all ranks except rank 0 have one. Without `live` there is
+        no live view.
         """
         self._out = RichConsole(soft_wrap=True, highlight=False, markup=False, quiet=quiet)
         self._errors = RichConsole(
@@ -67,14 +67,14 @@ class Console:
         self._grid = (0.0, math.inf)  # the temperatures of the instrument
 
     def say(self, text: str) -> None:
-        """One line, at once: a log is read while the run goes on."""
+        """Prints one line without a delay: users read a log during the run."""
         self._out.print(self._prefix + text)  # which flushes
         if (fault := output_fault()) is not None:
             reason = fault.strerror
-            self.warn(f"standard output cannot be written ({reason}); the run goes on without it")
+            self.warn(f"standard output cannot be written ({reason}); the run continues without it")
 
     def warn(self, text: str) -> None:
-        """One line on standard error, once however often this is called with it."""
+        """Prints one line on standard error; the same line only once."""
         if text not in self._said:
             self._said.add(text)
             console = self._out if self._bars is not None else self._errors
@@ -82,7 +82,7 @@ class Console:
 
     @contextlib.contextmanager
     def live(self, run: "Run", task: "Task") -> Iterator[None]:
-        """On a terminal, a view of two bars and the newest numbers while inside."""
+        """A context with a view of two bars and the newest numbers, on a terminal."""
         self._grid = run.instrument.low, run.instrument.high
         if self._out.quiet or not (self._is_live and self._out.is_terminal):
             yield
@@ -110,7 +110,7 @@ class Console:
     def step(
         self, progress: "Progress", meter: "Meter", rate: float, lambda_: "Tensor | None"
     ) -> None:
-        """Shows a step on the live view, now and then: each look waits for the device."""
+        """Shows some of the steps on the live view: each update waits for the device."""
         if self._bars is None or time.monotonic() - self._looked < REFRESH:
             return
         self._looked = time.monotonic()
@@ -145,7 +145,7 @@ class Console:
             self.say(f"teacher: {name.removeprefix('teacher_')} {as_text(name, value)}{claim}")
 
     def epoch(self, record: dict[str, Any], epochs: int, task: "Task") -> None:
-        """One plain line."""
+        """Prints an epoch's plain line."""
         parts = [f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"]
         labels = task.labels or {task.primary: task.primary}
         if record.get("train_loss") is not None:
@@ -174,7 +174,7 @@ class Console:
         )
 
     def summary(self, summary: dict[str, Any], workdir: "Workdir") -> None:
-        """A table of a finished run, and where its files are."""
+        """Prints a table of a finished run, and the paths of its files."""
         table = Table(
             title=f"{self._prefix}{summary['name']}", show_header=False, title_justify="left"
         )

@@ -30,9 +30,9 @@ Summary = dict[str, Any]
 def epoch_record(
     epoch: int, progress: Progress, meter: Meter, rate: float, lambda_: float | None, unit: str
 ) -> Record:
-    """An epoch's training in numbers; means over its steps, `lr` and `lambda` of the last one.
+    """An epoch's numbers: means over its steps, but `lr` and `lambda` of the last step.
 
-    `unit` is what the speed counts, see `Task`.
+    `unit` is the unit of the speed, see `Task`.
     """
     measured = meter.read()
     temperature = measured.pop("temperature", None)
@@ -57,7 +57,7 @@ def epoch_record(
 
 
 def reading_record(task: Task, warn: Callable[[str], None]) -> Record:
-    """The number of files that the task could not read, with a warning for each; a collective."""
+    """The number of unreadable files of the task, with a warning for each; a collective."""
     problems = task.bad_samples()
     if problems is None:
         return {}
@@ -67,7 +67,7 @@ def reading_record(task: Task, warn: Callable[[str], None]) -> Record:
 
 
 def landscape_record(measured: dict[str, Any]) -> Record:
-    """The part of an epoch's record that comes from the landscape."""
+    """The entries of an epoch's record that the landscape measured."""
     record = {name: measured[name] for name in ("t_star", "regret")}
     record["probe_temperature"] = measured["temperature"]
     if measured["quantiles"]:
@@ -87,7 +87,7 @@ def write_weights(workdir: Workdir, name: str, student: nn.Module) -> None:
 def keep_best(
     record: Record, task: Task, student: nn.Module, progress: Progress, workdir: Workdir
 ) -> None:
-    """Keeps the best epoch by the test metric (as most papers do) and by the validation metric.
+    """Keeps the best epoch by the test metric (as in most papers) and by the validation metric.
 
     An undefined metric (NaN) is never the best one.
     """
@@ -109,7 +109,7 @@ def keep_best(
 
 
 def _valid(record: Record) -> Record:
-    """The record as JSON can hold it: null where a number is NaN, which JSON does not have."""
+    """The record for JSON, with null for NaN, which JSON does not have."""
     return {
         name: None if isinstance(value, float) and math.isnan(value) else value
         for name, value in record.items()
@@ -117,7 +117,7 @@ def _valid(record: Record) -> Record:
 
 
 def write_records(workdir: Workdir, progress: Progress, trace: Trace, task: Task) -> None:
-    """Rewrites the record files from the state that the checkpoint holds, so that both agree."""
+    """Rewrites the record files from the checkpoint's state, so that both agree."""
     if not workdir.writes:
         return
     workdir.write_rows(schema.METRICS_FILE, [_valid(record) for record in progress.history])

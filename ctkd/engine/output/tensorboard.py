@@ -40,7 +40,7 @@ class Board:
     """The writer of TensorBoard's events; without effect if the settings disable TensorBoard."""
 
     def __init__(self, run: Run, workdir: Workdir) -> None:
-        """Nothing is opened before the first record, since importing TensorBoard takes a second."""
+        """Opens nothing before the first record, since importing TensorBoard takes a second."""
         self._workdir = workdir
         self._wanted = run.runtime.tensorboard and workdir.writes
         self._writer: SummaryWriter | None = None
@@ -55,7 +55,7 @@ class Board:
             with disk_errors(self._workdir):
                 self._writer.close()
         except WorkdirError:
-            if kind is None:  # else the error that ended the block is the one to show
+            if kind is None:  # otherwise show the error that ended the block
                 raise
 
     def _open(self, epoch: int) -> "SummaryWriter | None":
@@ -67,7 +67,7 @@ class Board:
         return self._writer
 
     def add(self, record: dict[str, Any]) -> None:
-        """An epoch's numbers."""
+        """Writes an epoch's numbers."""
         with disk_errors(self._workdir):
             writer = self._open(record["epoch"])
             for name, value in record.items():
@@ -76,12 +76,12 @@ class Board:
                     writer.add_scalar(tag_of(name), value, record["epoch"], walltime=time.time())
 
     def add_figures(self, workdir: Workdir, epoch: int) -> None:
-        """The figures of the work directory."""
+        """Writes the figures of the work directory."""
         from ctkd.results.figures.save import draw_curves, draw_landscape, draw_rows
         from ctkd.results.read.runs import read_run
 
         with disk_errors(self._workdir):
-            writer = self._open(epoch + 1)  # the numbers of this epoch are written already
+            writer = self._open(epoch + 1)  # the numbers of this epoch are already written
             if writer is not None:
                 record = read_run(workdir.path)
                 writer.add_figure("curves", draw_curves(record), epoch)

@@ -1,4 +1,4 @@
-"""The work directory of a run: which run it belongs to, which process uses it, what is in it."""
+"""The work directory of a run: its run, its lock, and its files."""
 
 import contextlib
 import json
@@ -28,13 +28,13 @@ R = TypeVar("R")
 
 
 class Workdir:
-    """The folder of one run, which all ranks share and rank 0 alone writes.
+    """The folder of one run. All ranks share it, and only rank 0 writes.
 
     Attributes:
-        setting: the setting or flag that the folder follows from, for messages.
-        writes: whether this process writes the files; the methods that write return without effect
-            on the other ranks.
-        sources: fingerprints of data set and teacher of the run that was begun in the folder.
+        setting: the setting or flag that decides the folder, for messages.
+        writes: whether this process writes the files; on the other ranks the methods that write
+            do nothing.
+        sources: fingerprints of data set and teacher of the run in the folder.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Workdir:
         self._settings: Settings = {}
 
     def on_rank_0(self, ask: Callable[[], R]) -> R:
-        """What `ask` returns on rank 0, which alone calls it; the other ranks wait.
+        """The result of `ask`, which only rank 0 calls; the other ranks wait.
 
         Raises:
             UserError: `ask` raised it on rank 0; every rank raises it.
@@ -59,7 +59,7 @@ class Workdir:
         """Locks the folder for this process, after creating it if it is missing.
 
         Yields whether it is locked: the folder of a finished run may be read-only, or belong to
-        another user. It is only read then, and reading needs no lock.
+        another user. Then it is only read, which needs no lock.
 
         Args:
             wait: receives one message if another process holds the lock; without it that is an
@@ -114,7 +114,7 @@ class Workdir:
         begun = self._has_begun()
         for key in SOURCES.keys() & saved["recipe"].keys():
             fingerprint = saved["recipe"].pop(key)
-            if begun:  # else the run may still take other data or another teacher
+            if begun:  # otherwise the run may still use other data or another teacher
                 self.sources[key] = fingerprint
         different = differences(settings, saved)
         if different:
@@ -125,7 +125,7 @@ class Workdir:
             )
 
     def claim(self, settings: Settings, config: str) -> None:
-        """Writes the settings and `config.gin`, if the folder is new or belongs to this run.
+        """Writes the settings and `config.gin`. The folder must be new or belong to this run.
 
         Raises:
             WorkdirError: see `compare`.
@@ -147,12 +147,12 @@ class Workdir:
         if strangers:
             listed = ", ".join(strangers[:5])
             raise WorkdirError(
-                f"{self.path} is no work directory of ctkd: it holds {listed}; give another "
+                f"{self.path} is not a work directory of ctkd: it contains {listed}; give another "
                 f"{self.setting}"
             )
 
     def _has_begun(self) -> bool:
-        """Whether anything was trained there."""
+        """Whether the folder contains any training."""
         checkpoints = (self.path / "checkpoints").glob("*.pt")
         return (self.path / "summary.json").exists() or any(checkpoints)
 
@@ -173,10 +173,10 @@ class Workdir:
         self.on_rank_0(claim)
 
     def compare_source(self, key: str, fingerprint: str) -> None:
-        """Compares a fingerprint, `TEACHER` or `DATA`, with that of the run that was begun here.
+        """Compares a fingerprint, `TEACHER` or `DATA`, with that of the run in the folder.
 
         Raises:
-            WorkdirError: the run was begun with another teacher, or with other data.
+            WorkdirError: the run in the folder has another teacher, or other data.
         """
         begun_with = self.sources.get(key, fingerprint)
         if begun_with != fingerprint:
@@ -218,7 +218,7 @@ class Workdir:
         try:
             value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(value, dict):
-                raise ValueError("it holds no object")
+                raise ValueError("it contains no object")
         except FileNotFoundError:
             return None
         except PermissionError as error:
@@ -232,7 +232,7 @@ class Workdir:
         return value
 
     def reopen(self) -> None:
-        """Removes the summary: the run counts as unfinished, and goes on from its checkpoint.
+        """Removes the summary: the run is then unfinished, and continues from its checkpoint.
 
         Raises:
             WorkdirError: the file cannot be removed.
@@ -246,15 +246,15 @@ class Workdir:
             ) from error
 
     def write_rows(self, name: str, rows: list[dict[str, Any]]) -> None:
-        """Writes a file of one JSON object a line."""
+        """Writes a file with one JSON object per line."""
         write_text(self.path / name, "".join(json.dumps(row) + "\n" for row in rows))
 
     def move_aside(self) -> pathlib.Path | None:
-        """Renames an existing folder, for a fresh beginning; the new name, or None.
+        """Renames an existing folder, for a fresh start, and returns the new name or None.
 
         Raises:
-            WorkdirError: another process owns it, it is no work directory, it holds this process's
-                working directory, or it cannot be renamed.
+            WorkdirError: another process owns it, it is not a work directory, it contains this
+                process's working directory, or it cannot be renamed.
         """
         if not self.path.exists():
             return None

@@ -108,7 +108,7 @@ def saved(value):
         (saved(state(3)), "is of another version of ctkd"),
         (saved(torch.ones(3)), "is of another version of ctkd"),
         (saved({"format": 1, **state(3, "f" * 16)}), "belongs to another run"),
-        (saved({"format": 1, "weights": torch.ones(1)}), "is no checkpoint of ctkd|belongs to"),
+        (saved({"format": 1, "weights": torch.ones(1)}), "is not a checkpoint of ctkd|belongs to"),
         (b"not torch's", "cannot be loaded safely"),
         (b"", "cannot be loaded safely"),
         (saved({"format": 1})[:-30], "cannot be loaded safely"),
@@ -133,7 +133,7 @@ def test_a_stranger_among_them_is_passed_over_and_never_removed(checkpoints, mes
     stranger.write_bytes(saved({"model": torch.ones(1)}))
     with pytest.raises(WorkdirError, match="no usable checkpoint in"):
         checkpoints.latest(MINE)
-    assert "resnet56.pt is no checkpoint of ctkd" in messages[0]
+    assert "resnet56.pt is not a checkpoint of ctkd" in messages[0]
     for step in range(1, 6):
         checkpoints.save(step, state(step))
     assert stranger.exists()
@@ -206,7 +206,7 @@ def test_a_full_disk_is_a_clear_error_and_the_previous_one_is_intact(
         with pytest.raises(WorkdirError) as caught:
             checkpoints.save(2, state(2))
     assert "No space left on device" in str(caught.value)
-    assert str(caught.value).endswith("what was there is intact")
+    assert str(caught.value).endswith("the old file is unchanged")
     assert [path.name[:15] for path in checkpoints.folder.iterdir()] == ["step-0000000001"]
     assert checkpoints.latest(MINE)["step"] == 1
 

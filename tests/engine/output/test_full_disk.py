@@ -1,4 +1,4 @@
-"""A disk that fills up while a run trains: a clear error, and what was there is intact."""
+"""A disk that becomes full during a run: a clear error, and the old files are unchanged."""
 
 import shutil
 import subprocess

@@ -94,9 +94,9 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(workdir):
     workdir.path.mkdir()
     (workdir.path / "thesis.tex").write_text("all of it")
     (workdir.path / ".draft.17.3.tmp").write_text("a draft")
-    assert "is no work directory of ctkd: it holds thesis.tex" in refusal(workdir)
+    assert "is not a work directory of ctkd: it contains thesis.tex" in refusal(workdir)
     assert sorted(p.name for p in workdir.path.iterdir()) == [".draft.17.3.tmp", "thesis.tex"]
-    with pytest.raises(WorkdirError, match="is no work directory of ctkd"):
+    with pytest.raises(WorkdirError, match="is not a work directory of ctkd"):
         workdir.move_aside()
     assert (workdir.path / "thesis.tex").read_text() == "all of it"
 
