@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STATES = ("failed", "killed", "stopped", "unknown", "running", "queued", "cancelled")  # by urgency
-NOT_SHOWN = ("baseline", "seeds needed", "reports")  # columns of report.csv alone
+NOT_SHOWN = ("baseline", "seeds needed", "reports")  # columns of report.csv only
 ON_A_PHONE = ("cell", "last", "difference", "95 % interval", "p", "temperature", "published")
 FILES = {"configuration": "config.gin", "curves": "curves.png", "landscape": "landscape.png",
          "metrics": "metrics.jsonl"}  # fmt: skip

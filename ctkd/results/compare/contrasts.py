@@ -30,11 +30,11 @@ class Contrast:
     Attributes:
         accuracy: A − B of the accuracy that is compared.
         temperature: A − B of T at the end of the runs; None where a run has none.
-        planned: whether it is part of the correction.
-        corrected: p by Holm's method over the planned contrasts; None if it is not planned, or has
-            no p.
-        discordant: over all seeds, the test images that A alone, and B alone, has right; None
-            without predictions.
+        planned: whether the correction includes it.
+        corrected: p by Holm's method over the planned contrasts; None for an exploratory contrast
+            or one without p.
+        discordant: over all seeds, the numbers of test images that only A, and only B, classifies
+            correctly; None without predictions.
         apart: the number of seeds for which McNemar's exact test finds a difference, uncorrected.
     """
 
@@ -98,7 +98,7 @@ def _temperatures(row: Row) -> Mapping[int, float]:
 
 
 def _right(row: Row, seed: int) -> list[bool] | None:
-    """Whether each test image is right; None where the run has no predictions."""
+    """Whether the prediction of each test image is correct; None without predictions."""
     path = Path(row.finished[seed].path) / PREDICTIONS_FILE
     if not path.is_file():
         return None
@@ -110,7 +110,7 @@ def _right(row: Row, seed: int) -> list[bool] | None:
 
 
 def contrasts_table(result: Standings, written: Sequence[str]) -> Table:
-    """The contrasts as a table, with notes that say what the numbers are."""
+    """The contrasts as a table, with notes that explain the numbers."""
     contrasts = contrasts_of(result, written)
     columns = [
         Column("contrast"),
@@ -149,8 +149,8 @@ def contrasts_table(result: Standings, written: Sequence[str]) -> Table:
     planned = sum(c.planned for c in contrasts)
     notes = [
         f"Δ: {DIFFERENCE.rstrip('.')}; `p, Holm` is, over {planned} planned contrasts.",
-        "Would be found: the difference that the paired t-test finds with power 0.8, with this "
-        "many seeds and this spread.",
+        "Would be found: the difference that the paired t-test finds with power 0.8 for this "
+        "number of seeds and this spread.",
         "Seeds apart: pairs of runs that McNemar's exact test tells apart at 0.05, uncorrected.",
     ]
     return Table(columns, rows, notes)

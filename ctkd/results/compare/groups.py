@@ -1,8 +1,8 @@
 """Groups of runs that can be compared: one recipe per pair of networks, one run per seed.
 
 Runs of one teacher and student form a group. Runs without a teacher belong to every group of
-their student. Within a group all recipes must be equal. A method is known by its name and, where
-runs of one name differ in the method's settings (a sweep), by these settings too.
+their student. Within a group all recipes must be equal. A method is identified by its name and, if
+runs of one name differ in the method's settings (a sweep), also by these settings.
 """
 
 import json
@@ -26,7 +26,7 @@ class Group:
 
     @property
     def pair(self) -> str:
-        """The pair as tables show it."""
+        """The name of the pair in tables."""
         return f"{self.teacher} → {self.student}" if self.teacher else f"{self.student} alone"
 
 
@@ -71,7 +71,7 @@ def _check_recipes(pair: str, runs: Sequence[RunRecord]) -> None:
         raise ConfigError(
             f"the runs of {pair} follow different recipes, so they cannot be compared:\n"
             + "\n".join(lines)
-            + "\ncompare the runs of one recipe at a time"
+            + "\ncompare only the runs of one recipe"
         )
 
 

@@ -19,9 +19,9 @@ class Standings:
 
     Attributes:
         standings: the rows, with finished runs only.
-        shown: the accuracy that differences and tests are about.
-        baseline: the name of the method that others are compared with; None for no differences.
-        selection: the gain from choosing the epoch on the test set: the distance from last to
+        shown: the accuracy that is compared and tested.
+        baseline: the name of the method to compare with; None for no differences.
+        selection: the gain from choosing the epoch on the test set: the difference from last to
             best, mean over runs.
         runs: the number of runs compared.
         unfinished: runs that were left out.
@@ -36,7 +36,7 @@ class Standings:
 
     @property
     def measure(self) -> Measure:
-        """How values of the primary metric are shown."""
+        """The name, unit and digits of the primary metric."""
         return self.standings[0].shown
 
 
@@ -92,14 +92,14 @@ def _required(run: RunRecord, kind: Accuracy) -> float:
     value = run.result(key)
     if value is None:
         raise DataError(
-            f"{run.path / 'summary.json'}: expected a number under {key!r}. It is null where the "
-            "test data held nothing to find: leave such a run out"
+            f"{run.path / 'summary.json'}: expected a number under {key!r}. It is null if the "
+            "test data had nothing to find: leave such a run out"
         )
     return value
 
 
 def _check_baseline(groups: Sequence[Group], baseline: str) -> None:
-    """Raises ConfigError for a baseline that no group has, or that is several methods of one."""
+    """Raises ConfigError for a baseline that is missing, or is several methods of a group."""
     if any(_baseline_of(group, baseline) for group in groups):
         return
     methods = sorted({method for group in groups for method in group.methods})

@@ -20,11 +20,11 @@ class Published:
 
     Attributes:
         value: top-1 accuracy on the test set, percent.
-        source: the paper or the README that has the number.
-        reports: the accuracy of the "best" test epoch or of the "last" epoch; None where the
+        source: the paper or the README with the number.
+        reports: the accuracy of the "best" test epoch or of the "last" epoch; None if the
             source does not state it.
         epochs: length of the published run.
-        runs: number of runs that `value` is the mean of; None where the source does not state it.
+        runs: number of runs in the mean; None if the source does not state it.
     """
 
     value: float
@@ -77,13 +77,13 @@ def lookup(
 def lookup_all(
     teacher: str | None, student: str, method: str, dataset: str = "cifar100"
 ) -> tuple[Published, ...]:
-    """All published numbers; the one whose recipe our configuration follows comes first."""
+    """All published numbers; the number with the recipe of our configuration comes first."""
     taught_by = "" if method == ALONE_METHOD else teacher or ""
     return _NUMBERS.get((dataset, taught_by, student, method), ())
 
 
 def published_notes(rows: Iterable[tuple[str, Published | None, int | None]]) -> Iterator[str]:
-    """The sources of the published numbers, and how their runs differ from ours in length.
+    """The sources of the published numbers, and a note if their runs have another length.
 
     Args:
         rows: the method, its published number and our number of epochs, for each row of a table.

@@ -15,7 +15,7 @@ R = TypeVar("R", bound="Row")
 Fields = list[tuple[Column, Callable[[Any], Cell]]]  # a column, and its cell of a row
 
 DIFFERENCE = (
-    "paired over the seeds that both have; 95 % t interval, p of the paired t-test, neither "
+    "paired over the shared seeds; 95 % t interval, p of the paired t-test, neither "
     "corrected for the number of comparisons."
 )
 
@@ -26,7 +26,7 @@ class Row:
 
     Attributes:
         name: the method, or the cell.
-        labels: texts that identify the row, by the title of their column.
+        labels: texts that identify the row, by column title.
         records: the runs by seed, ascending, finished or not.
         baseline: name of the row that this row is compared with (its own name if it is the
             baseline); None without a baseline.
@@ -77,7 +77,7 @@ class Row:
 
     @property
     def method(self) -> str:
-        """The name of the configuration, under which a number may have been published."""
+        """The name of the configuration, the key of published numbers."""
         return self.name
 
     @property
@@ -135,7 +135,7 @@ def digits_of(rows: Sequence[Row]) -> int:
 def difference_fields(title: str, digits: int = 2) -> Fields:
     """The difference to the baseline under `title`, its test, and numbers for further work.
 
-    "Seeds needed" is the number with which the paired test would find the difference seen.
+    "Seeds needed" is the number of seeds with which the paired test would find this difference.
     """
     columns = {
         "difference": Column(title, "change", digits),

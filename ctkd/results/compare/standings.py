@@ -1,4 +1,4 @@
-"""The table of a comparison of methods, and the notes that a reader needs with it."""
+"""The table of a comparison of methods, and its notes."""
 
 from collections.abc import Iterator
 
@@ -26,12 +26,12 @@ SHOWN: dict[Accuracy, str] = {
 
 
 def shown_text(result: Standings) -> str:
-    """The value that a comparison shows, in words: "the last epoch's test accuracy"."""
+    """The name of the compared value, such as "the last epoch's test accuracy"."""
     return SHOWN[result.shown].format(noun=result.measure.noun)
 
 
 def standings_table(result: Standings, pair: str | None = None) -> Table:
-    """The rows of one pair without a column for it, or all rows; the notes are about all rows."""
+    """The rows of one pair without a column for it, or all rows; the notes cover all rows."""
     rows = [row for row in result.standings if pair in (None, row.pair)]
     fields: Fields = [] if pair else [(Column("pair"), lambda row: row.pair)]
     fields += [(Column("method"), lambda row: row.method), *accuracy_fields(result.standings)]
@@ -87,7 +87,7 @@ def _about_differences(result: Standings) -> Iterator[str]:
     ]
     listed = "; ".join(needed) if len(needed) <= LISTED else "see the column"
     yield (
-        "Seeds needed for the paired test to find the difference seen, if it and its variance are "
+        "Seeds needed for the paired test to find this difference, if it and its variance are "
         f"the true ones (power 0.8, level 0.05): {listed or 'unknown, too few seeds'}."
     )
     for row, against in pairs:

@@ -23,7 +23,7 @@ from ctkd.results.compare.tables import Cell, Column, Table
 from ctkd.results.read.runs import RunRecord, read_run
 from ctkd.results.read.schema import SETTINGS_FILE
 
-NOT_REPEATED = ("finished", "seed")  # keys of a summary that runs.csv has in columns of its own
+NOT_REPEATED = ("finished", "seed")  # keys of a summary that have separate columns in runs.csv
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class SweepRun:
 
     Attributes:
         cell: the run's name without its seed.
-        labels: its value on each axis that it has.
+        labels: its value on each of its axes.
         state: finished, running, queued, failed, …
         path: its work directory, which may not exist yet.
         command: the command line that repeats the run.
@@ -51,12 +51,12 @@ class SweepRun:
 
 @dataclass(frozen=True)
 class SweepCell(Row):
-    """One cell of a sweep: all runs that differ in the seed alone.
+    """One cell of a sweep: all runs that differ only in the seed.
 
     Attributes:
-        runs: all runs of the cell, with and without files; `records` has those with files.
-        damaged: the errors of the runs whose files cannot be read.
-        recipe_differs: the settings of the recipe in which the cell differs from its baseline.
+        runs: all runs of the cell, with or without files; `records` has the runs with files.
+        damaged: the errors of the runs with unreadable files.
+        recipe_differs: the recipe's settings that differ from the baseline's.
     """
 
     runs: Sequence[SweepRun] = ()
@@ -86,8 +86,8 @@ def sweep_cells(runs: Sequence[SweepRun], baseline: Mapping[str, str]) -> list[S
     """Groups the runs by cell, in their order, and compares each cell with its baseline.
 
     `baseline` maps some axes to values. The baseline of a cell has these values, and the cell's
-    own values on all other axes. If there is no such cell, it is the only cell with the values of
-    `baseline`, if there is only one.
+    values on all other axes. If there is no such cell, and exactly one cell has the values of
+    `baseline`, that cell is the baseline.
     """
     groups: dict[str, list[SweepRun]] = {}
     for run in runs:
@@ -111,7 +111,7 @@ def _cell(name: str, runs: Sequence[SweepRun]) -> SweepCell:
 def _baseline_of(
     cell: SweepCell, cells: Iterable[SweepCell], baseline: Mapping[str, str]
 ) -> SweepCell | None:
-    """The cell that a cell is compared with, or None."""
+    """The baseline of a cell, or None."""
     if not baseline:
         return None
     able = [c for c in cells if all(c.labels.get(k) == v for k, v in baseline.items())]
@@ -134,7 +134,7 @@ def _against(cell: SweepCell, baseline: SweepCell | None) -> SweepCell:
 
 
 def _differing(recipes: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The settings that all recipes have, with different values; without a teacher some lack."""
+    """The settings with different values; settings that some recipes lack do not count."""
     keys = set[str]().union(*recipes).intersection(*recipes)
     return tuple(sorted(k for k in keys if any(r[k] != recipes[0][k] for r in recipes)))
 
@@ -189,7 +189,7 @@ def runs_table(cells: Sequence[SweepCell], axes: Sequence[str]) -> Table:
 
 
 def notes(cells: Sequence[SweepCell]) -> list[str]:
-    """What a reader needs to know about the numbers."""
+    """The notes on the numbers."""
     measure = cells[0].shown
     scale = "lower is better" if measure.lower_is_better else "percent"
     found = [
@@ -202,7 +202,7 @@ def notes(cells: Sequence[SweepCell]) -> list[str]:
         found.append(f"Difference: of the last {measure.noun} to the baseline, {DIFFERENCE}")
     if differing := sorted({setting for cell in cells for setting in cell.recipe_differs}):
         found.append(
-            f"Cells differ from their baseline in the recipe too ({', '.join(differing)}): their "
+            f"Cells also differ from their baseline in the recipe ({', '.join(differing)}): their "
             "differences are not due to the method alone."
         )
     if mixed := sorted({setting for cell in cells for setting in cell.mixed}):

@@ -1,6 +1,6 @@
 """A table, written as Markdown, CSV or LaTeX, or printed on a terminal.
 
-Cells are values until they are written: a person reads "71.21 ± 0.08", and a program reads mean
+Cells stay values until they are written: a user reads "71.21 ± 0.08", and a program reads mean
 and standard deviation in two columns of CSV.
 """
 
@@ -37,7 +37,7 @@ class Column:
     data_only: bool = False
 
     def write(self, cell: Cell) -> str:
-        """The cell as a reader sees it; a dash where there is no value."""
+        """The cell as text; a dash if there is no value."""
         if cell is None:
             return "–"
         if isinstance(cell, MeanStd):
@@ -57,7 +57,7 @@ class Column:
         return [f"{self.title} {part}" for part in parts] if parts else [self.title]
 
     def values(self, cell: Cell) -> list[str]:
-        """The values of a cell in CSV, unrounded; empty where there is none."""
+        """The values of a cell in CSV, unrounded; empty if there is no value."""
         if isinstance(cell, MeanStd):
             cell = (cell.mean, cell.std)  # type: ignore[assignment]
         parts = cell if isinstance(cell, tuple) else (cell,) * len(self.fields())
@@ -108,7 +108,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Comma-separated values with every number in a column of its own, unrounded, and no notes."""
+    """Comma-separated values, one unrounded number per column, without notes."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([field for column in table.columns for field in column.fields()])

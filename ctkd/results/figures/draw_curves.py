@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def draw_curves(record: RunRecord) -> "Figure":
-    """Panels over the epochs: 2 × 2 for a run with a temperature, else 1 × 3."""
+    """Panels over the epochs: 2 × 2 for a run with a temperature, otherwise 1 × 3."""
     tempered = len(record.series("temperature")[0]) > 0
     figure = style.new_figure(height=4.8 if tempered else 2.7)
     panels = figure.subplots(2, 2).flat if tempered else figure.subplots(1, 3).flat
@@ -47,7 +47,7 @@ def _draw_accuracy(axes: "Axes", record: RunRecord, rows: int) -> None:
         label = f"teacher {teacher:.{record.shown.digits}f}"
         style.level(axes, teacher, label, linestyle=(0, (6, 2)))
     if len(values):
-        # The first of equal values, as in the summary.
+        # the first of equal values, as in the summary
         best = int(values.argmin() if record.shown.lower_is_better else values.argmax())
         star: dict[str, Any] = {"marker": "*", "markersize": 8, "color": style.VERMILLION}
         star |= {"zorder": 5, "markeredgecolor": "white", "markeredgewidth": 0.6}
@@ -72,7 +72,7 @@ def _draw_losses(axes: "Axes", record: RunRecord, rows: int) -> None:
         style.line(axes, *record.series(key), label, color=color, linestyle=linestyle, **dots)
     style.line(axes, *record.series("test_loss"), "test (CE)", color=style.GRAY, marker="s")
     values = [value for key in [*keys, "test_loss"] for value in record.series(key)[1]]
-    # Terms can differ by orders of magnitude (DKD's TCKD and NCKD): a linear axis flattens one.
+    # Terms can differ by orders of magnitude (DKD's TCKD and NCKD), so the axis is logarithmic.
     if values and min(values) > 0 and max(values) > 20 * min(values):
         axes.set_yscale("log")
         style.plain_log_ticks(axes.yaxis)
@@ -87,7 +87,7 @@ def _draw_schedules(axes: "Axes", record: RunRecord, rows: int) -> None:
     style.line(axes, epochs, rates, "learning rate", **look)
     if len(rates) and rates.min() > 0:
         axes.set_yscale("log")
-        if rates.max() < 8 * rates.min():  # else the axis has no power of ten, so no tick label
+        if rates.max() < 8 * rates.min():  # else no power of ten, so no tick label
             axes.set_ylim(rates.min() / 10, rates.max() * 2)
     style.dress(axes, "Epoch", "Learning rate")
     handles = list(axes.lines)
@@ -111,7 +111,7 @@ def _draw_temperature(axes: "Axes", record: RunRecord, rows: int) -> None:
     color: dict[str, Any] = {"color": style.VERMILLION, "linewidth": 0}
     if len(epochs) == len(also) and (high > low).any():
         style.band(axes, epochs, low, high, "range in the epoch", alpha=0.15, **color)
-    # The probe before training (epoch 0) belongs to no epoch's mean.
+    # No epoch's mean includes the probe before training (epoch 0).
     quantiles = quantiles_of([row for row in record.landscape if row["epoch"] > 0])
     if quantiles is not None:
         for lower, upper, alpha, label in BANDS:

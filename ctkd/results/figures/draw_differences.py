@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 ROW = 0.21  # inches per method
 SEED = 0.16  # distance of the dots above the interval, in rows
-FEW = 2  # seeds: their interval has 13 standard errors to each side, too wide to set the scale
+FEW = 2  # two seeds: their interval has 13 standard errors to each side, too wide to set the scale
 
 
 def draw_differences(result: Standings) -> "Figure":
     """A panel for each pair of networks, a row for each method, the best difference on top.
 
-    A row has the mean of the paired differences, its 95 % t interval, and each seed's own
-    difference as a dot. An interval without zero has its own color and marker. The interval of two
+    A row has the mean of the paired differences, its 95 % t interval, and each seed's difference
+    as a dot. An interval without zero has another color and marker. The interval of two
     seeds may be wider than the panel: an arrow marks the cut. One seed has no interval.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The figure of the game: the loss over all temperatures, and where the policy stood in it."""
+"""The figure of the game: the loss over all temperatures, and the policy's temperature."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +60,8 @@ def draw_landscape(record: RunRecord) -> "Figure":
 def normalized_losses(rows: list[dict[str, Any]]) -> tuple["Floats", "Floats", "Floats"]:
     """Epochs [E], temperatures [T], and the losses [E, T], each epoch divided by its maximum.
 
-    A row on a different grid than the first is interpolated in log T. The value is nan where a loss
-    is missing, and where no loss of its epoch is positive.
+    A row on another grid than the first row's is interpolated in log T. The value is nan if a loss
+    is missing, or if no loss of its epoch is positive.
     """
     import numpy as np
 
@@ -82,7 +82,7 @@ def draw_losses(axes: "Axes", rows: list[dict[str, Any]]) -> Any:
     """The colored field, and the temperatures between which the regret is below 1 %.
 
     The loss is interpolated between temperatures, not between epochs: each evaluated epoch extends
-    half-way to its neighbors, so that the steps show the epochs that were measured.
+    half-way to its neighbors, so that the steps show the measured epochs.
     """
     import numpy as np
     from matplotlib.colors import PowerNorm
@@ -104,7 +104,7 @@ def draw_losses(axes: "Axes", rows: list[dict[str, Any]]) -> Any:
         np.exp(edges(fine)),
         values,
         cmap="cividis",
-        # Above T* the loss is a plateau, little lower: most colors are for values near 1.
+        # Above T* the loss is a plateau, slightly lower: most colors are for values near 1.
         norm=PowerNorm(CONTRAST, vmin=max(0.0, floor) if floor < 1 else 0.0, vmax=1.0),
         zorder=0,
         rasterized=True,  # thousands of cells: as vectors they have seams and need much space

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 WIDE = 10  # ratio of the largest to the smallest number that makes an axis logarithmic
 NAMED = 12  # series in a legend; more would fill the figure
 SHIFT = 0.08  # distance of cells with the same text on an axis
-LONG = 40  # letters of all texts of an axis, from which on they are rotated
-LIST = 10  # texts of an axis, from which on they are listed from top to bottom
-LINE_HEIGHT = 0.19  # inches of a listed text
-EVALUATIONS = 90  # drawn of a landscape; more are not visible in a figure of this size
+LONG = 40  # total letters of an axis's texts from which on they are rotated
+LIST = 10  # number of an axis's texts from which on they are listed from top to bottom
+LINE_HEIGHT = 0.19  # height of a listed text, in inches
+EVALUATIONS = 90  # drawn epochs of a landscape; more are not visible in a figure of this size
 COLORS = (style.BLUE, style.VERMILLION, style.GREEN, style.ORANGE, style.PURPLE, style.SKY)
 
 
@@ -87,7 +87,7 @@ def _list(axes: "Axes", values: Sequence[str]) -> dict[str, float]:
 def _ticks(axes: "Axes", values: Sequence[str]) -> tuple[bool, dict[str, float]]:
     """Whether all values are numbers, and the position of each value on the axis, ascending.
 
-    Numbers are their positions, on a logarithmic axis if they are positive and differ by much.
+    The position of a number is its value. The axis is logarithmic for positive, distant numbers.
     """
     numeric = _numeric(values)
     if numeric:
@@ -150,7 +150,7 @@ def accuracy_text(cell: Row) -> str:
 def draw_temperatures(cell: Row, limits: Iterable[float] = ()) -> "Figure | None":
     """T of every seed by epoch, and the landscape of the first seed; None without temperatures.
 
-    `limits` are further temperatures that the axis must show, so that figures share one axis.
+    The axis also shows the temperatures `limits`, so that figures share one axis.
     """
     records = [record for record in cell.records.values() if record.landscape]
     if not records:

@@ -18,7 +18,7 @@ WIDTH = 7.0  # inches: two columns of most proceedings
 SMALL, NORMAL = 7.0, 8.0  # points
 THIN, LINE = 0.7, 1.4
 
-# Okabe and Ito's palette; lines differ in style too, not only in color.
+# Okabe and Ito's palette; lines also differ in style.
 BLACK, GRAY = "#000000", "#777777"
 ORANGE, SKY, GREEN, BLUE = "#E69F00", "#56B4E9", "#009E73", "#0072B2"
 VERMILLION, PURPLE = "#D55E00", "#CC79A7"
@@ -35,7 +35,7 @@ CYCLE: tuple[tuple[str, Any], ...] = (
 
 
 def new_figure(height: float, width: float = WIDTH) -> "Figure":
-    """An empty figure outside pyplot; its backend is chosen when it is saved."""
+    """An empty figure outside pyplot. Saving it chooses the backend."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 

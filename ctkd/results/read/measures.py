@@ -1,17 +1,17 @@
-"""What a primary metric is called, its unit, its digits, and which direction is better."""
+"""The name, unit, digits and better direction of each primary metric."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Measure:
-    """How results of a primary metric are shown.
+    """The presentation of a primary metric.
 
     Attributes:
         axis: the label of an axis.
         noun: the name in a sentence.
-        unit: of a value, after a space; empty where the axis and the noun say it.
-        difference: what a difference is counted in.
+        unit: of a value, after a space; empty if the axis and the noun contain it.
+        difference: the unit of a difference.
         digits: decimals.
         lower_is_better: whether a lower value is better.
     """
@@ -38,7 +38,7 @@ MEASURES = {
 
 
 def measure(primary: str, lower_is_better: bool = False) -> Measure:
-    """The measure of a primary metric; of an unknown one, percent unless lower is better."""
+    """The measure of a primary metric; an unknown metric is in percent unless lower is better."""
     name = primary.removeprefix("test_")
     if lower_is_better:
         other = Measure(name, name, "", name, 4, lower_is_better=True)

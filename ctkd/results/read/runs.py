@@ -1,4 +1,4 @@
-"""A run as its work directory describes it, finished or in progress."""
+"""A run, finished or in progress, read from its work directory."""
 
 import os
 import re
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-TEACHER = "Teacher.fingerprint"  # absent where the method does not use the configured teacher
+TEACHER = "Teacher.fingerprint"  # absent if the method does not use the configured teacher
 FINGERPRINTS = (TEACHER, "Dataset.fingerprint")  # absent from some runs
 SKIPPED = re.compile(r"teachers|.*\.old-\d+")
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run has written so far.
+    """The files of a run, as far as they exist.
 
     Attributes:
         path: the work directory.
         name: the method's label ("ctkd").
-        settings: the values that the run used.
+        settings: the values of the run's settings.
         metrics: one record per finished epoch, ascending.
         landscape: one row per evaluated epoch, from 0 (before training): the loss L(T) over a grid
-            of temperatures, its maximizer, the policy's own temperature. Empty without a teacher.
+            of temperatures, its maximizer, the policy's temperature. Empty without a teacher.
         trace: the temperature at every step of the first epochs: one array per column, nan where a
             field is empty. {} without the file.
         summary: the result; None before the run has finished.
@@ -57,7 +57,7 @@ class RunRecord:
 
     @property
     def seed(self) -> int | None:
-        """The run's seed, or None where neither summary nor settings hold one."""
+        """The run's seed, or None if neither summary nor settings contain one."""
         value = self._used("seed", self.settings.seed, "Seed.seed")
         return value if isinstance(value, int) else None
 
@@ -88,7 +88,7 @@ class RunRecord:
 
     @property
     def shown(self) -> Measure:
-        """How values of the primary metric are shown."""
+        """The name, unit and digits of the primary metric."""
         return measure(self.primary, self.summary is not None and self.summary.lower_is_better)
 
     @property
@@ -106,7 +106,7 @@ class RunRecord:
         return float(value) if work_files.is_number(value) else None
 
     def _used(self, key: str, settings: Mapping[str, Any], name: str) -> Any:
-        """The value in the summary, or else in the settings."""
+        """The value in the summary, otherwise in the settings."""
         value = getattr(self.summary, key, None)
         return settings.get(name) if value is None else value
 
@@ -123,7 +123,7 @@ def pick(
 
 
 def read_run(path: str | os.PathLike[str]) -> RunRecord:
-    """Reads a work directory; for a run in progress, what it has written so far.
+    """Reads a work directory; for a run in progress, the files written until now.
 
     Raises:
         DataError: the folder is not a work directory, or one of its files is damaged.
@@ -133,7 +133,7 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected the work directory of a run")
     if not settings_file.is_file():
-        raise DataError(f"{folder} is not a work directory: it holds no {SETTINGS_FILE}")
+        raise DataError(f"{folder} is not a work directory: it contains no {SETTINGS_FILE}")
     try:
         settings = RunSettings.from_json(work_files.read_object(settings_file))
     except ValueError as error:
@@ -155,12 +155,12 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
 def find_runs(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The work directories among `paths` and in the folders below them, each once, sorted.
 
-    Folders named `teachers` are skipped: they hold the teachers that runs trained for themselves.
-    Folders named `….old-1`, which --fresh moved aside, are skipped too. A work directory is not
-    searched further.
+    Folders named `teachers` are skipped: they contain the teachers that runs trained. Folders named
+    `….old-1`, which --fresh moved aside, are also skipped. A work directory is not searched
+    further.
 
     Raises:
-        DataError: a path is no folder, or holds no work directory at any depth.
+        DataError: a path is not a folder, or contains no work directory at any depth.
     """
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
@@ -176,7 +176,7 @@ def find_runs(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
             subfolders[:] = [name for name in subfolders if not SKIPPED.fullmatch(name)]
         if not here:
             raise DataError(
-                f"{path}: no work directory in it (none of its folders holds {SETTINGS_FILE})"
+                f"{path}: no work directory in it (none of its folders contains {SETTINGS_FILE})"
             )
         for folder_path in here:
             found.setdefault(folder_path.resolve(), folder_path)

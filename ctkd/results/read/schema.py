@@ -20,25 +20,25 @@ TRACE_COLUMNS = ("step", "epoch", "temperature", "low", "high", "lambda")
 ROW_TEXTS = ("group", "target")
 ROW_NUMBERS = ("temperature", "student_ce", "teacher_confidence", "teacher_target")
 ROW_COLUMNS = ROW_TEXTS + ROW_NUMBERS
-Accuracy = Literal["last", "best", "chosen"]  # the epochs whose result a summary holds
+Accuracy = Literal["last", "best", "chosen"]  # the epochs whose result a summary contains
 KINDS: tuple[Accuracy, ...] = get_args(Accuracy)
 
 R = TypeVar("R", bound="_FlatRecord")
 
 
 def measure_of(primary: str) -> str:
-    """A primary metric as the keys of a summary have it: "top1" of "test_top1", in last_top1."""
+    """A primary metric in the keys of a summary: "top1" for "test_top1", as in last_top1."""
     return primary.removeprefix("test_")
 
 
 def with_speed_of(record: dict[str, Any], unit: str) -> dict[str, Any]:
-    """The record with the one speed that a task measures: "images_per_s" or "tokens_per_s"."""
+    """The record with only the task's speed: "images_per_s" or "tokens_per_s"."""
     return {k: v for k, v in record.items() if not k.endswith("s_per_s") or k == f"{unit}_per_s"}
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """`settings.json`: the name of a run and every value that it used, in four sets.
+    """`settings.json`: the name of a run and every value of its settings, in four sets.
 
     A set maps "Component.parameter" to a value; "@resnet20" is the choice of a component.
     """
@@ -70,7 +70,7 @@ class RunSettings:
 class _FlatRecord:
     """A flat JSON object: the fields of a dataclass, and the entries of its field `more`.
 
-    `more` holds the keys that depend on the task, the losses and the policy.
+    `more` contains the keys that depend on the task, the losses and the policy.
     """
 
     def to_json(self) -> dict[str, Any]:
@@ -125,11 +125,11 @@ class RunSummary(_FlatRecord):
     """`summary.json`: the result of a finished run; accuracies in percent.
 
     Attributes:
-        primary: the metric that `last`, `best` and `chosen` are of. In the file their keys end
+        primary: the metric of `last`, `best` and `chosen`. In the file their keys end
             with its name: last_top1 for "test_top1", last_ap for "ap".
         more: the teacher's metrics (teacher_top1, …).
         best, best_epoch: chosen on the test set.
-        chosen, chosen_epoch: the test metric at the epoch that is best on the validation split;
+        chosen, chosen_epoch: the test metric at the best epoch on the validation split;
             without a split the file has neither key.
         temperature, t_star, regret: of the last measurement of the landscape.
         images_per_s: median over the epochs; a run on text has tokens_per_s instead.

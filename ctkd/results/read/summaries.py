@@ -1,7 +1,7 @@
-"""Runs as a row each of runs.csv, the table of summaries that the report of a sweep contains.
+"""Reads runs from runs.csv, the table of summaries in a sweep's report: one row per run.
 
-The table can be kept with what is written about a study, and be compared again where the work
-directories are not; tables of several machines can be compared together.
+The table can be kept with a study's text, and compared again without the work directories. Tables
+of several machines can be compared together.
 """
 
 import csv
@@ -18,7 +18,7 @@ from ctkd.results.read.schema import RunSettings, RunSummary
 
 REQUIRED = ("cell", "seed", "state")  # in every row
 OF_FINISHED = ("student", "dataset", "epochs")  # in the row of a finished run
-RECIPE = {  # the part of the recipe in such a table; runs are compared only where it is equal
+RECIPE = {  # the part of the recipe in such a table; only runs with an equal part are compared
     "Recipe.epochs": "epochs",
     "Recipe.dataset": "dataset",
     "steps": "steps",
@@ -31,13 +31,13 @@ NOTE = (
 
 
 def read_summaries(path: str | os.PathLike[str]) -> list[RunRecord]:
-    """The runs of a runs.csv, each with its summary and nothing else.
+    """The runs of a runs.csv, each with only its summary.
 
-    The name of a run is that of its summary, as in its work directory; in a table without the
+    The name of a run is the name in its summary; in a table without the
     column "name", it is the name of the cell.
 
     Raises:
-        DataError: there is no such file, it has other columns, or a line is damaged.
+        DataError: the file is missing, has other columns, or has a damaged line.
     """
     try:
         reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
@@ -75,7 +75,7 @@ def _record(where: str, row: dict[str, Any]) -> RunRecord:
 
 
 def _value(text: str) -> int | float | str:
-    """A finite number where the text is one."""
+    """The text as a finite number, or the text itself if it is none."""
     for kind in (int, float):
         try:
             number = kind(text)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds."""
+    """The object in a JSON file."""
     try:
         value = json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
@@ -33,11 +33,11 @@ def read_object(path: Path) -> dict[str, Any]:
 def read_rows(
     path: Path, complain: Callable[[dict[str, Any]], str | None] = lambda row: None
 ) -> list[dict[str, Any]]:
-    """The rows of a file with one JSON object a line, by epoch; none if there is no file.
+    """The rows of a file with one JSON object per line, by epoch; none if there is no file.
 
     A last line without its newline was cut when the run was stopped: it is ignored if it does not
     parse. Of two lines for one epoch the later counts: a resumed run repeated the epoch.
-    `complain` returns what was expected of a row that is wrong, else None.
+    `complain` returns what was expected for a wrong row, otherwise None.
     """
     rows: dict[int, dict[str, Any]] = {}
     lines = path.read_bytes().split(b"\n") if path.is_file() else []
@@ -61,7 +61,7 @@ def read_rows(
 
 
 def read_landscape(path: Path) -> list[dict[str, Any]]:
-    """The rows of landscape.jsonl, each with a grid of temperatures and losses to draw."""
+    """The rows of landscape.jsonl, each with a grid of temperatures and losses."""
 
     def complain(row: dict[str, Any]) -> str | None:
         temperatures, losses = row.get("temperatures"), row.get("losses")
@@ -115,7 +115,7 @@ def read_columns(path: Path) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
-    """The text of a file, "" if there is no file; bytes that are no text become "�"."""
+    """The text of a file, "" if there is no file; bytes that are not text become "�"."""
     return path.read_bytes().decode("utf-8-sig", errors="replace") if path.is_file() else ""
 
 

@@ -125,7 +125,7 @@ def test_a_damaged_file_is_named_with_its_line(workdir, name, content, message):
 
 
 def test_a_folder_that_is_no_work_directory_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"is not a work directory: it holds no settings\.json"):
+    with pytest.raises(DataError, match=r"is not a work directory: it contains no settings\.json"):
         read_run(tmp_path)
     with pytest.raises(DataError, match="no such folder"):
         read_run(tmp_path / "missing")
