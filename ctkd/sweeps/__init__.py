@@ -1,1 +1,1 @@
-"""Sweeps: a Gin file describes a study; its cells are checked, submitted, followed, reported."""
+"""Sweeps: checks, sends, follows and reports the cells of a study from a Gin file."""

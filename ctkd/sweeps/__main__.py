@@ -1,4 +1,4 @@
-"""`python -m ctkd.sweeps --sweep sweeps/digits.gin`: the launcher, where no clone is at hand."""
+"""`python -m ctkd.sweeps --sweep sweeps/digits.gin`: the launcher, without a clone."""
 
 import sys
 

@@ -16,9 +16,9 @@ class Part(NamedTuple):
     """One array of a sweep.
 
     Attributes:
-        start, stop: of its cells in the list of all.
-        parallel: how many of its runs at once; None for no limit.
-        after: the index of the array that has to end before this one starts; None for none.
+        start, stop: the range of its cells in the list of all cells.
+        parallel: the largest number of its runs at once; None for no limit.
+        after: the index of the array that must end before this one starts, or None.
     """
 
     start: int
@@ -30,7 +30,7 @@ class Part(NamedTuple):
 def split(count: int, longest: int, parallel: int | None) -> list[Part]:
     """The arrays of `count` runs, each of `longest` at most, `parallel` runs of all at once.
 
-    The arrays share `parallel`. If there are more arrays than that, some wait for others to end.
+    The arrays share `parallel`. If there are more arrays than `parallel`, some wait for others.
     """
     arrays = -(-count // longest)
     lanes = min(parallel or arrays, arrays)
@@ -46,7 +46,7 @@ def split(count: int, longest: int, parallel: int | None) -> list[Part]:
 
 
 def longest_array() -> int | None:
-    """The most tasks that SLURM allows in one array; None where `scontrol` does not say."""
+    """The largest number of tasks in one SLURM array; None if `scontrol` does not show it."""
     found = re.match(r"\d+", slurm.setting("MaxArraySize") or "")
     tasks = re.search(r"max_array_tasks=(\d+)", slurm.setting("SchedulerParameters") or "")
     limits = [int(match[match.lastindex or 0]) for match in (found, tasks) if match]
@@ -59,8 +59,8 @@ def send(
     """Submits the cells. Returns the number of arrays.
 
     Raises:
-        ClusterError: SLURM is not here, or refuses, or gives no job id.
-        ConfigError: `Resources.other` has something that submitit does not know.
+        ClusterError: SLURM is missing, or refuses, or gives no job id.
+        ConfigError: `Resources.other` has an option that submitit does not know.
     """
     if not slurm.available():
         raise ClusterError("--cluster=slurm: there is no sbatch here; --cluster=local runs here")
@@ -106,7 +106,7 @@ def _send_one(
 ) -> str:
     """Submits one array. Returns its number.
 
-    The ledger notes the try before sbatch is called, so that nothing is sent twice even if the
+    The ledger notes the attempt before sbatch is called, so that nothing is sent twice even if the
     launcher dies in between.
     """
     tasks = [folder.task(cell, sweep.resources) for cell in cells]
@@ -129,7 +129,7 @@ def _send_one(
 def _way_out(count: int, sweep: str) -> str:
     runs = "The run is" if count == 1 else f"The {count} runs are"
     return (
-        f"{runs} noted as unknown and will not be sent again before --cancel has ended this try.\n"
+        f"{runs} noted as unknown and will not be sent again before --cancel ends this attempt.\n"
         f"{sbatch.by_hand(sweep)}, `scancel --name={sbatch.job_name(sweep)}` ends all of them. A "
         "job whose id is not known trains nothing: it ends about a minute after its start."
     )

@@ -14,8 +14,8 @@ class Choice:
     """One alternative of an axis.
 
     Attributes:
-        label: how tables spell it: a value, or the stem of a Gin file.
-        files, params: what it adds to a run's configuration.
+        label: its text in tables: a value, or the stem of a Gin file.
+        files, params: the Gin files and bindings that it adds to a run's configuration.
     """
 
     axis: str
@@ -28,7 +28,7 @@ def choices_of(axis: str, values: Any) -> list[Choice]:
     """The alternatives of an axis.
 
     Raises:
-        ConfigError: two of them are the same, or a value is none that a Gin file could give.
+        ConfigError: two alternatives are equal, or a value cannot be written in a Gin file.
     """
     labeled = isinstance(values, Mapping)
     if labeled:
@@ -45,12 +45,12 @@ def choices_of(axis: str, values: Any) -> list[Choice]:
 
 
 def is_binding(axis: str, values: Sequence[Any]) -> bool:
-    """Whether an axis takes values; else it takes Gin files and lists of files and bindings."""
+    """Whether an axis takes values; otherwise it takes Gin files or lists of files and bindings."""
     return "." in axis or not all(_parts(value) for value in values)
 
 
 def label_of(value: Any) -> str:
-    """The label of a value or an alternative, however it was written: 1 and 1.0 are the same."""
+    """The label of a value or an alternative; equal values, 1 and 1.0, have the same label."""
     parts = _parts(value)
     if parts:
         return "+".join(pathlib.Path(p).stem if p.endswith(".gin") else p for p in parts)
@@ -61,7 +61,7 @@ def label_of(value: Any) -> str:
 
 
 def gin_text(axis: str, value: Any) -> str:
-    """A value as a Gin file spells it. Raises ConfigError for one that has no such spelling."""
+    """A value in Gin's spelling. Raises ConfigError for a value that Gin cannot spell."""
     if callable(value):
         return f"@{getattr(value, '__name__', value)}"
     if isinstance(value, (list, tuple)):
@@ -95,7 +95,7 @@ def _alternative(axis: str, value: Any, label: str | None = None) -> Choice:
 
 
 def _parts(value: Any) -> list[str]:
-    """The Gin files and bindings of an alternative; nothing if it is none."""
+    """The Gin files and bindings of an alternative; empty if it is not a valid one."""
     parts = [value] if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
         return []
@@ -104,17 +104,17 @@ def _parts(value: Any) -> list[str]:
 
 
 class Conditions:
-    """Partial combinations, {axis: value or list of values}, and whether a cell has one."""
+    """Partial combinations, {axis: value or list of values}, and a test for a cell."""
 
     def __init__(self, where: str, labels: Mapping[str, set[str]]) -> None:
-        """`where` is the setting they stand in; `labels` are the sweep's axes with their labels."""
+        """`where` is their setting; `labels` are the sweep's axes with their labels."""
         self._where, self._labels = where, labels
 
     def read(self, entry: Any) -> dict[str, set[str]]:
-        """The labels that an entry asks for, by axis.
+        """The labels in an entry, by axis.
 
         Raises:
-            ConfigError: it is no dictionary, or names an axis or value that the sweep lacks.
+            ConfigError: it is not a dictionary, or names an axis or value that the sweep lacks.
         """
         if not isinstance(entry, Mapping):
             raise ConfigError(f"{self._where}: {entry!r}: expected a dictionary {{axis: value}}")
@@ -129,7 +129,7 @@ class Conditions:
             if unknown:
                 known = ", ".join(sorted(self._labels[axis]))
                 raise ConfigError(
-                    f"{self._where}: the axis {axis!r} never is {unknown[0]} (it is {known})"
+                    f"{self._where}: the axis {axis!r} is never {unknown[0]} (it is {known})"
                 )
             wanted[axis] = labels
         return wanted
@@ -143,6 +143,6 @@ class Conditions:
 
 
 def holds(wanted: Mapping[str, set[str]], choices: Sequence[Choice]) -> bool:
-    """Whether a cell has a value asked for on every axis."""
+    """Whether a cell has one of the values on every axis of an entry."""
     labels = {choice.axis: choice.label for choice in choices}
     return all(labels.get(axis) in values for axis, values in wanted.items())

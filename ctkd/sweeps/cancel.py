@@ -15,27 +15,27 @@ PATIENCE = 60.0  # seconds until a cancelled job is gone
 
 
 class Cancelled(NamedTuple):
-    """The keys of the cells whose jobs were ended, and a sentence for all that is uncertain."""
+    """The keys of the cells whose jobs were ended, and a remark on each uncertain case."""
 
     keys: list[str]
     remarks: list[str]
 
 
 def cancel(folder: SweepFolder) -> Cancelled:
-    """Ends every job of this sweep that waits or runs on SLURM, and no other job.
+    """Ends every job of this sweep that waits or runs on SLURM, and only these jobs.
 
-    A run on this machine ends with its launcher, which a remark says.
+    A run on this machine ends with its launcher; a remark states this.
 
     If squeue does not answer, scancel is called for all jobs of runs that are not finished: it
-    passes over jobs that have ended.
+    skips jobs that have ended.
 
     Raises:
-        UserError: the directory holds no sweep, or scancel does not answer.
+        UserError: the directory contains no sweep, or scancel does not answer.
     """
     folder.read()
     remarks: list[str] = []
     with folder.ledger.changing():
-        # The ledger also has the cells that the sweep's file does not have any more.
+        # The ledger also has cells that were removed from the sweep's file.
         entries = folder.ledger.read()
         attempts, known = _attempts(entries, remarks)
         sent = {key: entry for key, entry in entries.items() if entry.cluster == "slurm"}
@@ -49,27 +49,27 @@ def cancel(folder: SweepFolder) -> Cancelled:
     here = [key for key in entries.keys() - sent.keys() if folder.is_training(key)]
     if here or folder.has_launcher:
         remarks.append(
-            "left alone: runs on this machine; Ctrl-C in the terminal of their launcher, or "
+            "not ended: runs on this machine; Ctrl-C in the terminal of their launcher, or "
             "SIGTERM to it, ends them with their states saved"
         )
     return Cancelled(list(ended), remarks)
 
 
 def _attempts(entries: Mapping[str, Entry], remarks: list[str]) -> tuple[list[str], list[str]]:
-    """The jobs of tries that ended without a job id, as squeue shows them, and those cells."""
+    """The jobs in squeue of attempts that ended without a job id, and the cells of these."""
     found, known = list[str](), list[str]()
     for script in dict.fromkeys(entry.attempt for entry in entries.values() if entry.attempt):
         keys = [key for key, entry in entries.items() if entry.attempt == script]
         try:
             jobs = [spelled(*each) for each in sbatch.listed_ids(script)]
         except ClusterError as error:
-            remarks.append(f"{error}; the try to send {', '.join(keys)} stays noted as unknown")
+            remarks.append(f"{error}; the attempt to send {', '.join(keys)} stays unknown")
             continue
         known += keys
         if not jobs:
             remarks.append(
-                f"squeue shows no job of the try to send {', '.join(keys)}; if one is in the queue "
-                "all the same, it ends about a minute after its start and trains nothing"
+                f"squeue shows no job of the attempt to send {', '.join(keys)}; if one is queued "
+                "anyway, it ends about a minute after its start and trains nothing"
             )
         found += jobs
     return found, known
@@ -78,7 +78,7 @@ def _attempts(entries: Mapping[str, Entry], remarks: list[str]) -> tuple[list[st
 def _unended(
     folder: SweepFolder, entries: Mapping[str, Entry], remarks: list[str]
 ) -> dict[str, Entry]:
-    """The cells that wait or run, or may do so."""
+    """The cells that wait or run, or may wait or run."""
     try:
         states = job_states(entries.values())
     except ClusterError as error:

@@ -18,16 +18,16 @@ from ctkd.sweeps.shared_files import count_epochs, read_json, write_whole
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
-TERM_PATIENCE = 60.0  # seconds between SIGTERM and what follows it: a requeue, or SIGKILL
+TERM_PATIENCE = 60.0  # seconds between SIGTERM and the requeue or SIGKILL that follows
 
 
 @dataclass(frozen=True)
 class CellJob:
-    """The run of a cell. Everything it needs to resume is in the work directory.
+    """The run of a cell. Everything that a resume needs is in the work directory.
 
     Attributes:
         files, params, workdir: as on the command line.
-        note: the file that holds the state of the run, for the commands that follow the sweep.
+        note: the file with the state of the run, for the commands that follow the sweep.
         processes: the number of processes; with more than one the run is distributed.
         grace: seconds between the signal of the cluster and the end of the job.
     """
@@ -59,7 +59,7 @@ class CellJob:
         return summary
 
     def checkpoint(self) -> "DelayedSubmission":
-        """The job that submitit submits after a preemption or a timeout: this one again."""
+        """The job that submitit submits after a preemption or a timeout: this job again."""
         from submitit.core.utils import DelayedSubmission
 
         self._write("requeued")
@@ -92,23 +92,22 @@ class CellJob:
 
 
 class Preemption:
-    """Delays what submitit does at a signal until the training loop has saved its state.
+    """Delays submitit's signal handler until the training loop has saved its state.
 
-    submitit has set a handler that calls `checkpoint`, requeues the job and ends the process: at
-    once, in the middle of a step. Inside this, the signal first asks the loop to stop; the answer
-    comes when the state is saved, or when half of the grace has gone without that (the latest
-    checkpoint then has to do). Where no loop runs there is nothing to save, and the answer is
-    immediate.
+    submitit's handler calls `checkpoint`, requeues the job and ends the process at once, in the
+    middle of a step. In this context a signal first stops the loop. submitit's handler runs when
+    the state is saved, or after half of the grace without a save (then the latest checkpoint
+    counts). Without a running loop there is nothing to save, and the handler runs at once.
     """
 
     def __init__(self, grace: int) -> None:
-        """Nothing is installed before `__enter__`."""
+        """Installs nothing before `__enter__`."""
         self._patience = max(1.0, grace / 2)
         self._answer: Any = None
         self._asked: tuple[int, FrameType | None] | None = None
 
     def __enter__(self) -> "Preemption":
-        if "SUBMITIT_EXECUTOR" in os.environ and _rank() == 0:  # the others end with the first
+        if "SUBMITIT_EXECUTOR" in os.environ and _rank() == 0:  # others end with rank 0
             self._answer = signal.signal(_number(), self._ask)
         return self
 
@@ -128,21 +127,21 @@ class Preemption:
             self._answer(number, frame)
 
     def hand_over(self) -> None:
-        """Gives submitit's answer if it was asked for; it ends the process.
+        """Runs submitit's handler if a signal came; it ends the process.
 
-        Clusters announce some preemptions by SIGTERM and send submitit's signal after it, so where
-        only SIGTERM came the process waits: for that signal, or for its end.
+        Clusters announce some preemptions by SIGTERM and then send submitit's signal. So after a
+        SIGTERM alone the process waits for that signal, or for its end.
         """
         if self._asked is None and "SUBMITIT_EXECUTOR" in os.environ:
             end = time.monotonic() + TERM_PATIENCE
-            while time.monotonic() < end:  # the handler answers at once now: no loop runs
+            while time.monotonic() < end:  # the handler now acts at once: no loop runs
                 time.sleep(0.2)
         if self._asked is not None:
             self._answer(*self._asked)
 
 
 def _number() -> signal.Signals:
-    """The signal that submitit's job environment answers."""
+    """The signal that submitit's job environment handles."""
     return signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"]
 
 
@@ -151,7 +150,7 @@ def _rank() -> int:
 
 
 def _job() -> str | None:
-    """The job's number as submitit writes it; None outside of a job."""
+    """The job's number in submitit's format; None outside a job."""
     if "SUBMITIT_EXECUTOR" not in os.environ:
         return None
     from submitit import JobEnvironment

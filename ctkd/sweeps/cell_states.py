@@ -1,7 +1,7 @@
 """The status of every cell of a sweep: from work directories, the notes of runs, and SLURM.
 
-A summary shows a finished run, its note a failed one. SLURM has to know only the jobs that wait or
-run, so it needs no accounting.
+A summary shows a finished run, a note a failed one. SLURM must know only the jobs that wait or run,
+so it needs no accounting.
 """
 
 import json
@@ -42,11 +42,11 @@ class Status:
     Attributes:
         epoch, accuracy, temperature: of the last finished epoch; accuracy in percent, or the value
             of another `measure`.
-        seconds_left: for the epochs that are left, at the pace of this job; None if not known yet.
-        node: the node that runs it, or why it waits, or why its state is unknown.
-        error: what went wrong, in a line or more.
-        log: the job's log; its log of errors if something went wrong.
-        again: how often the launcher sent it again.
+        seconds_left: for the remaining epochs, at the speed of this job; None if not known yet.
+        node: its node, or the reason why it waits or its state is unknown.
+        error: the error message, one line or more.
+        log: the job's log; its log of errors if it failed.
+        again: how often the launcher has sent it again.
         listed: whether SLURM may still have its job, in a state that is not clear.
     """
 
@@ -65,7 +65,7 @@ class Status:
 
     @property
     def active(self) -> bool:
-        """Whether its job waits, or runs, or may do so: then the cell must not be sent."""
+        """Whether its job waits or runs, or may do so: then the cell must not be sent."""
         return self.state in ACTIVE or self.listed
 
 
@@ -73,11 +73,11 @@ def statuses(folder: SweepFolder, *, ask: bool = True) -> list[Status]:
     """Every cell's status, in the sweep's order.
 
     Args:
-        ask: whether to ask SLURM; without it, its cells that are neither finished nor failed are
+        ask: whether to ask SLURM; otherwise cells on SLURM that are neither finished nor failed are
             unknown.
 
     Raises:
-        UserError: the directory holds no sweep, or SLURM does not answer.
+        UserError: the directory contains no sweep, or SLURM does not answer.
     """
     sweep, entries = folder.read(), folder.ledger.read()
     finished = {cell.key: _summary(folder, cell.key) for cell in sweep.cells}
@@ -162,16 +162,16 @@ def _unfinished(
 def _local_state(
     folder: SweepFolder, key: str, entry: Entry, note: Mapping[str, Any]
 ) -> tuple[State, str]:
-    """The state of a run on this machine, and the node where it is another one."""
-    if folder.is_training(key):  # also without a launcher, if that was killed
+    """The state of a local run, and the node if it is another machine."""
+    if folder.is_training(key):  # also without a launcher, if it was killed
         return "running", ""
     ended: dict[str, State] = {"failed": "failed", "killed": "killed", "interrupted": "stopped"}
     noted = str(note.get("state"))
     if noted in ended:
         return ended[noted], ""
-    # A laptop's name has a domain in some networks only.
+    # A laptop's name has a domain only in some networks.
     names = (name.partition(".")[0] for name in (entry.host, socket.gethostname()))
-    if len(set(names)) == 2:  # the locks of another machine may not be seen from here
+    if len(set(names)) == 2:  # the locks of another machine may be invisible here
         return "unknown", entry.host
     if folder.has_launcher:
         return ("running" if noted == "running" else "queued"), ""
@@ -179,11 +179,11 @@ def _local_state(
 
 
 def _state(entry: Entry, job: JobState | None, note: Mapping[str, Any]) -> tuple[State, str]:
-    """The state of a job of SLURM, and the node or why it waits or is unknown."""
+    """The state of a job of SLURM, and its node, or the reason why it waits or is unknown."""
     if job is not None and job.phase in ("running", "queued"):
         preempted = job.phase == "queued" and note.get("state") == "requeued"
         return ("queued" if job.phase == "queued" else "running"), (
-            "preempted, to go on" if preempted else job.node or job.reason
+            "preempted, will continue" if preempted else job.node or job.reason
         )
     if entry.event == "cancelled" or (job is not None and job.phase == "cancelled"):
         return "cancelled", ""
@@ -206,7 +206,7 @@ def _summary(folder: SweepFolder, key: str) -> dict[str, Any] | None:
 
 
 def last_row(path: Path) -> dict[str, Any]:
-    """The last whole line of a file of JSON objects; empty where there is none."""
+    """The last complete line of a file of JSON objects; empty if there is none."""
     try:
         lines = path.read_bytes().splitlines()
     except OSError:
@@ -223,7 +223,7 @@ def last_row(path: Path) -> dict[str, Any]:
 def _seconds_left(
     folder: SweepFolder, cell: SavedCell, note: Mapping[str, Any], row: Mapping[str, Any]
 ) -> float | None:
-    """The seconds for the epochs that are left, at the pace of this job."""
+    """The seconds for the remaining epochs, at the speed of this job."""
     done = int(row.get("epoch", 0)) - int(note.get("epochs_before", 0))
     if done < 1 or "started" not in note:
         return None

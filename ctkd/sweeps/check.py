@@ -1,4 +1,4 @@
-"""Every cell parsed, built and checked before anything is sent; mistakes name cell and line."""
+"""Parses, builds and checks every cell before it is sent; errors name the cell and the line."""
 
 import collections
 import json
@@ -19,7 +19,7 @@ from ctkd.sweeps.study import Cell, Study
 
 @dataclass(frozen=True)
 class Plan:
-    """What a cell will train: networks without their @, epochs, the identity of its run.
+    """The training of a cell: networks without their @, epochs, the identity of its run.
 
     Attributes:
         faults: the warnings that the run will print before training.
@@ -38,7 +38,7 @@ def check(study: Study, *, supplies: bool = True) -> list[Plan]:
     """Builds every cell on the meta device, each distinct pair of networks once.
 
     Args:
-        supplies: whether to ask as well for what only training needs: a teacher's weights.
+        supplies: whether to check also what only training needs: a teacher's weights.
 
     Raises:
         ConfigError: a cell is wrong, or two cells would train the same.
@@ -73,7 +73,7 @@ def _plan(cell: Cell, run: Run) -> Plan:
 
 
 def _check_teacher(run: Run, known: KnownNetworks, taught: set[str]) -> None:
-    """Builds what would train a missing teacher, each distinct one once."""
+    """Builds the runs that train missing teachers, each distinct one once."""
     job = teacher_job(run)
     text = json.dumps([job.gin_files, job.gin_params])
     if text not in taught:
@@ -85,14 +85,14 @@ def _check_teacher(run: Run, known: KnownNetworks, taught: set[str]) -> None:
 
 
 def _everything(run: Run) -> str:
-    """All settings of a run but its name."""
+    """All settings of a run except its name."""
     settings: dict[str, Any] = {**run.settings, "runtime": {**run.settings["runtime"]}}
     settings["runtime"].pop("Runtime.name")
     return json.dumps(settings, sort_keys=True, default=str)
 
 
 def _lines_of(study: Study, cell: Cell, message: str) -> str:
-    """The lines of the sweep's file that hold the settings in the message."""
+    """The lines of the sweep's file with the settings in the message."""
     sweep = study.sweep
     texts = [*sweep.base, *sweep.after, *sweep.params]
     for choice in cell.choices:
@@ -103,14 +103,14 @@ def _lines_of(study: Study, cell: Cell, message: str) -> str:
 
 
 def _check_keys(study: Study) -> None:
-    """Refuses labels that differ only in what a folder's name cannot hold."""
+    """Refuses labels that differ only in characters that a folder's name cannot have."""
     seen: dict[str, Cell] = {}
     for cell in study.cells:
         other = seen.setdefault(cell.key.lower(), cell)
         if other is not cell:
             raise ConfigError(
                 f"{other.title} and {cell.title} would share the folder {cell.key}: give the "
-                "alternatives labels of their own, {'label': …}"
+                "alternatives different labels, {'label': …}"
             )
 
 

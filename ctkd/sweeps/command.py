@@ -1,4 +1,4 @@
-"""The command behind `launchers/slurm.py`: checks a sweep, sends or runs it, follows it, ends it.
+"""The command behind `launchers/slurm.py`: checks, sends or runs, follows, and ends a sweep.
 
     python launchers/slurm.py --sweep gin/sweeps/lambda.gin [--wait]
     python launchers/slurm.py --sweep gin/sweeps/lambda.gin --status
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 FLAGS = flags.FlagValues()  # type: ignore[no-untyped-call]
 HELP = {
     "sweep": "The sweep's Gin file.",
-    "sweep_dir": "Where the sweep lives; by default runs/sweeps/NAME.",
-    "cluster": "auto|slurm|local; auto is SLURM where it is installed, else local, this machine.",
+    "sweep_dir": "The folder of the sweep; by default runs/sweeps/NAME.",
+    "cluster": "auto|slurm|local; auto is SLURM if it is installed, else local: this machine.",
     "dry_run": "Check the cells and print the command of each; send nothing.",
     "wait": "Follow the runs on SLURM until all have ended; send again those that were killed.",
     "status": "Show the states of the runs, live on a terminal; send nothing.",
@@ -81,11 +81,11 @@ def parse_flags(arguments: Sequence[str]) -> None:
         raise ConfigError(f"--{chosen[0]} and --{chosen[1]} do not go together")
     named = FLAGS.sweep or (FLAGS.sweep_dir and (FLAGS.status or FLAGS.cancel))
     if not named and not FLAGS.help:
-        raise ConfigError("nothing to do: give --sweep=gin/sweeps/digits.gin, say, or --help")
+        raise ConfigError("nothing to do: give --sweep=FILE, as in gin/sweeps, or --help")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Does what the flags request; the exit status. Raises UserError or Interrupted."""
+    """Does what the flags request; returns the exit status. Raises UserError or Interrupted."""
     parse_flags(arguments)
     if FLAGS.help:
         texts = {name: f"Resources.{name}: {text}" for name, (_, text) in RESOURCES.items()}
@@ -119,11 +119,11 @@ def _send() -> int:
         plans = check(study, supplies=not FLAGS.dry_run)
     cluster = send.cluster_named(FLAGS.cluster)
     saved = saved_sweep(study, folder, plans)
-    shown = sys.stderr if FLAGS.dry_run else sys.stdout  # commands alone can be piped into a shell
+    shown = sys.stderr if FLAGS.dry_run else sys.stdout  # keeps commands alone in a pipe
     print_table(cells_table(plans), shown, title=study.name)
     for fault in faults_of_plans(plans):
         print(f"warning: {fault}", file=sys.stderr)
-    # A dry run may be for a machine that carries more than this one.
+    # A dry run may be for a larger machine than this one.
     limit = study.resources.parallel if FLAGS.dry_run else send.at_once(saved, cluster)
     timed = FLAGS.dry_run or cluster == "slurm"
     print(estimate(study, plans, limit, timed), file=shown, flush=True)
@@ -142,7 +142,7 @@ def _send() -> int:
 
 
 def _due(folder: "SweepFolder", saved: "SavedSweep") -> "tuple[list[SavedCell], str]":
-    """The cells that have to be sent, and a remark on the others."""
+    """The cells to send, and a remark on the others."""
     from ctkd.sweeps.send import due
 
     cells = due(folder, saved.cells)
@@ -173,13 +173,13 @@ def _send_to_slurm(folder: "SweepFolder", saved: "SavedSweep") -> None:
 
 
 def _pause(folder: "SweepFolder") -> float:
-    """The longest pause between two looks, in seconds: SLURM answers many people."""
+    """The longest pause between two requests, in seconds: SLURM serves many users."""
     clusters = {entry.cluster for entry in folder.ledger.read().values()}
     return 30.0 if "slurm" in clusters else 1.0
 
 
 def _have_ended_here(runs: "LocalRuns", found: "Sequence[Status]") -> bool:
-    """Whether all runs have ended, those that a user started by hand as well."""
+    """Whether all runs have ended, including runs that a user started by hand."""
     return runs.ended() and (runs.stopped or not _any_active(found))
 
 
@@ -200,7 +200,7 @@ def _have_ended(folder: "SweepFolder", found: "Sequence[Status]") -> bool:
 def _follow(
     folder: "SweepFolder", saved: "SavedSweep", end: "Callable[[Sequence[Status]], bool]"
 ) -> int:
-    """Shows these runs until `end`, and writes the report of the directory; the exit status."""
+    """Shows these runs until `end`, writes the directory's report, and returns the exit status."""
     from ctkd.sweeps.cell_states import statuses
     from ctkd.sweeps.report import write_report
     from ctkd.sweeps.status_table import follow, new_console, view
@@ -248,7 +248,7 @@ def _cancel() -> int:
 
 
 def _folder() -> "SweepFolder":
-    """The directory that --sweep_dir or --sweep means."""
+    """The directory from --sweep_dir or --sweep."""
     from ctkd.sweeps.send import default_folder
     from ctkd.sweeps.study import read_study
 
@@ -257,7 +257,7 @@ def _folder() -> "SweepFolder":
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status, with one clear message on standard error for a user's mistake."""
+    """Returns the exit status; a user's mistake gives one message on standard error."""
     with safe_output():
         try:
             return run(sys.argv[1:] if arguments is None else arguments)

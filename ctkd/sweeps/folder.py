@@ -1,7 +1,7 @@
 """The directory of a sweep: its description, its ledger, and the work directories of its runs.
 
 sweep.json   every cell that was ever sent
-sweep.gin    the configuration as it was sent last
+sweep.gin    the newest configuration that was sent
 sent.jsonl              what was sent and when
 jobs/                   of SLURM: batch scripts, pickled jobs, logs; of this machine: CELL.log
 notes/                  the state of each run, written by its job or by the launcher here
@@ -33,10 +33,10 @@ SWEEPS = Path("runs") / "sweeps"  # the default folder of sweeps
 
 @dataclass(frozen=True)
 class SavedCell:
-    """A cell as `sweep.json` holds it; see `ctkd.sweeps.study.Cell`.
+    """A cell in `sweep.json`; see `ctkd.sweeps.study.Cell`.
 
     Attributes:
-        identity: of its run: what it trains, and not where and how.
+        identity: of its run: what it trains, but not the machine or the speed settings.
     """
 
     key: str
@@ -48,12 +48,12 @@ class SavedCell:
     params: tuple[str, ...]
     command: str
     epochs: int
-    identity: str = ""  # not noted by versions before
+    identity: str = ""  # earlier versions did not note it
 
 
 @dataclass(frozen=True)
 class SavedSweep:
-    """`sweep.json`: what the directory needs to know without the sweep's Gin file."""
+    """`sweep.json`: the sweep's description for commands without its Gin file."""
 
     name: str
     axes: tuple[str, ...]
@@ -69,8 +69,8 @@ class SweepFolder:
         """Creates nothing on the disk."""
         self.path = user_path(path, "--sweep_dir").absolute()
         self.ledger = Ledger(self.path / "sent.jsonl")
-        self.trains_here = False  # whether this process runs cells, see `LocalRuns`
-        self._is_owned = False  # whether this object holds the lock of `owned`
+        self.trains_here = False  # whether this process runs cells; see `LocalRuns`
+        self._is_owned = False  # whether this object has the lock of `owned`
 
     @property
     def jobs(self) -> Path:
@@ -80,11 +80,11 @@ class SweepFolder:
     @property
     def has_launcher(self) -> bool:
         """Whether a launcher, in this process or another, runs cells on this machine now."""
-        # To test a lock that this process holds would release it.
+        # A test of this process's own lock would release it.
         return self.trains_here if self._is_owned else is_locked(self.path / ".lock")
 
     def is_training(self, key: str) -> bool:
-        """Whether a process trains in a cell's work directory, also one that a user started."""
+        """Whether a process, the launcher's or a user's, trains in a cell's work directory."""
         return is_locked(self.workdir(key) / ".lock")
 
     def local_log(self, key: str) -> Path:
@@ -96,7 +96,7 @@ class SweepFolder:
         return self.path / "runs" / key
 
     def note(self, key: str) -> Path:
-        """The file that holds the state of a cell's run."""
+        """The file with the state of a cell's run."""
         return self.path / "notes" / f"{key}.json"
 
     def task(self, cell: SavedCell, resources: Resources) -> CellJob:
@@ -112,10 +112,10 @@ class SweepFolder:
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[None]:
-        """Locks the directory while cells are sent, or run here: no other launcher does it too.
+        """Locks the directory against other launchers while cells are sent, or run here.
 
         Raises:
-            WorkdirError: the directory cannot be made, or another launcher is at work.
+            WorkdirError: the directory cannot be made, or another launcher uses it.
         """
         try:
             with locked(self.path / ".lock", seconds=10) as ours:
@@ -136,20 +136,20 @@ class SweepFolder:
             ) from error
 
     def claim(self, saved: SavedSweep, config: str) -> None:
-        """Writes the description, if the directory is new or this sweep's own.
+        """Writes the description. The directory must be new or belong to this sweep.
 
-        Cells may be added to a sweep (a seed, a value), or not be asked for this time: those
-        that were sent earlier stay. What a cell needs may change; what it trains may not.
+        Cells may be added to a sweep (a seed, a value), or left out this time: cells that were
+        sent earlier stay. A cell's resources may change, but not its training.
 
         Raises:
-            WorkdirError: the directory is another sweep's, or no sweep's.
+            WorkdirError: the directory belongs to another sweep, or to none.
         """
         if not (self.path / "sweep.json").exists():
             hidden = (entry for entry in self.path.iterdir() if not entry.name.startswith("."))
             strangers = sorted(entry.name for entry in hidden)
             if strangers:
                 listed = ", ".join(strangers[:5])
-                raise WorkdirError(f"{self.path} is no directory of a sweep: it holds {listed}")
+                raise WorkdirError(f"{self.path} is not a sweep's directory: it contains {listed}")
         else:
             saved = self._joined(self.read(), saved)
         text = json.dumps(asdict(saved), indent=1, default=str) + "\n"
@@ -157,9 +157,9 @@ class SweepFolder:
         write_whole(self.path / "sweep.gin", config)
 
     def _joined(self, old: SavedSweep, saved: SavedSweep) -> SavedSweep:
-        """`saved` with the cells of `old` that were sent and that it does not have.
+        """`saved` with the sent cells of `old` that it lacks.
 
-        Raises WorkdirError unless one is a form of the other.
+        Raises WorkdirError unless both describe the same sweep.
         """
         problems = [
             f"its {what} {there} there, {here} here"
@@ -184,7 +184,7 @@ class SweepFolder:
         return replace(saved, cells=(*kept, *saved.cells))
 
     def read(self) -> SavedSweep:
-        """The description. Raises DataError where there is none, or none that can be read."""
+        """The description. Raises DataError if it is missing or cannot be read."""
         path = self.path / "sweep.json"
         try:
             path.open().close()
@@ -194,7 +194,7 @@ class SweepFolder:
             pass  # there is no such file
         saved: dict[str, Any] | None = read_json(path)
         if saved is None:
-            raise DataError(f"{self.path} is no directory of a sweep: it holds no sweep.json")
+            raise DataError(f"{self.path} is not a sweep's directory: it contains no sweep.json")
         try:
             cells = [
                 SavedCell(**{**c, "files": tuple(c["files"]), "params": tuple(c["params"])})
@@ -213,15 +213,13 @@ def _change(was: SavedCell, cell: SavedCell) -> str:
     before, now = was.files + was.params, cell.files + cell.params
     gone, come = (sorted(set(a) - set(b)) for a, b in ((before, now), (now, before)))
     if not gone and not come:
-        return (
-            "trains something else than it did there: its Gin files, or their order, were changed"
-        )
+        return "trains another run than there: its Gin files, or their order, were changed"
     what = f"has {', '.join(gone) or 'no more'} there, {', '.join(come) or 'no more'} here"
-    return f"{what}, if it is not its Gin files that were changed"
+    return f"{what}; or its Gin files were changed"
 
 
 def saved_sweep(study: Study, folder: SweepFolder, plans: Sequence["Plan"]) -> SavedSweep:
-    """The description of a study, checked, as its directory keeps it."""
+    """The description of a checked study, for its directory."""
     from ctkd.sweeps.axes import label_of
 
     cells = tuple(

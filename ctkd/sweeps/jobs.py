@@ -15,15 +15,15 @@ class JobState(NamedTuple):
 
 
 def spelled(number: str, cluster: str = "") -> str:
-    """A job's id as the ledger holds it: "123_4", or "123_4;gpu" with the name of its cluster."""
+    """A job's id in the ledger: "123_4", or "123_4;gpu" with the name of its cluster."""
     return f"{number};{cluster}" if cluster else number
 
 
 def number_of(job: str | None) -> str:
-    """The number of a job's id, as submitit spells it in the names of its files: "123_4"."""
+    """The number of a job's id, "123_4", as in the names of submitit's files."""
     return (job or "").partition(";")[0]
 
 
 def cluster_of(job: str) -> str:
-    """The name of the SLURM cluster in a job's id; empty where sbatch printed none."""
+    """The name of the SLURM cluster in a job's id; empty if sbatch printed none."""
     return job.partition(";")[2]

@@ -1,7 +1,7 @@
 """The ledger: what was sent and when, one line of JSON for each event.
 
-"sending" is noted before sbatch is called, and is followed by "sent" or by "refused"; where neither
-follows, a job may be in the queue. For a run on this machine there is "sent" alone, at its start.
+"sending" is written before sbatch is called, then "sent" or "refused". If neither follows, a job
+may be in the queue. A run on this machine has only "sent", written at its start.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ class Entry:
         cluster, host: "slurm" or "local", and the machine that sent the cell.
         again: how often the launcher has sent the cell again since a user sent it.
         jobs: all its jobs, oldest first.
-        attempt: the batch script of a try whose end is not known; empty for none.
+        attempt: the batch script of an attempt with an unknown result; empty for none.
     """
 
     job: str | None = None
@@ -48,7 +48,7 @@ class Ledger:
     """The ledger of a sweep's directory."""
 
     def __init__(self, path: Path) -> None:
-        """Nothing is written before the first event."""
+        """Writes nothing before the first event."""
         self.path = path
 
     def add(
@@ -63,19 +63,19 @@ class Ledger:
         """Appends an event.
 
         Args:
-            again: whether the launcher sends the cell again, and not a user.
+            again: whether the launcher, not a user, sends the cell again.
             script: the batch script that is being sent.
         """
         noted: dict[str, object] = {"event": event, "cell": cell, "cluster": cluster, "job": job}
         noted |= {"again": again, "host": socket.gethostname()}
         if script:
             noted["script"] = script
-        # A full disk may have cut the last line: this event begins a new one.
+        # A full disk may have cut the last line: this event starts a new one.
         line = "\n" + json.dumps(noted | {"time": time.time()}) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            # One write of a short line is not interleaved.
+            # One write of a short line cannot mix with other writes.
             whole = os.write(descriptor, line.encode()) == len(line.encode())
         finally:
             os.close(descriptor)
@@ -83,7 +83,7 @@ class Ledger:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def read(self) -> dict[str, Entry]:
-        """The history of every cell that was ever sent, or may have been."""
+        """The history of every cell that was sent, or may have been sent."""
         entries: dict[str, Entry] = {}
         sent: set[str] = set()
         lines = self.path.read_bytes().splitlines() if self.path.is_file() else []
@@ -104,7 +104,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
-        """Inside, no other process that uses this both reads and adds.
+        """A context in which no other process reads and adds events.
 
         Raises:
             WorkdirError: the ledger cannot be written; it may belong to another user.

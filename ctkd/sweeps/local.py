@@ -1,4 +1,4 @@
-"""Runs the cells of a sweep on this machine, some at a time, each as a process of its own.
+"""Runs the cells of a sweep on this machine, some at a time, each in a separate process.
 
 The launcher stays in the foreground until all runs have ended. Ctrl-C, SIGTERM and a closed
 terminal end the runs with their states saved. The same command continues them.
@@ -25,9 +25,9 @@ from ctkd.sweeps.folder import SavedCell, SweepFolder
 from ctkd.sweeps.shared_files import count_epochs, last_lines, write_whole
 from ctkd.sweeps.study_settings import Resources
 
-NO_DEVICES = ("-1", "NoDevFiles")  # of CUDA, and of SLURM for a job without GPUs
+NO_DEVICES = ("-1", "NoDevFiles")  # texts of CUDA, and of SLURM for a job without GPUs
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
-# What the exit status of a run means. A negative one is a signal: the run was killed.
+# The meaning of a run's exit status. A negative status is a signal: the run was killed.
 STATES = {0: "finished", 130: "interrupted"}
 
 
@@ -45,7 +45,7 @@ def devices() -> list[int]:
         if not all(name.isdigit() for name in names):
             raise ConfigError(
                 f"CUDA_VISIBLE_DEVICES = {visible}: the launcher gives each run its GPUs by their "
-                "numbers; expected 0,1, say (nvidia-smi -L lists them)"
+                "numbers; expected numbers such as 0,1 (nvidia-smi -L lists them)"
             )
         return [int(name) for name in names]
     import torch
@@ -57,7 +57,7 @@ def capacity(resources: Resources) -> int:
     """The number of runs that this machine can train at a time.
 
     Raises:
-        ConfigError: it cannot train a single one.
+        ConfigError: it cannot train even one run.
     """
     if resources.nodes > 1:
         raise ConfigError(f"Resources.nodes = {resources.nodes}: this machine is one node")
@@ -92,11 +92,11 @@ class LocalRuns:
         self._futures: list[Future[None]] = []
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._handlers: dict[signal.Signals, Any] = {}
-        self._signals = 0  # how many came
-        self._interrupted: list[str] = []  # the cells that they stopped
+        self._signals = 0  # how many signals came
+        self._interrupted: list[str] = []  # the cells that the signals stopped
 
     def _dealt(self) -> "queue.SimpleQueue[str]":
-        """A value of CUDA_VISIBLE_DEVICES for each of the runs that train at a time."""
+        """A value of CUDA_VISIBLE_DEVICES for each of the parallel runs."""
         count, found = self._resources.gpus, devices() if self._resources.gpus else []
         dealt: queue.SimpleQueue[str] = queue.SimpleQueue()
         for index in range(self._parallel):
@@ -151,7 +151,7 @@ class LocalRuns:
             )
 
     def _train(self, cell: SavedCell) -> None:
-        """Trains a cell; again if it was killed, as often as `Resources.retries` allows."""
+        """Trains a cell. A killed run starts again, up to `Resources.retries` times."""
         visible = self._devices.get()
         try:
             if self._signals:
@@ -169,7 +169,7 @@ class LocalRuns:
             self._devices.put(visible)
 
     def _run_once(self, cell: SavedCell, visible: str) -> int:
-        """The exit status of the run of a cell, which ends before this returns."""
+        """Runs a cell until it ends; returns the exit status."""
         log = self._folder.local_log(cell.key)
         log.parent.mkdir(parents=True, exist_ok=True)
         epochs = count_epochs(self._folder.workdir(cell.key))
@@ -181,24 +181,24 @@ class LocalRuns:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=_environment(visible, self._resources.cpus),
-                start_new_session=True,  # Ctrl-C reaches the launcher alone, which passes it on
+                start_new_session=True,  # Ctrl-C reaches only the launcher, which passes it on
             )
             self._processes[cell.key] = process
             try:
-                if self._signals:  # one came before `_stop` could see this process
+                if self._signals:  # a signal came before `_stop` could see this process
                     process.terminate()
                 return process.wait()
             finally:
                 del self._processes[cell.key]
 
     def _outcome(self, cell: SavedCell, status: int) -> dict[str, Any]:
-        """The state of a run that has ended, and its error."""
+        """The state of an ended run, and its error."""
         state = STATES.get(status, "killed" if status < 0 else "failed")
         if state != "finished" and self._signals:
             state = "interrupted"
         if state in ("finished", "interrupted"):
             return {"state": state}
-        # The message of the run: all lines after "ctkd: ", else the last line.
+        # The message of the run: all lines after "ctkd: ", otherwise the last line.
         lines = last_lines(self._folder.local_log(cell.key)) or [""]
         start = max((i for i, line in enumerate(lines) if line.startswith("ctkd: ")), default=-1)
         return {"state": state, "error": "\n".join(lines[start:]).removeprefix("ctkd: ")}
@@ -210,7 +210,7 @@ class LocalRuns:
 
 
 def _command(cell: SavedCell, workdir: Path, tasks: int) -> list[str]:
-    """The command of a cell's run, of several processes where `tasks` is above 1."""
+    """The command of a cell's run, with several processes if `tasks` is above 1."""
     start = ["ctkd.main"]
     if tasks > 1:
         start = ["torch.distributed.run", "--standalone", f"--nproc_per_node={tasks}"]

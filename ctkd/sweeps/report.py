@@ -19,7 +19,7 @@ def write_report(
 ) -> list[Path]:
     """Writes report.html, report.csv and runs.csv; returns their paths.
 
-    If SLURM does not answer, or is not on this machine, the state of unfinished runs is "unknown".
+    If SLURM does not answer or is missing, the state of unfinished runs is "unknown".
 
     Args:
         found: the states of the runs; None to determine them.

@@ -1,7 +1,7 @@
-"""`sbatch`: the files of a job array, sending it, and reading the job's id in any site's answer.
+"""`sbatch`: writes the files of a job array, sends it, and reads the job's id in any answer.
 
-submitit writes the batch script and runs the task in the job. The sending is done here: submitit
-reads an id only in SLURM's own sentence, and has no word for an array that is queued without one.
+submitit writes the batch script and runs the task in the job. This module sends it: submitit reads
+an id only in SLURM's standard sentence, and cannot handle an array that is queued without one.
 """
 
 import contextlib
@@ -28,14 +28,14 @@ WRAPPED = re.compile(r"\bjob(?:[ _-]?id)?\b(?: is)?[ \t]*[:=#]?[ \t]*(\d+)()\b",
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
 FAILED = "Batch job submission failed"
 TOO_LONG = "Invalid job array specification"
-# sbatch has lost the controller, which may have taken the job before.
+# sbatch has lost the controller, which may have queued the job before.
 LOST = ("Socket timed out", "Zero Bytes were transmitted", "Communication connection failure")
 ADVICE = (
     (
         r"MaxSubmit|job submit limit|accounting/QOS policy",
         "The account or the QOS limits the jobs that one user may have in the queue, and each run "
-        "of an array counts as one job. Send fewer runs at a time (--sweep_param 'Sweep.seeds = "
-        "[0]', say). Send the sweep again when some of them have ended: runs that wait, run or "
+        "of an array counts as one job. Send fewer runs at a time (such as --sweep_param "
+        "'Sweep.seeds = [0]'). Send the sweep again when some have ended: runs that wait, run or "
         "are finished are not sent twice. `sacctmgr show assoc user=$USER format=qos,maxsubmit` "
         "and `sacctmgr show qos format=name,maxsubmitpu` show the limits.",
     ),
@@ -45,7 +45,7 @@ ADVICE = (
     (r"Invalid qos", "Give --qos; `sacctmgr show qos format=name` lists them."),
     (
         r"Requested time limit",
-        "Give fewer --minutes; a run that needs more time continues in a next job.",
+        "Give fewer --minutes; a run that needs more time continues in another job.",
     ),
     (r"node configuration", "No node has what a run needs: see --gpus, --cpus, --mem_gb, --nodes."),
     (r"Unable to contact|Connection refused", "SLURM's controller does not answer: try later."),
@@ -53,21 +53,21 @@ ADVICE = (
 
 
 class RefusedError(ClusterError):
-    """sbatch refused an array: nothing of it is in the queue.
+    """sbatch refused an array: no part of it is in the queue.
 
     Attributes:
         too_long: whether the array has more tasks than SLURM allows.
     """
 
     def __init__(self, message: str) -> None:
-        """Adds what a user can do about it."""
+        """Adds the user's way out to the message."""
         found = [advice for words, advice in ADVICE if re.search(words, message)]
         super().__init__("\n".join([f"sbatch refused the sweep: {message}", *found[:1]]))
         self.too_long = TOO_LONG in message
 
 
 class UnclearError(ClusterError):
-    """An array was sent, and may be in the queue, but no job id of it is known."""
+    """An array was sent and may be in the queue, but its job id is unknown."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def parameters(resources: Resources, name: str) -> dict[str, object]:
         "mem": None if resources.mem_gb is None else f"{round(resources.mem_gb * 1024)}MB",
         "signal_delay_s": resources.grace,
         "array_parallelism": resources.parallel or 100_000,
-        # If one process of a run dies, the others wait for it forever: SLURM has to end them.
+        # If one process of a run ends, the others wait for it forever: SLURM must end them.
         "srun_args": ["--kill-on-bad-exit=1"] if resources.processes > 1 else [],
         # For a clone that is not installed; quoted for the shell of the batch script.
         "setup": [f"export PYTHONPATH='{PACKAGE.parent}'${{PYTHONPATH:+:$PYTHONPATH}}"],
@@ -112,7 +112,7 @@ def parameters(resources: Resources, name: str) -> dict[str, object]:
 
 
 def job_name(sweep: str) -> str:
-    """The name that a sweep's jobs have in the queue."""
+    """The name of a sweep's jobs in the queue."""
     return f"ctkd-{sweep}"
 
 
@@ -126,11 +126,11 @@ def write(
     """Writes the files of an array; nothing is sent.
 
     Args:
-        after: a dependency, such as "afterany:123" for an array that has to end first.
+        after: a dependency, such as "afterany:123" for an array that must end first.
 
     Raises:
-        ConfigError: `Resources.other` has something that submitit does not know.
-        ClusterError: SLURM is not here.
+        ConfigError: `Resources.other` has an option that submitit does not know.
+        ClusterError: SLURM is missing.
     """
     from submitit import SlurmExecutor
     from submitit.core.utils import DelayedSubmission
@@ -162,7 +162,7 @@ def write(
 
 
 def submit(batch: Submission) -> list[str]:
-    """Sends an array; the ids of its jobs, one for each task.
+    """Sends an array; returns the ids of its jobs, one per task.
 
     Raises:
         RefusedError: nothing is in the queue.
@@ -187,7 +187,7 @@ def submit(batch: Submission) -> list[str]:
 
 
 def _sent(batch: Submission) -> tuple[str, str]:
-    """Runs sbatch; the number and the cluster's name of the job. Raises as `submit`."""
+    """Runs sbatch; returns the job's number and its cluster's name. Raises as `submit`."""
     refusal, words = None, ""
     try:
         done = execute(["sbatch", str(batch.script)], PATIENCE)
@@ -214,10 +214,10 @@ def _sent(batch: Submission) -> tuple[str, str]:
 
 
 def read_id(text: str) -> tuple[str, str] | None:
-    """The job's number, and its cluster's name or "", in what sbatch or a wrapper printed.
+    """The job's number, and its cluster's name or "", in the output of sbatch or a wrapper.
 
-    SLURM's own sentence counts first, then lines of a number alone as `sbatch --parsable` prints
-    them, then "job 123", "Job ID: 123". None where none of them names exactly one job.
+    SLURM's standard sentence counts first, then lines with only a number (`sbatch --parsable`),
+    then "job 123", "Job ID: 123". None if none of these names exactly one job.
     """
     plain = COLORS.sub("", text).replace("\r", "\n")
     for pattern in (SENTENCE, PARSABLE, WRAPPED):
@@ -239,7 +239,7 @@ def listed_ids(script: Path | str) -> list[tuple[str, str]]:
 
 
 def by_hand(sweep: str) -> str:
-    """The commands with which a user finds and ends jobs of a sweep whose ids are not known."""
+    """The commands to find and end jobs of a sweep whose ids are unknown."""
     with contextlib.suppress(KeyError, OSError):
         return f"`squeue -u {getpass.getuser()} --name={job_name(sweep)}` lists the jobs"
     return f"`squeue --name={job_name(sweep)}` lists the jobs"

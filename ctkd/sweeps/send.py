@@ -1,4 +1,4 @@
-"""Chooses the cells that have to be sent, and sends lost cells to SLURM again."""
+"""Chooses the cells to send, and sends lost cells to SLURM again."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,27 +11,27 @@ from ctkd.sweeps.slurm import ClusterError
 
 
 def cluster_named(name: str) -> str:
-    """The cluster that a flag means; "auto" means SLURM where it is installed."""
+    """The cluster for a flag; "auto" means SLURM if it is installed."""
     if name != "auto":
         return name
     return "slurm" if slurm.available() else "local"
 
 
 def at_once(sweep: SavedSweep, cluster: str) -> int | None:
-    """How many runs there are at a time; None where the cluster alone decides.
+    """The number of runs at a time; None if the cluster decides.
 
     Raises:
-        ConfigError: this machine cannot run a single one.
+        ConfigError: this machine cannot run even one.
     """
     return local.capacity(sweep.resources) if cluster == "local" else sweep.resources.parallel
 
 
 def due(folder: SweepFolder, asked: Sequence[SavedCell]) -> list[SavedCell]:
-    """The cells that have to be sent: unfinished, and no job of them waits or runs.
+    """The cells to send: they are unfinished, and no job of them waits or runs.
 
     Raises:
-        ClusterError: an earlier try left a cell of which nobody knows whether it is in the queue.
-        UserError: the directory holds no sweep, or SLURM does not answer.
+        ClusterError: after an earlier attempt it is unknown whether a cell is in the queue.
+        UserError: the directory contains no sweep, or SLURM does not answer.
     """
     keys = {cell.key for cell in asked}
     _refuse_attempts(folder, keys)
@@ -51,9 +51,9 @@ def _refuse_attempts(folder: SweepFolder, keys: set[str]) -> None:
     if unclear:
         runs = ", ".join(unclear[:4]) + (" …" if len(unclear) > 4 else "")
         raise ClusterError(
-            f"an earlier try to send {runs} ({len(unclear)} in all) ended without a job id: they "
-            f"may be in the queue. {sbatch.by_hand(folder.read().name)}. Give --cancel first, "
-            "which ends that try, then send the sweep again."
+            f"an earlier attempt to send {runs} ({len(unclear)} in all) ended without a job id, so "
+            f"they may be in the queue. {sbatch.by_hand(folder.read().name)}. Give --cancel first, "
+            "which ends that attempt, then send the sweep again."
         )
 
 
@@ -69,14 +69,14 @@ def send_again(folder: SweepFolder, found: Sequence[Status]) -> list[SavedCell]:
     if not lost:
         return []
     with folder.owned():
-        lost = due(folder, lost)  # another launcher may have sent it, SLURM requeued it
+        lost = due(folder, lost)  # another launcher may have sent it, or SLURM may have requeued it
         if lost:
             arrays.send(folder, sweep, lost, again=True)
     return lost
 
 
 def default_folder(name: str, given: str | None) -> SweepFolder:
-    """The given directory, or the one that follows from the sweep's name.
+    """The given directory, or the default for the sweep's name.
 
     Raises:
         ConfigError: the name cannot be a folder's name.

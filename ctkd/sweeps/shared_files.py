@@ -1,6 +1,6 @@
-"""Small files that several processes share. They are written whole: nobody reads half of one.
+"""Small files that several processes share; a reader never sees a partly written file.
 
-Nothing here imports torch: a job writes its first note before that.
+This module does not import torch: a job writes its first note before that.
 """
 
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 from ctkd.files import replacing
 
-TAIL = 4096  # bytes at the end of a log that are read
+TAIL = 4096  # bytes read at the end of a log
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -34,7 +34,7 @@ def last_lines(log: Path) -> list[str]:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; None where the file is missing or cannot be read."""
+    """The content of a JSON file; None if the file is missing or cannot be read."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
-"""SLURM's programs: calling them, the states of jobs, and ending jobs.
+"""Calls SLURM's programs, reads the states of jobs, and ends jobs.
 
-No accounting is needed: `squeue` knows a job while it waits and runs, and for some minutes more.
+It needs no accounting: `squeue` knows a job while it waits and runs, and for some minutes more.
 """
 
 import os
@@ -15,7 +15,7 @@ from ctkd.sweeps.squeue import FORMAT, read_listing
 
 PATIENCE = 60  # seconds for one command of SLURM
 MOST = 500  # jobs that one command names, since a command line has a limit
-# What a program says of a job that is over, or that SLURM has forgotten.
+# The messages for a job that has ended, or that SLURM has forgotten.
 OVER = ("Invalid job id", "already completing or completed")
 
 
@@ -53,7 +53,7 @@ def states(jobs: Iterable[str]) -> dict[str, JobState]:
 
 
 def _silent(array: str, cluster: str, asked: Sequence[str]) -> dict[str, JobState]:
-    """The states of an array of which squeue says nothing: neither a job nor an error."""
+    """The states of an array for which squeue prints neither a job nor an error."""
     reason = "squeue lists no jobs, but scontrol knows the job"
     try:
         if ask("scontrol", "-o", "show", "job", array, on=cluster) is None:
@@ -64,7 +64,7 @@ def _silent(array: str, cluster: str, asked: Sequence[str]) -> dict[str, JobStat
 
 
 def cancel(jobs: Sequence[str]) -> None:
-    """Ends the jobs; those that have ended already are passed over.
+    """Ends the jobs; jobs that have already ended are skipped.
 
     Raises:
         ClusterError: scancel does not answer, or may not end a job.
@@ -76,7 +76,7 @@ def cancel(jobs: Sequence[str]) -> None:
 
 
 def setting(name: str) -> str | None:
-    """A setting of SLURM's configuration; None where it cannot be read."""
+    """A setting of SLURM's configuration; None if it cannot be read."""
     try:
         text = ask("scontrol", "show", "config") or ""
     except ClusterError:
@@ -86,15 +86,14 @@ def setting(name: str) -> str | None:
 
 
 def ask(program: str, *arguments: str, on: str = "") -> str | None:
-    """A program's output; None if it says that the job is over or forgotten.
+    """A program's output; None if the job has ended or is forgotten.
 
     Args:
-        on: the name of the cluster that has the job, where sbatch printed one. SLURM needs its
-            database to find a cluster by name, so the cluster that is here is asked without it
-            if the database does not help.
+        on: the name of the job's cluster, if sbatch printed one. SLURM needs its database to find
+            a cluster by name; if the database does not help, the local cluster is asked.
 
     Raises:
-        ClusterError: the program is not here, does not answer, or fails.
+        ClusterError: the program is missing, does not answer, or fails.
     """
     if not on:
         return _call([program, *arguments])
@@ -119,9 +118,9 @@ def execute(command: list[str], patience: float) -> subprocess.CompletedProcess[
     """Runs a program of SLURM, or a site's wrapper of it.
 
     Raises:
-        ClusterError: it cannot be run; it has no answer in `patience` seconds (`SilentError`).
+        ClusterError: it cannot be run, or does not answer in `patience` seconds (`SilentError`).
     """
-    # SQUEUE_USERS, SQUEUE_PARTITION and the like hide jobs, which would then seem to have ended.
+    # SQUEUE_USERS, SQUEUE_PARTITION and others hide jobs, which would then seem to have ended.
     environment = {name: v for name, v in os.environ.items() if not name.startswith("SQUEUE_")}
     environment |= {"SLURM_TIME_FORMAT": "standard", "SLURM_BITSTR_LEN": "0"}  # 0: nothing is cut
     try:
@@ -143,11 +142,11 @@ def execute(command: list[str], patience: float) -> subprocess.CompletedProcess[
 
 
 class SilentError(ClusterError):
-    """A program did not answer in time; whether it did its work is not known."""
+    """A program did not answer in time; it may still have done its work."""
 
 
 def last_words(text: str) -> str:
-    """The messages of SLURM's programs in their output; else its last line."""
+    """The messages of SLURM's programs in their output; otherwise its last line."""
     messages = re.findall(r"(?:sbatch|squeue|scancel|scontrol): (?:error: )?(.+)", text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "; ".join(dict.fromkeys(messages)) or (

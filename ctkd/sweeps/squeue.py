@@ -1,8 +1,8 @@
-"""Reading what `squeue` prints: one line for each job, and lines of a site that are no jobs.
+"""Reads the output of `squeue`: one line per job, and a site's other lines.
 
-A job is taken for ended only where squeue says so in words that are known here. A state of another
-version of SLURM, or a line that cannot be read, makes a job unclear: it may still be in the queue,
-and a run that is sent again in that moment would be trained twice.
+A job counts as ended only if squeue prints a known state. An unknown state (of another version of
+SLURM), or an unreadable line, makes a job unclear: it may still be in the queue, and a run that is
+sent again would be trained twice.
 """
 
 import re
@@ -23,7 +23,7 @@ RUNNING = (
     "POWER_UP_NODE", "EXPEDITING", "UPDATE_DB",
 )  # fmt: skip
 ELSEWHERE = ("REVOKED",)  # another cluster of the federation has started the job
-# SLURM itself puts jobs of these states back into the queue, a moment later.
+# SLURM itself puts jobs in these states back into the queue a moment later.
 REQUEUEABLE = ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED", "RECONFIG_FAIL")
 ENDED = ("COMPLETED", "FAILED", "TIMEOUT", "DEADLINE", "OUT_OF_MEMORY")
 LINE = re.compile(
@@ -35,14 +35,14 @@ CLUSTER = re.compile(r"CLUSTER: *\S*")  # the headline of a cluster in the answe
 
 @dataclass
 class Listing:
-    """The jobs of one array as squeue lists them.
+    """The jobs of one array in squeue's list.
 
     Attributes:
-        tasks: the state of each task that has a line, or is in the range of one ("7_[2-5%2]").
+        tasks: the state of each task with a line, alone or in a range ("7_[2-5%2]").
         whole: the state of a line without tasks: a single job, or an array that was cancelled
             before its first task started.
         cut: the state of a range that squeue cut short ("7_[1,3,5,...]").
-        unread: the lines that are no jobs.
+        unread: the lines that are not jobs.
     """
 
     tasks: dict[str, JobState] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Listing:
     unread: list[str] = field(default_factory=list)
 
     def of(self, job: str) -> JobState | None:
-        """A job's state; None where squeue has forgotten the job."""
+        """A job's state; None if squeue has forgotten the job."""
         task = number_of(job).partition("_")[2]
         state = self.tasks.get(task) or self.whole or self.cut
         if state is not None or not self.unread:
@@ -62,7 +62,7 @@ class Listing:
 
 
 def read_listing(text: str, array: str, now: float | None = None) -> Listing:
-    """The jobs of the array `array` in what squeue printed; lines of other jobs are passed over."""
+    """The jobs of the array `array` in squeue's output; lines of other jobs are skipped."""
     listing = Listing()
     for line in filter(None, map(str.strip, text.splitlines())):
         found = LINE.fullmatch(line)
@@ -70,7 +70,7 @@ def read_listing(text: str, array: str, now: float | None = None) -> Listing:
             if not CLUSTER.fullmatch(line):
                 listing.unread.append(line)
         elif found["array"] == array and found["part"] in (None, "0"):
-            # Of a heterogeneous job the first part speaks for all.
+            # The first part of a heterogeneous job counts for all.
             _enter(listing, found, _state(found, time.time() if now is None else now))
     return listing
 
@@ -90,7 +90,7 @@ def _enter(listing: Listing, found: re.Match[str], state: JobState) -> None:
 
 
 def _numbers(text: str) -> tuple[list[int], bool]:
-    """The tasks of a range, "0-8:2,11%4", and whether all of it could be read."""
+    """The tasks of a range, "0-8:2,11%4", and whether the whole range could be read."""
     numbers, whole = list[int](), True
     for part in text.partition("%")[0].split(","):
         found = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part.strip())
@@ -123,7 +123,7 @@ def _state(found: re.Match[str], now: float) -> JobState:
 
 
 def _is_past(moment: str, limit: float) -> bool:
-    """Whether a moment of squeue's, in local time, is before the limit; unreadable ones are not."""
+    """Whether a time of squeue (local time) is before the limit; False if it is unreadable."""
     try:
         return datetime.fromisoformat(moment).timestamp() < limit
     except (ValueError, OverflowError, OSError):

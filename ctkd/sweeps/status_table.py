@@ -1,4 +1,4 @@
-"""The table of a sweep's cells: live on a terminal, in a log one line for each change."""
+"""The table of a sweep's cells: live on a terminal, one line per change in a log."""
 
 import contextlib
 import time
@@ -20,7 +20,7 @@ from ctkd.sweeps.slurm import ClusterError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-PATIENCE = 600.0  # seconds in which a cluster that has answered once may be silent
+PATIENCE = 600.0  # seconds for which a cluster that has answered once may be silent
 AGAIN = 10.0  # seconds between two calls of a silent cluster
 Answer = TypeVar("Answer")
 COLORS = {
@@ -72,7 +72,7 @@ def status_table(found: Sequence[Status]) -> RichTable:
 
 
 def view(found: Sequence[Status], rows: int | None = None) -> "RenderableType":
-    """The table, the errors and the counts; with `rows`, the cells that matter most."""
+    """The table, the errors and the counts; with `rows`, the most important cells."""
     shown = list(found)
     if rows is not None and len(shown) > rows:
         urgent = sorted(range(len(found)), key=lambda i: URGENCY.index(found[i].state))
@@ -86,7 +86,7 @@ def view(found: Sequence[Status], rows: int | None = None) -> "RenderableType":
 
 
 def complaints(found: Sequence[Status]) -> list[str]:
-    """The cells that went wrong: the first line of each error, and the log."""
+    """The failed cells: the first line of each error, and the log."""
     lines = []
     for status in found:
         if status.error and status.state in ("failed", "unknown", *LOST):
@@ -116,7 +116,7 @@ def _number(value: float | None, digits: int = 2) -> str:
 
 
 def new_console() -> Console:
-    """As wide as the terminal; in a log as wide as the tables."""
+    """A console as wide as the terminal, or in a log as wide as the tables."""
     console = Console(highlight=False, soft_wrap=True)
     return console if console.is_terminal else Console(highlight=False, width=240, soft_wrap=True)
 
@@ -127,9 +127,9 @@ def follow(
     console: Console | None = None,
     end: Callable[[Sequence[Status]], bool] | None = None,
 ) -> list[Status]:
-    """Looks again and again until no cell waits or runs; shows a live table, or the changes.
+    """Checks repeatedly until no cell waits or runs; shows a live table, or the changes.
 
-    It looks once a second at first, and every `slowest` seconds at last while nothing changes. A
+    It checks once a second at first; while nothing changes the pause grows to `slowest` seconds. A
     cluster that has answered once may be silent for a while (`PATIENCE`).
 
     Args:
@@ -149,7 +149,7 @@ def follow(
 
 
 def _alike(one: Sequence[Status], other: Sequence[Status]) -> bool:
-    """Whether nothing has happened between two looks."""
+    """Whether nothing has changed between two checks."""
     return [(s.state, s.epoch) for s in one] == [(s.state, s.epoch) for s in other]
 
 
@@ -173,7 +173,7 @@ def _patiently(ask: Callable[[], Answer], console: Console) -> Answer:
 
 @contextlib.contextmanager
 def _shown(console: Console) -> Iterator[Callable[[Sequence[Status]], None]]:
-    """Shows statuses: in a live table on a terminal, else a line for each change."""
+    """Shows statuses: a live table on a terminal, otherwise one line per change."""
     if not console.is_terminal:
         before: dict[str, str] = {}
 

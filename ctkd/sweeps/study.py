@@ -1,4 +1,4 @@
-"""From a sweep's Gin file to its cells: what each run's command line will be."""
+"""Reads a sweep's Gin file and makes its cells, each with the command line of its run."""
 
 import hashlib
 import itertools
@@ -24,11 +24,11 @@ class Cell:
     """One run of a sweep.
 
     Attributes:
-        key: the name of its work directory, its own in the sweep.
+        key: the name of its work directory, unique in the sweep.
         name: the run's name, the same for all seeds.
-        label: what tells it from all other cells but those of other seeds.
-        choices: its alternatives, one for each axis it has.
-        files, params: its configuration, as command lines have it; files by their whole path.
+        label: its text without the seed, different for all cells of one seed.
+        choices: its alternatives, one for each of its axes.
+        files, params: its configuration for the command line; files with absolute paths.
     """
 
     key: str
@@ -41,12 +41,12 @@ class Cell:
 
     @property
     def title(self) -> str:
-        """How messages name it."""
+        """Its name in messages."""
         choices = ", ".join(f"{choice.axis} = {choice.label}" for choice in self.choices)
         return f"{choices}, seed {self.seed}" if choices else f"seed {self.seed}"
 
     def command(self, workdir: str | os.PathLike[str]) -> str:
-        """The command that does the same by hand."""
+        """The command that trains it by hand."""
         words = ["python -m ctkd.main"]
         words += [f"--gin_file={_quoted(_short(file))}" for file in self.files]
         words += [f"--gin_param={_quoted(param)}" for param in self.params]
@@ -66,7 +66,7 @@ class Study:
     config: str
 
     def line_of(self, text: str) -> str:
-        """Where the sweep's file says `text`, as "FILE, line N"; the file alone if nowhere."""
+        """The line of the sweep's file with `text`, as "FILE, line N"; or only the file."""
         for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), 1):
             if re.search(rf"(['\"]){re.escape(text)}\1", line):
                 return f"{_short(str(self.path))}, line {number}"
@@ -80,10 +80,10 @@ def read_study(
 
     Args:
         files, params: given on the command line, for every run; they come last.
-        own: bindings of the sweep itself: "Sweep.seeds = [0]", "Resources.gpus = 2".
+        own: bindings of the sweep: "Sweep.seeds = [0]", "Resources.gpus = 2".
 
     Raises:
-        ConfigError: the file is wrong, an axis is empty or unknown, cells are equal or none.
+        ConfigError: the file is wrong, an axis is empty or unknown, or two cells are equal.
     """
     path = expand_user(path, "--sweep")
     files = [expand_user(file, "--gin_file") for file in files]
@@ -121,7 +121,7 @@ def read_study(
 def _seeds_of(
     sweep: Sweep, axes: Sequence[str], combinations: Sequence[tuple[Choice, ...]]
 ) -> list[tuple[tuple[Choice, ...], int]]:
-    """Each cell's seeds: those of all cells, then the further ones of some."""
+    """Each cell's seeds: the seeds of all cells, then the additional seeds of some."""
     further = Conditions("Sweep.more_seeds", _labels(axes, combinations))
     more = [(further.read(entry), seeds) for entry, seeds in sweep.more_seeds]
     pairs = [(choices, seed) for choices in combinations for seed in sweep.seeds]
@@ -139,7 +139,7 @@ def expand(sweep: Sweep) -> tuple[tuple[str, ...], list[tuple[Choice, ...]]]:
     """The axes of a sweep, and its cells' alternatives without their seeds.
 
     Raises:
-        ConfigError: an axis stands in two places, cells are equal, or none is left.
+        ConfigError: an axis is given twice, two cells are equal, or no cell remains.
     """
     tables: list[list[tuple[Choice, ...]]]
     tables = [[(choice,) for choice in choices_of(k, v)] for k, v in sweep.grid.items()]
@@ -158,7 +158,7 @@ def expand(sweep: Sweep) -> tuple[tuple[str, ...], list[tuple[Choice, ...]]]:
         names = [choice.axis for choice in cell]
         for name in names:
             if names.count(name) > 1:
-                raise ConfigError(f"the axis {name!r} stands in two of grid, zipped and cells")
+                raise ConfigError(f"the axis {name!r} is in two of grid, zipped and cells")
     twice = _first_repeated([_identity(cell) for cell in combinations])
     if twice:
         raise ConfigError(f"the cell {', '.join(f'{k} = {v}' for k, v in twice)} is there twice")
@@ -168,7 +168,7 @@ def expand(sweep: Sweep) -> tuple[tuple[str, ...], list[tuple[Choice, ...]]]:
 def _conditioned(
     sweep: Sweep, axes: Sequence[str], combinations: list[tuple[Choice, ...]]
 ) -> list[tuple[Choice, ...]]:
-    """The cells that `skip` and `only` leave."""
+    """The cells that remain after `skip` and `only`."""
     labels = _labels(axes, combinations)
     Conditions("Sweep.baseline", labels).read(sweep.baseline)
     for axis in sweep.unnamed:
@@ -186,14 +186,14 @@ def _conditioned(
             if choice.axis not in allowed or holds(allowed[choice.axis], cell)
         )
         if not any(holds(wanted, left) for wanted in skipped):
-            kept.setdefault(_identity(left), left)  # cells that lost the axis they differed in
+            kept.setdefault(_identity(left), left)  # cells that differed only in a dropped axis
     if not kept:
-        raise ConfigError("Sweep.skip leaves no cell at all")
+        raise ConfigError("Sweep.skip removes every cell")
     return list(kept.values())
 
 
 def _labels(axes: Sequence[str], combinations: Sequence[tuple[Choice, ...]]) -> dict[str, set[str]]:
-    """The values that each axis takes."""
+    """The values of each axis."""
     labels: dict[str, set[str]] = {axis: set() for axis in axes}
     for cell in combinations:
         for choice in cell:
@@ -202,7 +202,7 @@ def _labels(axes: Sequence[str], combinations: Sequence[tuple[Choice, ...]]) -> 
 
 
 def run_name(choices: Sequence[Choice], without: Sequence[str] = ()) -> str:
-    """Alternatives by their labels, values with the shortest name that tells their axes apart."""
+    """The labels of alternatives, and values with the shortest unique name of their axis."""
     shown = [choice for choice in choices if choice.axis not in without]
     short = {c.axis: c.axis.rpartition(".")[2] for c in choices}
     parts = []
@@ -236,19 +236,19 @@ def _part(name: str) -> Any:
 
 
 def _slug(label: str) -> str:
-    """A label as a folder's name; with a hash where it had to be changed."""
+    """A label as a folder's name; with a hash if it had to be changed."""
     slug = re.sub(r"[^\w.=+-]+", "_", label)[:100].strip("_.") or "run"
     changed = slug != label.replace(" ", "_")
     return f"{slug}-{hashlib.sha256(label.encode()).hexdigest()[:6]}" if changed else slug
 
 
 def _quoted(word: str) -> str:
-    """A word as a shell takes it; in double quotes where that is all it needs, to be read."""
+    """A word quoted for a shell, with double quotes if these are sufficient."""
     plain = "'" in word and not set(word) & set('"$`\\!')
     return f'"{word}"' if plain else shlex.quote(word)
 
 
 def _short(path: str) -> str:
-    """A path below the working directory without it."""
+    """A path, relative if it is below the working directory."""
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else relative

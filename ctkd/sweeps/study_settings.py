@@ -8,9 +8,7 @@ from ctkd.checks import expect
 from ctkd.registry import Registry
 
 PARTS = Registry("sweep part", "runtime")
-FASTEST_TIMEOUT = (
-    11  # submitit takes every signal for a time-out where a job has 10 minutes or less
-)
+FASTEST_TIMEOUT = 11  # submitit takes every signal for a time-out in jobs of up to 10 minutes
 
 
 @PARTS.register
@@ -19,25 +17,25 @@ class Sweep:
     """The cells: every combination of `grid`, `zipped` and `cells`, each run with every seed.
 
     An axis is a name and its values. The name of a binding ("CosineLambda.end") or macro
-    ("epochs") takes the values that a Gin file could give it. Under any other name stand whole
+    ("epochs") takes the values that a Gin file could give it. Any other name takes whole
     alternatives: Gin files, or lists of Gin files and bindings, which come after `base`.
 
     Attributes:
-        name: of the sweep; None for its file's.
-        base, after: Gin files that every run begins and ends with.
-        params: bindings that every run has.
+        name: of the sweep; None for its file's name.
+        base, after: the first and last Gin files of every run.
+        params: bindings of every run.
         grid: axes that are combined with each other, {axis: values}; values of alternatives may
             be {label: alternative}.
-        zipped: axes whose first values belong together, and so on.
-        cells: combinations written out, [{axis: value}]; not all need to have the same axes.
+        zipped: axes whose first values belong together, then their second values, and so on.
+        cells: explicit combinations, [{axis: value}]; their axes may differ.
         seeds: of every cell.
-        more_seeds: further seeds of some cells, [({axis: value or list of values}, [seed])], where
-            a difference asks for them.
-        skip: combinations that make no sense, [{axis: value or list of values}]; a cell is left
-            out if it has all of one entry's values.
-        only: {axis: {axis: value or list of values}}: the first axis exists only where the others
+        more_seeds: additional seeds of some cells, [({axis: value or list of values}, [seed])],
+            for a small difference.
+        skip: combinations to leave out, [{axis: value or list of values}]; a cell is left out if
+            it has all of one entry's values.
+        only: {axis: {axis: value or list of values}}: the first axis exists only if the others
             have these values, and is dropped from other cells (a constant T in runs that learn T).
-        baseline: {axis: value}: each cell is compared with the one that differs from it in this.
+        baseline: {axis: value}: each cell is compared with the cell that has these values.
         unnamed: axes left out of a run's name, since runs are compared within a pair of networks.
     """
 
@@ -83,29 +81,29 @@ class Sweep:
 
 
 def _seeds(value: Any) -> bool:
-    """Whether it is a list of seeds."""
+    """Whether the value is a list of seeds."""
     return isinstance(value, (list, tuple)) and all(type(s) is int and s >= 0 for s in value)
 
 
 @PARTS.register
 @dataclass(frozen=True)
 class Resources:
-    """What one run needs, and how runs are sent.
+    """The resources of one run, and how runs are sent.
 
     Attributes:
-        minutes: the longest job on SLURM; a run that needs more continues in the job's next turn.
-        gpus: of one node.
-        cpus: of one task.
-        mem_gb: of one node; None for the cluster's own choice.
-        nodes, tasks: nodes, and tasks on each; several in all make one distributed run.
-        partition, account, qos, constraint: SLURM's; None for the cluster's own choice.
-        parallel: how many runs at once; None for as many as this machine's cores and GPUs allow,
-            or as many as SLURM starts.
-        timeouts: how often a run may use up its minutes.
+        minutes: the longest job on SLURM; a run that needs more continues in its next job.
+        gpus: per node.
+        cpus: per task.
+        mem_gb: per node; None for the cluster's default.
+        nodes, tasks: nodes, and tasks per node; more than one task make a distributed run.
+        partition, account, qos, constraint: SLURM's options; None for the cluster's default.
+        parallel: the number of runs at once; None for as many as this machine's cores and GPUs
+            allow, or as many as SLURM starts.
+        timeouts: how often a run may reach its limit of minutes.
         grace: seconds before the end of a job on SLURM at which it is signaled to save and exit.
         retries: how often a run that was killed without an error is sent again: on SLURM by
             `--wait`, on this machine always.
-        other: anything else that submitit's SLURM executor takes: {'exclude': 'node7'}, and in
+        other: other options of submitit's SLURM executor: {'exclude': 'node7'}, and in
             'additional_parameters' any option of sbatch.
     """
 

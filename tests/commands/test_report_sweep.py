@@ -149,7 +149,7 @@ def test_a_sweep_half_done_has_a_report_and_a_folder_of_something_else_has_none(
     capsys.readouterr()
     assert report.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
-        f"ctkd report: {tmp_path} is no directory of a sweep: it holds no sweep.json\n"
+        f"ctkd report: {tmp_path} is not a sweep's directory: it contains no sweep.json\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Small sweeps of digits runs; a real SLURM where it is installed, else programs of its names."""
+"""Small sweeps of digits runs; a real SLURM if it is installed, otherwise programs of its names."""
 
 import importlib.util
 import json

@@ -61,7 +61,7 @@ def test_a_preempted_job_waits_to_go_on(folder, known, note):
     folder.ledger.add("sent", "kd-seed0", "slurm", "5_0")
     note(state="requeued", job="5_0")
     known["5_0"] = JobState("queued", "", "BeginTime")
-    assert (first(folder).state, first(folder).node) == ("queued", "preempted, to go on")
+    assert (first(folder).state, first(folder).node) == ("queued", "preempted, will continue")
 
 
 def test_a_cancelled_job_stays_cancelled(folder, known, note):

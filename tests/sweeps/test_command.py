@@ -59,8 +59,8 @@ def test_a_printed_command_works_by_hand(launch, sweep_file, small, commands, tm
         (["--sweep=gin/sweeps/digits.gin", "--gin_param=seed = 7"], "seeds are Sweep.seeds"),
         (["--sweep=gin/sweeps/digits.gin", "--gin_param=Seed.seed = 7"], "seeds are Sweep.seeds"),
         (["--sweep=gin/digits/kd.gin"], "no run has a Gin file: set Sweep.base"),
-        (["--sweep_dir=nowhere", "--status"], "no directory of a sweep"),
-        (["--sweep_dir=nowhere", "--cancel"], "no directory of a sweep"),
+        (["--sweep_dir=nowhere", "--status"], "not a sweep's directory"),
+        (["--sweep_dir=nowhere", "--cancel"], "not a sweep's directory"),
     ],
 )
 def test_mistakes_end_with_2_and_one_message(launch, arguments, message, tmp_path):

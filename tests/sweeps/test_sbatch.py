@@ -99,7 +99,7 @@ def test_a_job_without_an_id_is_noted_and_never_sent_again_unasked(study, site, 
     for flags in ((), ("--wait",)):
         again, _ = study(*flags)
         assert again.status == 2
-        assert "an earlier try to send kd-seed0, kd-seed1 (2 in all) ended without" in again.err
+        assert "an earlier attempt to send kd-seed0, kd-seed1 (2 in all) ended without" in again.err
         assert "--cancel" in again.err
     assert len(site.calls("sbatch")) == 1
     shown = launch("--sweep_dir=sweep", "--status")
@@ -128,7 +128,7 @@ def test_a_launcher_that_dies_in_sbatch_leaves_no_run_to_be_sent_twice(study, si
     with monkeypatch.context() as patch:
         patch.setattr(sbatch, "submit", dies)
         assert study()[0].status == 130
-    assert "an earlier try" in study()[0].err
+    assert "an earlier attempt" in study()[0].err
     assert site.calls("sbatch") == []
 
 
