@@ -77,7 +77,7 @@ def test_a_folder_of_something_else_is_refused(launch, tmp_path):
     (tmp_path / "thesis" / "chapter.tex").touch()
     result = launch("--sweep=gin/sweeps/digits.gin", "--sweep_dir=thesis", "--cluster=local")
     assert result.status == 2
-    assert "holds chapter.tex" in result.err
+    assert "contains chapter.tex" in result.err
     assert [entry.name for entry in (tmp_path / "thesis").iterdir() if entry.suffix] == [
         "chapter.tex"
     ]

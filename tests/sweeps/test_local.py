@@ -93,7 +93,7 @@ def test_gpus_are_dealt_out_by_number(monkeypatch):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
         assert local.devices() == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937")
-    with pytest.raises(ConfigError, match="expected 0,1, say"):
+    with pytest.raises(ConfigError, match="expected numbers such as 0,1"):
         local.devices()
 
 

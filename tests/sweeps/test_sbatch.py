@@ -105,7 +105,7 @@ def test_a_job_without_an_id_is_noted_and_never_sent_again_unasked(study, site, 
     shown = launch("--sweep_dir=sweep", "--status")
     assert (shown.status, shown.out.count("so the run may be in the queue")) == (0, 2)
     ended = launch("--sweep_dir=sweep", "--cancel")
-    assert ended.out.startswith("cancelled: kd-seed0, kd-seed1\nsqueue shows no job of the try")
+    assert ended.out.startswith("cancelled: kd-seed0, kd-seed1\nsqueue shows no job of the attempt")
     assert set(sweep.states().values()) == {"cancelled"}
     site.answers("sbatch", SENTENCE)
     assert study()[0].status == 0
