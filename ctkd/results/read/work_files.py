@@ -98,12 +98,20 @@ def read_trace(path: Path) -> dict[str, "Floats"]:
 
 
 def columns_text(rows: Iterable[Sequence[str | float]]) -> str:
-    """The text of rows.csv; a row has the values of ROW_COLUMNS. A comma in a text becomes ";"."""
+    """The text of rows.csv; a row has the values of ROW_COLUMNS.
+
+    In a text (a token can be a line's end) a comma becomes ";", and an unprintable character its
+    escape.
+    """
     lines = [",".join(ROW_COLUMNS)]
     for row in rows:
-        texts = [str(text).replace(",", ";") for text in row[: len(ROW_TEXTS)]]
+        texts = [_printable(str(text)).replace(",", ";") for text in row[: len(ROW_TEXTS)]]
         lines.append(",".join([*texts, *(f"{value:.6g}" for value in row[len(ROW_TEXTS) :])]))
     return "\n".join(lines) + "\n"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def read_columns(path: Path) -> dict[str, Any]:

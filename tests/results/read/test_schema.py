@@ -57,3 +57,10 @@ def test_the_files_of_columns_are_read_as_they_were_written(tmp_path):
     assert rows["target"].tolist() == ["cat; wild"]
     assert rows["student_ce"].tolist() == [0.5]
     assert read_columns(tmp_path / "nothing.csv") == read_trace(tmp_path / "nothing.csv") == {}
+
+
+def test_tokens_that_end_a_line_stay_in_one_row(tmp_path):
+    tokens = ["\n", "\r", "\u2028", " the", ""]
+    path = tmp_path / "rows.csv"
+    path.write_text(columns_text([("all", token, 4.0, 0.5, 0.9, 0.1) for token in tokens]))
+    assert list(read_columns(path)["target"]) == ["\\n", "\\r", "\\u2028", " the", ""]
