@@ -73,6 +73,8 @@ class Probe:
         temperatures = game.temperatures.flatten()
         temperature = temperatures.mean().item()
         own = game.loss(temperature)
+        if by_kind and own > loss_star:  # on a coarse grid the parabola can miss the top
+            t_star, loss_star = temperature, own
         quantiles = None
         if len(temperatures) > 1:
             points = torch.tensor(QUANTILES, dtype=temperatures.dtype, device=temperatures.device)
