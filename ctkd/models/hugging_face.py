@@ -12,7 +12,7 @@ from ctkd.errors import ConfigError
 from ctkd.models.language_model import LanguageModel, TokenInputs, rows_of
 from ctkd.registry import MODELS
 
-# What a model's configuration may do to logits after the head, and a plain linear head leaves out.
+# Settings of a model that change logits after the head; a plain linear head ignores them.
 AFTER_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
 
@@ -63,7 +63,7 @@ def additive_mask(documents: Tensor) -> Tensor:
 
 
 def positions(documents: Tensor) -> Tensor:
-    """[B, L]: the position of each token in its document, as far as the window holds it."""
+    """[B, L]: the position of each token in the part of its document in the window."""
     places = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
     begins = torch.ones_like(documents, dtype=torch.bool)
     begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
@@ -92,7 +92,7 @@ def hf_causal_lm(
 def hf_teacher(
     path: str | None = None, gguf_file: str | None = None, pretrained: bool = True
 ) -> nn.Module:
-    """`hf_causal_lm` under a second name, so that a teacher has settings of its own."""
+    """`hf_causal_lm` under a second name, so that a teacher has separate settings."""
     return _made("hf_teacher", path, gguf_file, pretrained, ())
 
 

@@ -18,7 +18,7 @@ from ctkd.engine.output.workdir import Workdir
 
 
 class Tracker(abc.ABC):
-    """Receives the record of each epoch, as a line of `metrics.jsonl` holds it."""
+    """Receives the record of each epoch, a line of `metrics.jsonl`."""
 
     @abc.abstractmethod
     def add(self, record: dict[str, Any]) -> None:
