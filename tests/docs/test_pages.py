@@ -114,3 +114,14 @@ def test_every_table_is_whole(path):
         if rows:
             assert re.fullmatch(r"[|:\- ]+", rows[1]), rows[0]
             assert {row.count("|") for row in rows} == {rows[0].count("|")}, rows[0]
+
+
+def test_the_readmes_table_has_every_method():
+    """Each method's file of gin/cifar100/; the variants with a learned T go by their method."""
+    table = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = table[table.index("## Methods") : table.index("## Tasks")]
+    named = set(re.findall(r"`(\w+)`", table))
+    files = {path.stem for path in (ROOT / "gin" / "cifar100").glob("*.gin")}
+    methods = {name for name in files if not name.startswith(("ctkd_", "kd_"))}
+    assert methods - {"base", "teacher", "vanilla"} <= named
+    assert {name for name in named if not name.endswith("_")} <= files
