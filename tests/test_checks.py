@@ -90,7 +90,7 @@ class Owner:
         ("quick", 1, "Owner.quick = 1: expected True or False"),
     ],
 )
-def test_a_value_of_another_type_is_told_in_a_users_words(parameter, value, expected):
+def test_a_value_of_another_type_is_reported_in_a_users_words(parameter, value, expected):
     with pytest.raises(ConfigError) as caught:
         check_types("Owner", Owner, {parameter: value})
     assert str(caught.value).startswith(expected)

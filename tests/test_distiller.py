@@ -247,7 +247,7 @@ def test_without_a_position_the_first_call_says_what_to_do(logits):
         global_game()(*logits)
 
 
-def test_without_teacher_logits_it_is_said(logits):
+def test_without_teacher_logits_it_is_reported(logits):
     student, _, targets = logits
     with pytest.raises(ValueError, match="teacher_logits is None"):
         global_game()(student, None, targets, position=0.0)

@@ -13,6 +13,6 @@ EXAMPLES = sorted((pathlib.Path(__file__).parents[1] / "examples").glob("ctkd_pk
 def test_an_example_trains_in_under_forty_lines(path, capsys):
     assert len(path.read_text(encoding="utf-8").splitlines()) < 40
     found = runpy.run_path(str(path), run_name="__main__")
-    said = capsys.readouterr().out
-    assert float(re.search(r"accuracy ([\d.]+)", said)[1]) > 80
+    output = capsys.readouterr().out
+    assert float(re.search(r"accuracy ([\d.]+)", output)[1]) > 80
     assert 1 < found["outcome"].temperature < 15.6  # it has moved from where it starts

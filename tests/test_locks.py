@@ -23,7 +23,7 @@ def test_what_one_process_holds_another_does_not_get(tmp_path, python):
     assert not is_locked(path)
 
 
-def test_a_file_system_without_locks_is_told_and_not_taken_for_a_lock_that_is_held(
+def test_a_file_system_without_locks_is_reported_and_not_taken_for_a_lock_that_is_held(
     tmp_path, monkeypatch
 ):
     def refuse(*_):

@@ -253,6 +253,6 @@ def test_the_working_directory_itself_is_never_taken_over(mistaken, write, workd
         mistaken(CTKD, f"--workdir={workdir}", *more)
 
 
-def test_several_mistakes_are_told_one_at_a_time(mistaken):
+def test_several_mistakes_are_reported_one_at_a_time(mistaken):
     message = mistaken(CTKD, param("epohcs = 2"), param("SGD.lr = -1"))
     assert message.count("\n") == 1

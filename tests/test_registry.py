@@ -105,7 +105,7 @@ def test_a_name_that_is_taken_is_refused_whatever_the_kind(registry):
     assert registry.get("taken_gadget") is first
 
 
-def test_a_parameter_belongs_to_its_kinds_settings_unless_said_otherwise(registry):
+def test_a_parameter_belongs_to_its_kinds_settings_unless_stated_otherwise(registry):
     @registry.register("gadget_a", runtime=("path",))
     def a(path: str = "", size: int = 1): ...
 

@@ -82,7 +82,7 @@ def test_json_is_all_that_is_printed(environment):
     assert measured["costs"] == []
 
 
-def test_mistakes_are_told_before_anything_is_counted(environment):
+def test_mistakes_are_reported_before_anything_is_counted(environment):
     done = overhead(environment, "--pairs", "resnet56_resnet2")
     assert done.returncode == 2
     assert "resnet56_resnet2" in done.stderr

@@ -52,7 +52,7 @@ def test_panels_stand_in_a_row():
         (["--workdir=nowhere", "--threshold=2"], "expected a score from 0 to 1"),
     ],
 )
-def test_mistakes_are_told_in_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+def test_mistakes_are_reported_in_one_line(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     assert main(["picture.png", *arguments]) == 2
     assert message in capsys.readouterr().err

@@ -86,7 +86,7 @@ def test_what_ends_its_teachers_training_ends_it(monkeypatch, capsys, error, sta
     assert message in capsys.readouterr().err
 
 
-def test_mistakes_are_told(fill, tmp_path):
+def test_mistakes_are_reported(fill, tmp_path):
     status, _, err = fill("--rows=0")
     assert (status, "0 is not 1 or more" in err) == (2, True)
     status, _, err = fill(cache=None)

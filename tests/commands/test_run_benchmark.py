@@ -64,7 +64,7 @@ def test_the_plain_loop_learns():
     assert len(loop.accuracies) == 12
 
 
-def test_mistakes_are_told(environment, tmp_path):
+def test_mistakes_are_reported(environment, tmp_path):
     done = benchmark(environment, tmp_path, "--only=speed")
     assert done.returncode == 2
     assert "expected some of step, policies" in done.stderr

@@ -78,7 +78,7 @@ def test_folders_inside_class_folders_and_all_endings_of_image_folder(root):
     ]
 
 
-def test_what_is_left_out_and_the_order_are_said(root):
+def test_what_is_left_out_and_the_order_are_reported(root):
     for name in ("a.txt", "b.txt", "c.gif", ".hidden"):
         (root / "train" / "ant" / name).write_text("no image")
     _, notes = read_folders(root, 3, SHAPE)
@@ -121,7 +121,7 @@ def test_a_misspelled_class_is_named(root):
         read_folders(root, 3, SHAPE)
 
 
-def test_a_missing_part_is_told(root):
+def test_a_missing_part_is_reported(root):
     for name in ("ant", "bee", "cat"):
         remove(root / "test" / name)
     (root / "test").rmdir()
@@ -158,7 +158,7 @@ def test_an_image_cut_short_is_named(root, ending):
         read_folders(root, 3, SHAPE)
 
 
-def test_a_size_beyond_reason_is_told_without_decoding(root):
+def test_a_size_beyond_reason_is_reported_without_decoding(root):
     """A header may claim anything: Pillow raises an error of a kind of its own for 2^31 pixels."""
     path = root / "train" / "cat" / "1.bmp"
     Image.fromarray(picture(1)).save(path)

@@ -83,7 +83,7 @@ def test_a_list_as_windows_editors_save_it(own_images):
         ImageNet(str(root), num_classes=3, train_list="list").load()
 
 
-def test_what_is_not_there_is_told_with_what_to_put_where(own_images, tmp_path, monkeypatch):
+def test_missing_files_are_reported_with_their_expected_paths(own_images, tmp_path, monkeypatch):
     monkeypatch.delenv("CTKD_DATA", raising=False)
     advice = r"data_dir = '/path'.*CTKD_DATA.*train/WNID/\*.JPEG and val/WNID/\*.JPEG"
     with pytest.raises(DataError, match="no folder was given.*" + advice):

@@ -64,7 +64,7 @@ def test_it_needs_neither_data_nor_weights(command):
     assert command("--gin_file=gin/digits/ctkd.gin", "--dry_run", *bad).status == 0
 
 
-def test_a_mistake_is_told_as_in_a_run(command):
+def test_a_mistake_is_reported_as_in_a_run(command):
     result = command("--gin_file=gin/digits/ctkd.gin", "--dry_run", "--gin_param=epohcs = 2")
     assert result.status == 2
     assert "did you mean epochs?" in result.err

@@ -181,7 +181,7 @@ def test_every_kind_of_part_can_come_from_outside(
     assert f"test_top1 {run.summary['last_top1']:.2f} %" in judged.out
 
 
-def test_mistakes_in_parts_from_outside_are_told_as_in_those_from_inside(
+def test_mistakes_in_parts_from_outside_are_reported_as_in_those_from_inside(
     outside, command, tmp_path, monkeypatch
 ):
     monkeypatch.syspath_prepend(tmp_path)

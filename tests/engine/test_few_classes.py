@@ -124,7 +124,7 @@ def test_a_run_warns_before_it_trains_its_teacher(command, tmp_path, monkeypatch
     assert last == "ctkd: this is where the teacher would be trained"
 
 
-def test_a_detector_of_one_category_is_told_that_the_background_is_a_class(command):
+def test_a_detector_of_one_category_learns_that_the_background_is_a_class(command):
     given = ["coco.categories = 1", "data_dir = '/nowhere'"]
     result = command(
         "--gin_file=gin/coco/dkd.gin", "--dry_run", *(f"--gin_param={one}" for one in given)

@@ -132,7 +132,7 @@ def test_nothing_bad_is_saved_by_steps_either(train):
     assert [int(path.name[5:15]) for path in run.checkpoints] == [1, 2, 3]
 
 
-def test_a_learning_rate_that_makes_the_weights_overflow_is_told(train):
+def test_a_learning_rate_that_makes_the_weights_overflow_is_reported(train):
     run = train("vanilla", "SGD.lr = 1e38", status=3)
     assert run.result.err.startswith("ctkd: stopped: ")
     assert "NaN or infinite" in run.result.err

@@ -42,7 +42,7 @@ def test_a_teachers_file_with_two_that_fit_is_asked_about(train, teacher_file, t
     assert f"teacher: weights from {path}::teacher (teacher)" in chosen.result.out
 
 
-def test_a_half_precision_teacher_is_said_to_be_one(train, teacher_file, tmp_path):
+def test_a_half_precision_teacher_is_reported_as_one(train, teacher_file, tmp_path):
     state, path = torch.load(teacher_file, weights_only=True), tmp_path / "half.pth"
     torch.save({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, path)
     run = train("kd", f"teacher_weights = {str(path)!r}", "epochs = 1")

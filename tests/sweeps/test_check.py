@@ -86,7 +86,7 @@ def test_a_mistake_in_what_trains_the_teacher_is_found_too(study, tmp_path):
         check(made)
 
 
-def test_labels_that_make_one_folder_are_told(study):
+def test_labels_that_make_one_folder_are_reported(study):
     made = study(base=[KD], grid={"method": {"A": ["SGD.lr = 0.1"], "a": ["SGD.lr = 0.2"]}})
     with pytest.raises(ConfigError, match="would share the folder"):
         check(made)

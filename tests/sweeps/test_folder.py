@@ -86,7 +86,7 @@ def test_another_sweeps_directory_is_refused(claim, settings, message):
     assert claim(grid={"method": [KD]}).read() == before
 
 
-def test_a_gin_file_that_was_changed_meanwhile_is_told(claim, tmp_path):
+def test_a_gin_file_that_was_changed_meanwhile_is_reported(claim, tmp_path):
     mine = tmp_path / "mine.gin"
     mine.write_text("include 'gin/digits/kd.gin'\nepochs = 3\n")
     claim(base=[str(mine)])
@@ -116,7 +116,7 @@ def test_a_lock_goes_with_the_process_that_held_it(tmp_path, python):
         assert ours
 
 
-def test_a_description_of_another_version_is_told(claim):
+def test_a_description_of_another_version_is_reported(claim):
     folder = claim(grid={"method": [KD]})
     (folder.path / "sweep.json").write_text('{"name": "study"}')
     with pytest.raises(DataError, match="another version"):

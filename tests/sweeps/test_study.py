@@ -151,7 +151,7 @@ def test_some_cells_have_further_seeds(read):
     assert found == [*everywhere, ("0.1", 5), ("0.1", 7), ("0.3", 5)]
 
 
-def test_parameters_of_one_name_are_told_apart_by_their_components(read):
+def test_parameters_of_one_name_are_distinguished_by_their_components(read):
     study = read(base=[CTKD], grid={"CosineLambda.end": [1.0], "AnnealedTemperature.end": [2.0]})
     assert study.cells[0].name == "CosineLambda.end=1 AnnealedTemperature.end=2"
 

@@ -87,14 +87,14 @@ def test_the_same_file_may_be_included_twice(gin_file):
         ("epochs", "syntax error"),
     ],
 )
-def test_mistakes_in_a_binding_are_told_with_the_binding(gin_file, binding, expected):
+def test_mistakes_in_a_binding_are_reported_with_the_binding(gin_file, binding, expected):
     message = refused(["gin/digits/ctkd.gin"], [binding])
     assert re.search(expected, message), message
     if "macro" not in message:
         assert message.startswith(f"--gin_param {binding!r}: ")
 
 
-def test_mistakes_in_a_file_are_told_with_file_and_line(gin_file, tmp_path):
+def test_mistakes_in_a_file_are_reported_with_file_and_line(gin_file, tmp_path):
     name = gin_file("a.gin", "include 'gin/digits/kd.gin'\n\nSGD.lrr = 3\n")
     message = refused([name])
     assert message.startswith(f"{tmp_path / 'a.gin'}: ")
@@ -122,7 +122,7 @@ def test_macros_gives_the_values_of_those_that_are_set(gin_file):
     }
 
 
-def test_without_gin_config_it_is_said_how_to_get_it(monkeypatch):
+def test_without_gin_config_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(config, "GIN_INSTALLED", False)
     assert refused(["gin/digits/kd.gin"]) == ("gin-config is not installed: pip install gin-config")
 

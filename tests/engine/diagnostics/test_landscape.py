@@ -193,7 +193,7 @@ def test_of_one_temperature_there_are_none(task, student):
     assert probe(task).measure(student, game())["quantiles"] is None
 
 
-def test_the_bounds_of_a_learned_t_are_told(task, student):
+def test_the_bounds_of_a_learned_t_are_reported(task, student):
     policy = GlobalTemperature(tau_init=2.0, tau_range=5.0)
     assert probe(task).measure(student, game(policy))["bounds"] == [2.0, 7.0]
     constant = game(ConstantTemperature(4.0))

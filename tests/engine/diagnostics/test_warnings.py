@@ -76,7 +76,7 @@ def test_standardized_logits_make_no_false_alarm(train, method):
 
 
 @pytest.mark.parametrize("method", ["ctkd", "dkd_ctkd", "ctkd_instance"])
-def test_a_lambda_of_the_wrong_sign_is_told_within_an_epoch(train, wrong_sign, method):
+def test_a_lambda_of_the_wrong_sign_is_reported_within_an_epoch(train, wrong_sign, method):
     run = train(method, *EPOCH, *STRONG)
     warning = "warning: the policy's update lowers the loss instead of raising it: is the sign of λ"
     assert run.result.err.startswith(warning)
@@ -96,12 +96,12 @@ def test_of_the_right_sign_it_shows_t_walking_towards_t_star(train):
     assert last["regret"] < first["regret"]
 
 
-def test_a_gradient_reversed_twice_is_told_as_well(train):
+def test_a_gradient_reversed_twice_is_reported_as_well(train):
     run = train("ctkd", *EPOCH, "Method.policy = @doubly_reversed_of_test_faults")
     assert "or the gradient reversed twice?" in run.result.err
 
 
-def test_a_detached_square_is_told_within_an_epoch(train):
+def test_a_detached_square_is_reported_within_an_epoch(train):
     run = train("ctkd", *EPOCH, "Method.objective = @detached_kd_of_test_faults")
     assert "the gradient that reaches the temperature (" in run.result.err
     assert "is a factor T² or a softmax detached?" in run.result.err
@@ -129,7 +129,7 @@ def test_a_detached_square_makes_t_settle_lower(train):
         ("ctkd_instance", ["InstanceTemperature.raw_init = -9.0"], "lower bound 1"),
     ],
 )
-def test_a_temperature_pinned_at_a_bound_is_told_after_an_epoch(train, method, bindings, bound):
+def test_a_temperature_pinned_at_a_bound_is_reported_after_an_epoch(train, method, bindings, bound):
     run = train(method, *EPOCH, *bindings)
     assert f"warning: T stood at its {bound} for the whole epoch: it is no longer learned" in (
         run.result.err
@@ -139,7 +139,7 @@ def test_a_temperature_pinned_at_a_bound_is_told_after_an_epoch(train, method, b
     assert min(last["temperature"] - low, high - last["temperature"]) < 0.01 * (high - low)
 
 
-def test_rows_that_nearly_all_stand_at_a_bound_are_told_of(train):
+def test_rows_that_nearly_all_stand_at_a_bound_are_reported(train):
     """On raw logits T of the digits runs to 21."""
     inputs = "InstanceTemperature.inputs = 'logits'"
     run = train("ctkd_instance", "epochs = 8", "digits.train_images = 1024", *STRONG, inputs)
@@ -180,7 +180,7 @@ def test_a_temperature_that_only_touches_a_bound_is_not(train):
     assert "bound" not in run.result.err
 
 
-def test_weight_decay_on_the_raw_temperature_is_told_before_training(train):
+def test_weight_decay_on_the_raw_temperature_is_reported_before_training(train):
     decayed = ["SGD.policy_weight_decay = 5e-4"]
     run = train("ctkd", "epochs = 1", *decayed)
     assert run.result.err == (

@@ -189,7 +189,7 @@ def test_all_ranks_stop_after_the_same_step_and_go_on_exactly(ranks, job):
 
 
 @pytest.mark.slow
-def test_a_mistake_is_told_to_every_rank(ranks, job):
+def test_a_mistake_is_reported_to_every_rank(ranks, job):
     described = job("ctkd", "run", "epochs = 1")
     folder = pathlib.Path(described[2])
     folder.mkdir()

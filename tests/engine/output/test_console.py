@@ -70,7 +70,7 @@ def test_brackets_are_no_markup(capsys):
     assert capsys.readouterr().out == "  [red] | SGD.milestones = [0.6, 0.8] [bold]\n"
 
 
-def test_a_warning_is_said_once_on_standard_error(capsys):
+def test_a_warning_is_printed_once_on_standard_error(capsys):
     console = Console()
     for text in ("T stood at its bound", "T stood at its bound", "another"):
         console.warn(text)

@@ -28,7 +28,7 @@ def disk(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("board", [False, True])
-def test_each_time_the_disk_is_full_it_is_told_and_with_room_the_run_goes_on(
+def test_each_time_the_disk_is_full_it_is_reported_and_with_room_the_run_continues(
     disk, train, command, arguments, folder, same, board
 ):
     settings = ["epochs = 2", f"Runtime.tensorboard = {board}"]

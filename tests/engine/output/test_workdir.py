@@ -176,7 +176,7 @@ def test_the_lock_is_released_although_a_forked_worker_lives_on(workdir, holder)
         os.kill(other.worker, signal.SIGKILL)
 
 
-def test_an_owner_can_be_waited_for_and_is_told_of_once(workdir, holder, monkeypatch):
+def test_an_owner_can_be_waited_for_and_is_reported_once(workdir, holder, monkeypatch):
     other = holder()
     pid, messages, naps = other.pid, [], []
 
@@ -214,7 +214,7 @@ def test_a_folder_cannot_be_moved_from_inside_it(workdir, monkeypatch, inside, g
     assert workdir.path.exists()
 
 
-def test_a_rename_that_fails_is_told(workdir, monkeypatch):
+def test_a_rename_that_fails_is_reported(workdir, monkeypatch):
     claim(workdir)
 
     def refuse(self, target):

@@ -105,7 +105,7 @@ class TestStep:
 
 
 class TestMemory:
-    def test_glibc_is_told_to_keep_what_is_freed(self, monkeypatch):
+    def test_glibc_is_set_to_keep_what_is_freed(self, monkeypatch):
         options = {}
         library = SimpleNamespace(mallopt=options.__setitem__)
         monkeypatch.setattr(ctypes, "CDLL", lambda name: library)

@@ -108,7 +108,7 @@ def test_a_teacher_below_its_floor_is_refused(train):
     assert "below Teacher.min_accuracy = 5.0" in run.result.err
 
 
-def test_a_fault_in_the_data_is_told_and_counted(train, coco_json):
+def test_a_fault_in_the_data_is_reported_and_counted(train, coco_json):
     coco_json(lambda content: content["annotations"][0].update(category_id=77))
     run = train("vanilla", status=2, distilled=False)
     assert "1 annotations of a category that is not listed: annotation 1" in run.result.err

@@ -123,7 +123,7 @@ def test_another_number_of_workers_and_a_stop_in_mid_epoch_change_nothing(
     assert same_weights(tmp_path / "stopped", tmp_path / "whole")
 
 
-def test_bad_files_are_told_in_the_record_and_to_the_user(
+def test_bad_files_are_reported_in_the_record_and_to_the_user(
     command, arguments, own_images, tmp_path, damage
 ):
     root = own_images()

@@ -136,7 +136,7 @@ def test_only_an_objective_that_needs_a_strong_view_gets_one():
         run_of("StrongView.cutout = 0.25")
 
 
-def test_what_has_no_strong_view_is_refused_or_said():
+def test_what_has_no_strong_view_is_refused_or_reported():
     with pytest.raises(ConfigError, match="CRLD compares two views .* coco has no such view"):
         check_strong_view(CRLD(), COCO())
     for wrong in ({"operations": -1}, {"cutout": 1.5}):

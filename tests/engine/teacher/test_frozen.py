@@ -218,7 +218,7 @@ def test_after_its_teachers_training_a_run_has_its_own_threads(shared, monkeypat
     assert given == [2, 1, 2]  # set, then by the teacher, then again
 
 
-def test_it_is_said_what_was_taken_out_of_a_teachers_file(train, weights, tmp_path):
+def test_a_message_says_what_was_taken_out_of_a_teachers_file(train, weights, tmp_path):
     state = torch.load(weights(), weights_only=True)
     named = {f"module.student.{key}": value for key, value in state.items()}
     torch.save({"model": named}, tmp_path / "distiller.pth")
@@ -236,7 +236,7 @@ def test_teachers_can_be_kept_elsewhere(shared, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_without_weights_and_without_a_run_it_is_said_what_to_give(train):
+def test_without_weights_and_without_a_run_the_message_says_what_to_give(train):
     run = train("kd", "Teacher.run = None", "teacher_weights = None", status=2)
     assert run.result.err.startswith("ctkd: the teacher's weights are not given: set the macro")
 

@@ -140,7 +140,7 @@ def test_a_system_that_cannot_reserve_room_on_the_disk(tmp_path, monkeypatch):
     assert store.read(places)[0].all()
 
 
-def test_the_limit_is_kept_and_told(tmp_path, monkeypatch):
+def test_the_limit_is_kept_and_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_store, "CHECK_EVERY", 2)
     places, rows = some_rows(count=40_000)
     messages = []

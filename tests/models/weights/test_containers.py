@@ -129,7 +129,7 @@ def test_a_path_with_two_colons_is_a_path(state, tmp_path, network):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_it_is_said_in_which_numbers_a_file_stores(dtype, path, state, network):
+def test_a_message_says_in_which_numbers_a_file_stores(dtype, path, state, network):
     torch.save({k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}, path)
     info = load_weights(network(seed=2), path)
     name = str(dtype).removeprefix("torch.")
