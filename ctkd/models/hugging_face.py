@@ -25,7 +25,7 @@ class HuggingFaceLM(LanguageModel):
     """
 
     def __init__(self, network: Any, loaded_from: str | None, tokenizer_file: str | None) -> None:
-        """Takes the model. Raises ConfigError where its logits are not those of a linear head."""
+        """Takes the model. Raises ConfigError if its logits do not come from a linear head."""
         super().__init__()
         self.network, self.loaded_from = network, loaded_from
         self.tokenizer_file = tokenizer_file
@@ -55,7 +55,7 @@ class HuggingFaceLM(LanguageModel):
 
 
 def additive_mask(documents: Tensor) -> Tensor:
-    """[B, L] -> [B, 1, L, L]: 0 where a token attends to another, else the lowest number."""
+    """[B, L] -> [B, 1, L, L]: 0 if a token attends to another, otherwise the lowest number."""
     same = (documents[:, None, :, None] == documents[:, None, None, :]).tril()
     return torch.zeros(same.shape, device=same.device).masked_fill(
         ~same, torch.finfo(torch.float32).min
@@ -126,7 +126,7 @@ def _made(
 
 
 def drop(network: Any, dropped: Sequence[int], owner: str) -> None:
-    """Removes layers of a model. Raises ConfigError for a number that is no layer's."""
+    """Removes layers of a model. Raises ConfigError for a number without a layer."""
     if not dropped:
         return
     count = network.config.num_hidden_layers

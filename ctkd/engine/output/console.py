@@ -168,7 +168,7 @@ class Console:
         self.say("  ".join(parts))
 
     def _number(self, key: str, value: float) -> str:
-        """A number; T* at an end of the grid as a bound, since nothing was measured beyond it."""
+        """A number as text; T* at an end of the grid is a bound, since the grid ends there."""
         return (
             edge_text(value, self._grid).removeprefix("= ") if key == "t_star" else f"{value:.3g}"
         )

@@ -1,6 +1,6 @@
 """Trackers, which receive the numbers of each epoch: TensorBoard, CSV, Weights & Biases.
 
-A tracker has `add(record)` for an epoch and `close()`. `Runtime.trackers` names the further ones.
+A tracker has `add(record)` for an epoch, and `close()`. `Runtime.trackers` names the optional ones.
 """
 
 import abc
@@ -53,13 +53,13 @@ class CsvTracker(Tracker):
 
 
 class WandbTracker(Tracker):
-    """Weights & Biases; `WANDB_PROJECT` (default ctkd), `WANDB_MODE` and the like are its own.
+    """Weights & Biases; `WANDB_PROJECT` (default ctkd), `WANDB_MODE` and others are its variables.
 
     A resumed run continues under the same id.
     """
 
     def __init__(self, run: Run, workdir: Workdir) -> None:
-        """Opens the run with all settings; `Runtime` has checked that the package is there."""
+        """Opens the run with all settings; `Runtime` has checked that wandb is installed."""
         import wandb
 
         settings = {k: v for values in run.settings.values() for k, v in values.items()}
@@ -97,7 +97,7 @@ class Trackers:
     """All trackers of a run, on rank 0; TensorBoard is `Runtime.tensorboard`."""
 
     def __init__(self, run: Run, workdir: Workdir) -> None:
-        """Opens those that `Runtime.trackers` names."""
+        """Opens the trackers in `Runtime.trackers`."""
         self._board = Board(run, workdir)
         names = run.runtime.trackers if workdir.writes else ()
         self._others = [TRACKERS[name](run, workdir) for name in names]
@@ -112,7 +112,7 @@ class Trackers:
         self._board.__exit__(kind, *rest)
 
     def add(self, record: dict[str, Any]) -> None:
-        """An epoch's numbers, to each."""
+        """Gives an epoch's numbers to each tracker."""
         self._board.add(record)
         for tracker in self._others:
             tracker.add(record)

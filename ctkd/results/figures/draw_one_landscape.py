@@ -1,4 +1,4 @@
-"""The figure of one landscape: L(T) and its slope, with T*, for two networks as they are."""
+"""The figure of one landscape: L(T) and its slope, with T*, for two given networks."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
