@@ -15,6 +15,7 @@ from ctkd.engine.device import to_device
 from ctkd.engine.diagnostics.warnings import faults_of_run
 from ctkd.engine.distributed.world import World, joined
 from ctkd.engine.output.console import Console, as_text
+from ctkd.engine.output.provenance import write_provenance
 from ctkd.engine.output.records import Summary
 from ctkd.engine.output.workdir import Workdir
 from ctkd.engine.prepare import prepare
@@ -112,6 +113,7 @@ def begin(folder: Workdir, run: Run, console: Console) -> Summary | None:
     summary = folder.read_summary()
     if summary is None:
         folder.claim(run.settings, run.config)
+        write_provenance(folder.path)
         console.say(f"Gin files, later ones win: {', '.join(map(str, run.gin_files))}")
         console.say(f"{run.name}: {folder.path}")
         return None

@@ -66,6 +66,7 @@ def test_the_work_directory_holds_what_design_and_readme_list(whole):
         "temperature.csv",
         "temperatures.pt",
         "predictions.csv",
+        "provenance.jsonl",
         "rows.csv",  # the policy has one T per row
         "summary.json",
         "checkpoints",

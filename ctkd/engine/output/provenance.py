@@ -1,0 +1,58 @@
+"""Where a run came from: `provenance.jsonl` in its work directory, a line for each start."""
+
+import contextlib
+import datetime
+import json
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+from typing import Any
+
+import torch
+
+import ctkd
+from ctkd.command_line import PACKAGE
+
+FILE = "provenance.jsonl"
+
+
+def provenance() -> dict[str, Any]:
+    """The date, the command, the host, and the versions of what runs here."""
+    return {
+        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "folder": os.getcwd(),
+        "host": platform.node(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "ctkd": ctkd.__version__,
+        "commit": commit_of(PACKAGE),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def commit_of(folder: pathlib.Path) -> str | None:
+    """The commit of a clone, with "+changes" where files differ from it; None without a clone."""
+    try:
+        asked = [
+            "git",
+            "-C",
+            str(folder),
+            "describe",
+            "--always",
+            "--dirty=+changes",
+            "--abbrev=12",
+        ]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def write_provenance(folder: pathlib.Path) -> None:
+    """Adds a line for this start; where the folder cannot be written, other files report it."""
+    with contextlib.suppress(OSError), (folder / FILE).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(provenance()) + "\n")
