@@ -35,18 +35,15 @@ def provenance() -> dict[str, Any]:
 
 
 def commit_of(folder: pathlib.Path) -> str | None:
-    """The commit of a clone, with "+changes" where files differ from it; None without a clone."""
+    """The commit of the clone that contains the package; None where it is installed elsewhere.
+
+    "+changes" follows where files differ from the commit.
+    """
+    if not (folder.parent / ".git").exists():  # a wheel may lie inside another repository
+        return None
     try:
-        asked = [
-            "git",
-            "-C",
-            str(folder),
-            "describe",
-            "--always",
-            "--dirty=+changes",
-            "--abbrev=12",
-        ]
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=5)
+        describe = ["git", "-C", str(folder), "describe", "--always", "--dirty=+changes"]
+        done = subprocess.run(describe, capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
