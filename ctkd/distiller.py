@@ -12,7 +12,7 @@ from ctkd.losses.features.feature_loss import FeatureLoss, Features, StepRows
 from ctkd.losses.features.feature_terms import FeatureTerms
 from ctkd.losses.objectives import ObjectiveLike
 from ctkd.losses.row_groups import group_sums
-from ctkd.losses.term_means import means_of, weigh
+from ctkd.losses.term_means import means_of, temperatures_of_rows, weigh
 from ctkd.losses.two_views import second_view
 
 Schedule = Callable[[float], float]
@@ -204,18 +204,16 @@ class Distiller(nn.Module):
         for name, value in (other_losses or {}).items():
             means[name] = value * (rows / total)
             loss = loss + means[name]
-        if isinstance(temperature, tuple):
-            temperature, of_teacher = temperature
-            of_teacher = of_teacher.reshape(-1).expand(rows)
+        temperatures = temperatures_of_rows(temperature, rows)
+        if (of_teacher := temperatures.get("temperature_teacher")) is not None:
             means |= means_of({"temperature_teacher": of_teacher}, rows, total)
-        temperature = None if temperature is None else temperature.detach()
         sums: dict[str, Tensor] = {}
         if groups is not None:
-            values = dict(terms)
-            if temperature is not None:
-                values["temperature"] = temperature.reshape(-1).expand(rows)
-            sums = group_sums(values, groups, group_names, total)
-        return Outcome(loss, {k: mean.detach() for k, mean in means.items()}, temperature, sums)
+            own = {k: v for k, v in temperatures.items() if k == "temperature"}
+            sums = group_sums({**terms, **own}, groups, group_names, total)
+        shown = temperature[0] if isinstance(temperature, tuple) else temperature
+        shown = None if shown is None else shown.detach()
+        return Outcome(loss, {k: mean.detach() for k, mean in means.items()}, shown, sums)
 
     def terms(
         self,

@@ -1,5 +1,7 @@
 """Means of named loss terms over the rows of a step (no Gin)."""
 
+from typing import Any
+
 from torch import Tensor
 
 
@@ -17,3 +19,12 @@ def means_of(terms: dict[str, Tensor], rows: int, total: int) -> dict[str, Tenso
     """
     share = rows / total
     return {k: term * share if term.dim() == 0 else term.sum() / total for k, term in terms.items()}
+
+
+def temperatures_of_rows(temperature: Any, rows: int) -> dict[str, Tensor]:
+    """Each temperature, detached, as a value of every row, name -> [rows]; empty for None."""
+    if temperature is None:
+        return {}
+    both = temperature if isinstance(temperature, tuple) else (temperature,)
+    names = ("temperature", "temperature_teacher")
+    return {k: t.detach().reshape(-1).expand(rows) for k, t in zip(names, both, strict=False)}

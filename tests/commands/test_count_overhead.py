@@ -71,7 +71,7 @@ def test_a_medians_interval_holds_it_and_shrinks():
 
 
 def test_the_papers_pairs_are_all_there():
-    assert len(paper_pairs()) == 13
+    assert len(paper_pairs()) == 17  # a file for each of 16, and the default
 
 
 def test_json_is_all_that_is_printed(environment):

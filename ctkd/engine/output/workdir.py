@@ -207,7 +207,10 @@ class Workdir:
             )
         if settings is None:
             return None
-        return {k: keys_with_new_names(v) for k, v in settings.items() if isinstance(v, dict)}
+        renamed = {
+            k: keys_with_new_names(settings[k]) for k in (*IDENTITY, "runtime") if k in settings
+        }
+        return {**settings, **renamed}
 
     def read_summary(self) -> dict[str, Any] | None:
         """The summary of a finished run, or None."""
