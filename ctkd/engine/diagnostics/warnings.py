@@ -148,10 +148,7 @@ def faults_of_probe(measured: dict[str, Any], first: bool = False) -> list[str]:
     wrong side of a local minimum of L; a later one if T is at a bound for 95 % of the rows.
     """
     if measured["bounds"] and first:
-        return [
-            *without_maximum(measured),
-            *_fault_of_start(measured),
-        ]
+        return _fault_of_start(measured) or without_maximum(measured)  # the cause, once
     if not measured["quantiles"] or not measured["bounds"]:
         return []
     lowest, *_, highest = measured["quantiles"]

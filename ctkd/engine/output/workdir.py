@@ -195,22 +195,16 @@ class Workdir:
         write_text(self.path / SETTINGS_FILE, text + "\n")
 
     def read_settings(self) -> Settings | None:
-        """The settings of the run that the folder belongs to, or None.
-
-        Raises:
-            WorkdirError: the file is damaged.
-        """
+        """The settings of the folder's run, or None. Raises WorkdirError for a damaged file."""
         settings: Settings | None = self._read_json("settings.json")
-        if settings is not None and not all(isinstance(settings.get(k), dict) for k in IDENTITY):
+        if settings is None:
+            return None
+        if not all(isinstance(settings.get(k), dict) for k in IDENTITY):
             raise WorkdirError(
                 f"{self.path / 'settings.json'} is not of ctkd: give another {self.setting}"
             )
-        if settings is None:
-            return None
-        renamed = {
-            k: keys_with_new_names(settings[k]) for k in (*IDENTITY, "runtime") if k in settings
-        }
-        return {**settings, **renamed}
+        sets = {k: keys_with_new_names(v) for k, v in settings.items() if isinstance(v, dict)}
+        return {**settings, **sets}
 
     def read_summary(self) -> dict[str, Any] | None:
         """The summary of a finished run, or None."""
