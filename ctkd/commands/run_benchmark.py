@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from ctkd.benchmarks.measured_images import MeasuredCIFAR
 
-SECTIONS = ("step", "policies", "views", "losses", "loader", "pipeline", "startup", "language")
+_PARTS = "step policies views features losses loader pipeline startup language"
+SECTIONS = tuple(_PARTS.split())
 NOT_BY_DEFAULT = "language"  # needs transformers
 PAIRS = ("resnet56_resnet20", "resnet110_resnet32", "resnet32x4_resnet8x4")
 
@@ -132,11 +133,14 @@ def _sections(
             step_seconds = step_seconds or quartiles(values)[1]
     if "policies" in wanted and step_seconds is not None:
         yield policies.measure_policies(step.BATCH, step_seconds, device, 3 * rounds)
-    if "views" in wanted:
-        from ctkd.benchmarks import second_view, step
+    if "views" in wanted or "features" in wanted:
+        from ctkd.benchmarks import feature_terms, second_view, step
 
         pair = step.Pair((options.pair or PAIRS)[0], dataset, settings, steps)
-        yield second_view.measure_second_view(pair, rounds, block)
+        if "views" in wanted:
+            yield second_view.measure_second_view(pair, rounds, block)
+        if "features" in wanted:
+            yield feature_terms.measure_feature_losses(pair, rounds, block)
         pair.close()
     if "losses" in wanted:
         from ctkd.benchmarks import loss_forms

@@ -89,6 +89,7 @@ def test_a_quick_run_measures_everything(environment, tmp_path):
         "stages",
         "policies",
         "views",
+        "features",
         "losses",
         "loader",
         "pipeline",

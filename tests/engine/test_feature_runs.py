@@ -99,6 +99,8 @@ def test_a_dry_run_lists_paths_and_shapes(command, arguments):
         (["Method.features = [@PKT, @PKT]"], "feature loss PKT is given twice"),
         (["Method.features = [@KD]"], "expected a feature loss: "),
         (["teacher = None"], "the feature loss PKT needs a teacher"),
+        (["Runtime.accumulate = 2"], "2 with the feature loss PKT: it compares the rows of a step"),
+        (["Method.features = [@CRD]", "Augmentation.mixup = 0.2"], "CRD needs one class"),
     ],
 )
 def test_mistakes_are_found_in_a_dry_run(command, arguments, bindings, message):

@@ -17,6 +17,7 @@ from ctkd.engine.config.compatibility import check_classes, check_effect, check_
 from ctkd.engine.config.feature_plan import (
     FeaturePlan,
     check_average,
+    check_parts,
     feature_losses,
     plan_features,
 )
@@ -153,9 +154,10 @@ def build(
     with _placed(meta):
         features = plan_features(call, distiller.features, student, teacher_network, dataset, seed)
         check_average(features, student, recipe)
+    check_parts(distiller.features, runtime.accumulate)
     check_classes(distiller, dataset)
     check_whole_step(distiller.objective, dataset, runtime.accumulate, ranks=1)
-    check_augmentation(task_part, distiller.objective, dataset)
+    check_augmentation(task_part, distiller.objective, distiller.features, dataset)
     check_policy(distiller, dataset)
     check_effect(bindings, call.used)
     folder = dataset.folder  # a setting may leave it to the environment

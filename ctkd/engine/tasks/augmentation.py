@@ -1,5 +1,6 @@
 """Augmentation of training images beyond crops and flips: its settings, and its use in a batch."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from ctkd.data.view_numbers import numbers_of
 from ctkd.engine.config.settings import PARTS
 from ctkd.engine.distributed.world import World
 from ctkd.errors import ConfigError
+from ctkd.losses.features.feature_loss import FeatureLoss
 from ctkd.losses.two_views import needs_strong_view
 
 CODES = 2**40  # numbers that tell augmented views of one crop apart
@@ -139,8 +141,10 @@ def has_policy(settings: object) -> bool:
     return isinstance(settings, Augmentation) and settings.policy != "none"
 
 
-def check_augmentation(settings: object, objective: object, dataset: Dataset) -> None:
-    """Raises ConfigError where an augmentation does not fit the objective or the data set."""
+def check_augmentation(
+    settings: object, objective: object, features: Iterable[FeatureLoss], dataset: Dataset
+) -> None:
+    """Raises ConfigError where an augmentation does not fit the losses or the data set."""
     if not isinstance(settings, Augmentation):
         return
     name = type(objective).__name__
@@ -154,11 +158,13 @@ def check_augmentation(settings: object, objective: object, dataset: Dataset) ->
             f"the objective {name} compares two views of one image, and Augmentation mixes the "
             "images of one of them: set Augmentation.mixup and Augmentation.cutmix to 0"
         )
-    if settings.softens and getattr(objective, "needs_class", False):
+    need_class = [f"the objective {name}"] if getattr(objective, "needs_class", False) else []
+    need_class += [loss.named for loss in features if loss.needs_class]
+    if settings.softens and need_class:
         names = ("mixup", "cutmix", "label_smoothing")
         given = ", ".join(f"{n} = {v:g}" for n in names if (v := getattr(settings, n)))
         raise ConfigError(
-            f"the objective {name} needs one class for each image, and Augmentation ({given}) "
-            "makes targets of several: set these to 0, or take an objective that compares whole "
-            "distributions, such as @KD"
+            f"{need_class[0]} needs one class for each image, and Augmentation ({given}) makes "
+            "targets of several: set these to 0, or take a loss that compares whole distributions "
+            "or features alone, such as @KD or @PKT"
         )

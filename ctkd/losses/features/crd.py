@@ -47,6 +47,7 @@ class CRD(FeatureLoss):
     """
 
     compares_rows: ClassVar = True
+    needs_class: ClassVar = True
     needs: ClassVar = ("samples",)
 
     def __init__(

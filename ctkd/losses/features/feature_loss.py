@@ -39,6 +39,7 @@ class FeatureLoss(nn.Module):
         at: names of the features. "stages" stands for all stages, "last" for the last stage.
         compares_rows: whether the loss compares the rows of a step with each other. Several
             processes then gather the rows of all ranks.
+        needs_class: whether it needs one class for each row.
         needs: "classifier" where `use_classifier` must be called, "samples" where `use_samples`.
 
     Raises:
@@ -46,6 +47,7 @@ class FeatureLoss(nn.Module):
     """
 
     compares_rows: ClassVar[bool] = False
+    needs_class: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
 
     _classifier: tuple[nn.Module, ...] = ()  # in a tuple, so that its weights are not the loss's
