@@ -11,7 +11,17 @@ from ctkd.results.compare.published import lookup, lookup_all
 
 KNOWN = KnownNetworks()  # each network is built once, and tried
 FOLDER = pathlib.Path(__file__).parents[2] / "gin" / "imagenet"
-DISTILLED = ["kd", "annealed", "ctkd", "ctkd_instance", "dkd", "dkd_ctkd", "reviewkd", "crd", "srrl"]
+DISTILLED = [
+    "kd",
+    "annealed",
+    "ctkd",
+    "ctkd_instance",
+    "dkd",
+    "dkd_ctkd",
+    "reviewkd",
+    "crd",
+    "srrl",
+]
 DISTILLED += ["nkd", "dist", "normkd", "eakd", "crld"]
 METHODS = ["vanilla", *DISTILLED, "teacher"]
 PAIR = ("resnet34", "resnet18")

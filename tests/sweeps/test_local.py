@@ -139,6 +139,18 @@ def test_the_error_of_a_run_is_shown_and_does_not_stop_the_others(here, script, 
     assert (sweep.path / "report.html").exists()
 
 
+@pytest.fixture(autouse=True)
+def _signals_arrive():
+    """Undoes nohup and a background shell, which ignore SIGHUP and SIGINT."""
+    numbers = (signal.SIGINT, signal.SIGHUP)
+    ignored = [number for number in numbers if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.default_int_handler)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_the_runs_and_the_same_command_continues(here, script, sent, when, number):
     before = signal.getsignal(number)
