@@ -58,7 +58,7 @@ class Average:
                 counter.copy_(theirs_now)
 
     def evaluate(self, task: Task, world: World) -> dict[str, float]:
-        """The metrics of the averaged network, each under "ema_" and its name."""
+        """The metrics of the averaged network, each under `ema_NAME`."""
         if self.network is None:
             return {}
         average_statistics(self.network, world)

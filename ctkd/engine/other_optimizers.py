@@ -24,7 +24,7 @@ class TorchOptimizerRecipe(OptimizerRecipe):
     step with it is not captured as a CUDA graph.
 
     Attributes:
-        name: as torch.optim spells it; behind "timm_" as timm does.
+        name: as torch.optim spells it; behind `timm_` as timm does.
         options: further arguments of its constructor, such as {'betas': (0.9, 0.95)}.
     """
 

@@ -24,12 +24,13 @@ MASK = 1000.0  # that public code subtracts from a logit, to remove its class
 class QuirkKD(KD):
     """KD whose factor T² may be wrong: a mistake of public code, to be measured.
 
-    square:
-        graph       T² · KL, as it should be.
-        detached    The factor has no gradient. T then feels the derivative of KL alone, and settles
-                    lower.
-        after_mean  mean(KL) · mean(T²): KL is averaged over the rows before it is multiplied, so
-                    that a T per sample no longer weighs its own sample. 0-d.
+    The choices of `square`:
+
+    - "graph": T² · KL, as it should be.
+    - "detached": the factor has no gradient. T then feels the derivative of KL alone, and settles
+      lower.
+    - "after_mean": mean(KL) · mean(T²), 0-d. KL is averaged over the rows before it is multiplied,
+      so that a T per sample no longer weighs its own sample.
 
     Raises:
         ConfigError: an unknown choice, or a weight that is not a finite number >= 0.
@@ -60,12 +61,13 @@ class QuirkKD(KD):
 class QuirkDKD(DKD):
     """DKD whose target class may be masked by −1000, as in public code, instead of removed.
 
-    form:
-        exact            As DKD.
-        masked           The teacher's masked softmax holds exact zeros, and the gradient of
-                         F.kl_div in it is NaN: a learned T becomes NaN in the first step.
-        masked_detached  The same without a gradient through the teacher's softmax, as torch up to
-                         1.12 computed it: T feels only the student's half of the derivative.
+    The choices of `form`:
+
+    - "exact": as DKD.
+    - "masked": the teacher's masked softmax contains exact zeros, and the gradient of F.kl_div in
+      it is NaN. A learned T becomes NaN in the first step.
+    - "masked_detached": the same without a gradient through the teacher's softmax, as torch up to
+      1.12 computed it. T feels only the student's half of the derivative.
 
     Raises:
         ConfigError: an unknown choice, or what DKD refuses.
