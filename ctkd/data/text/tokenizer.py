@@ -153,7 +153,7 @@ class BPETokenizer(FileTokenizer):
     """Byte-level BPE with a vocabulary of a given size, trained on the training documents.
 
     It is trained once: the result is kept under a hash of the documents and the size, in
-    `$XDG_CACHE_HOME/ctkd/tokenizers` (`~/.cache` without the variable).
+    ctkd/tokenizers of the folder XDG_CACHE_HOME, or of the cache folder of the user.
     """
 
     def __init__(self, size: int, setting: str) -> None:
