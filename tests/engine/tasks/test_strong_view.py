@@ -148,6 +148,6 @@ def test_what_has_no_strong_view_is_refused_or_reported():
     step = object()
     assert capture(run, step, task, gpu, World(), warned.append) is step
     assert warned == [
-        "Runtime.cuda_graph has no effect: a strong view's operations, and so their sizes, differ "
+        "Runtime.cuda_graph has no effect: the operations on images, and so their sizes, differ "
         "from step to step"
     ]
