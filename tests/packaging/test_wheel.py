@@ -18,7 +18,7 @@ import pytest
 import ctkd
 
 ROOT = pathlib.Path(__file__).parents[2]
-OPTIONAL = {"wandb", "timm"}  # asked for by name, with a message where it is not installed
+OPTIONAL = {"wandb", "timm", "transformers", "tokenizers"}  # asked for by name, with a message where it is not installed
 PACKED = "ctkd gin launchers tools tests docs examples typings .ci .github".split()
 BUILD = "import sys; from setuptools import build_meta as b; print(b.build_{}(sys.argv[1]))"
 
@@ -104,7 +104,7 @@ def test_the_wheel_holds_the_package_its_gin_files_and_pages_alone(built):
     assert outside == files_below("ctkd") | gin
     assert any(name.endswith("LICENSE") for name in held)
     assert f"\nVersion: {ctkd.__version__}\n" in metadata
-    assert "A frozen\nteacher and a student see the same images" in metadata
+    assert "A frozen teacher and a student see the same inputs." in metadata
 
 
 @pytest.mark.slow
