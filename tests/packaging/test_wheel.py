@@ -18,7 +18,7 @@ import pytest
 import ctkd
 
 ROOT = pathlib.Path(__file__).parents[2]
-OPTIONAL = {"wandb", "timm", "transformers", "tokenizers"}  # asked for by name, with a message where it is not installed
+OPTIONAL = {"wandb", "timm", "transformers", "tokenizers"}  # asked for by name, with a message
 PACKED = "ctkd gin launchers tools tests docs examples typings .ci .github".split()
 BUILD = "import sys; from setuptools import build_meta as b; print(b.build_{}(sys.argv[1]))"
 
