@@ -134,13 +134,13 @@ def _sections(
     if "policies" in wanted and step_seconds is not None:
         yield policies.measure_policies(step.BATCH, step_seconds, device, 3 * rounds)
     if "views" in wanted or "features" in wanted:
-        from ctkd.benchmarks import feature_terms, second_view, step
+        from ctkd.benchmarks import feature_cost, second_view, step
 
         pair = step.Pair((options.pair or PAIRS)[0], dataset, settings, steps)
         if "views" in wanted:
             yield second_view.measure_second_view(pair, rounds, block)
         if "features" in wanted:
-            yield feature_terms.measure_feature_losses(pair, rounds, block)
+            yield feature_cost.measure_feature_losses(pair, rounds, block)
         pair.close()
     if "losses" in wanted:
         from ctkd.benchmarks import loss_forms
