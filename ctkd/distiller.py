@@ -199,7 +199,9 @@ class Distiller(nn.Module):
             terms = {**terms, **self.features(features, rows_given)}
         rows, total = len(targets), total_rows or len(targets)
         means = means_of(terms, rows, total)
-        counted = means_of(weigh(terms, row_weights), rows, total)
+        counted = means
+        if row_weights is not None:
+            counted = means_of(weigh(terms, row_weights), rows, total)
         loss = torch.stack([self._buffer(f"weight_{k}") * m for k, m in counted.items()]).sum()
         for name, value in (other_losses or {}).items():
             means[name] = value * (rows / total)

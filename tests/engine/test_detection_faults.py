@@ -87,7 +87,7 @@ def test_a_teachers_floor_cannot_be_checked_where_there_is_nothing_to_find(coco_
             nothing = torch.zeros(0)
             return [{"boxes": nothing.view(0, 4), "labels": nothing.long(), "scores": nothing}]
 
-    teacher = type("Frozen", (), {"network": Blind()})()
+    teacher = type("Frozen", (), {"network": Blind(), "metrics": None})()
     with pytest.raises(
         DataError, match=r"ap is undefined, .*Teacher.min_accuracy = 5.0 cannot be checked"
     ):

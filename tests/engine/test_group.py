@@ -3,6 +3,7 @@
 import pytest
 
 from ctkd.engine.interrupt import request_stop
+from ctkd.engine.tasks.images import ImageTask
 from ctkd.engine.train import Trainer
 
 METHOD = "ctkd_instance"  # a policy with batch statistics and random first weights
@@ -53,3 +54,16 @@ def test_a_run_that_is_not_finite_ends_alone(train):
 )
 def test_a_group_that_cannot_be(train, flags, bindings, message):
     assert message in train("ctkd", *bindings, flags=flags, status=2).result.err
+
+
+def test_the_teacher_is_evaluated_once(train, monkeypatch):
+    evaluated = []
+    real = ImageTask.evaluate
+
+    def evaluate(self, model):
+        evaluated.append(model)
+        return real(self, model)
+
+    monkeypatch.setattr(ImageTask, "evaluate", evaluate)
+    train("kd", "epochs = 1", workdir="group", flags=["--seeds=0,1"])
+    assert len(evaluated) == 3  # the teacher, and each student after its epoch

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import functools
 import json
 import os
 import pathlib
@@ -34,6 +35,7 @@ def provenance() -> dict[str, Any]:
     }
 
 
+@functools.cache  # asked once for all runs of a process
 def commit_of(folder: pathlib.Path) -> str | None:
     """The commit of the clone that contains the package; None where it is installed elsewhere.
 

@@ -27,10 +27,12 @@ class FrozenTeacher:
         fingerprint: of the weights that it was loaded with.
         batch_size: the only batch size in which it computes, or None for any size.
         cache: reads and keeps rows; None if all rows are computed.
+        metrics: those of its evaluation, after `judge`.
         widths: the numbers of features in a row, by name; None if a feature is a map.
     """
 
     widths: Mapping[str, int] | None = None
+    metrics: dict[str, float] | None = None
 
     def __init__(
         self,
@@ -157,8 +159,10 @@ def judge(teacher: FrozenTeacher, settings: Teacher, task: Task, cause: str) -> 
     Raises:
         DataError: the primary metric is below `Teacher.min_accuracy`, or undefined.
     """
-    metrics = task.evaluate(teacher.network)
-    task.files = {}  # an evaluation writes files of the student only
+    if teacher.metrics is None:  # runs that share the teacher evaluate it once
+        teacher.metrics = task.evaluate(teacher.network)
+        task.files = {}  # an evaluation writes files of the student only
+    metrics = teacher.metrics
     measured = metrics[task.primary]
     if settings.min_accuracy is not None and math.isnan(measured):
         raise DataError(
