@@ -17,11 +17,11 @@ from ctkd.engine.config.build import Run
 from ctkd.engine.config.identity import differences
 from ctkd.engine.diagnostics.warnings import faults_of_run
 from ctkd.engine.interrupt import StopRequests
-from ctkd.engine.job import Job, begin
+from ctkd.engine.job import Job, begin, claim_sources
 from ctkd.engine.output import records
 from ctkd.engine.output.console import Console
 from ctkd.engine.output.workdir import Workdir
-from ctkd.engine.prepare import Prepared, prepare
+from ctkd.engine.prepare import prepare
 from ctkd.engine.tasks.specs import spec_of
 from ctkd.engine.train import Trainer
 from ctkd.errors import ConfigError, Interrupted, NonFiniteError, UserError
@@ -94,15 +94,9 @@ def _trainers(members: Sequence[Member]) -> list[Trainer]:
     for run, folder, console in members:
         teacher = shared.teacher if run.teacher_network is not None else None
         prepared = replace(shared, run=run, task=shared.task.for_seed(run.seed), teacher=teacher)
-        _claim(prepared, folder)
+        claim_sources(prepared, folder)
         trainers.append(Trainer(prepared, folder, console))
     return trainers
-
-
-def _claim(prepared: Prepared, folder: Workdir) -> None:
-    teacher = prepared.teacher
-    fingerprint = None if teacher is None else teacher.fingerprint
-    folder.claim_sources(prepared.task.data_fingerprint(), fingerprint)
 
 
 def _take_turns(trainers: Sequence[Trainer]) -> list[Failure]:

@@ -18,7 +18,7 @@ from ctkd.engine.output.console import Console, as_text
 from ctkd.engine.output.provenance import write_provenance
 from ctkd.engine.output.records import Summary
 from ctkd.engine.output.workdir import Workdir
-from ctkd.engine.prepare import prepare
+from ctkd.engine.prepare import Prepared, prepare
 from ctkd.engine.tasks.specs import spec_of
 from ctkd.engine.teacher.load import load_teacher_weights
 from ctkd.engine.train import train
@@ -102,10 +102,15 @@ def train_in(folder: Workdir, run: Run, console: Console) -> Summary:
     for fault in faults_of_run(run):  # before a teacher is trained, which may take hours
         console.warn(fault)
     prepared = prepare(run, folder, console)
+    claim_sources(prepared, folder)
+    return train(prepared, folder, console)
+
+
+def claim_sources(prepared: Prepared, folder: Workdir) -> None:
+    """Records the fingerprints of data and teacher, which must be those of an earlier start."""
     teacher = prepared.teacher
     fingerprint = None if teacher is None else teacher.fingerprint
     folder.claim_sources(prepared.task.data_fingerprint(), fingerprint)
-    return train(prepared, folder, console)
 
 
 def begin(folder: Workdir, run: Run, console: Console) -> Summary | None:
