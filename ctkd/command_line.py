@@ -3,12 +3,13 @@
 import argparse
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import flags
 
 from ctkd.checks import suggest
-from ctkd.errors import ConfigError
+from ctkd.errors import ConfigError, UserError
 from ctkd.files import user_path
 from ctkd.standard_output import check_output, safe_output
 
@@ -71,6 +72,26 @@ def path_argument(text: str) -> pathlib.Path:
         return user_path(text, "path")
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def run_tool(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    run: Callable[[argparse.Namespace], object],
+    errors: tuple[type[Exception], ...] = (UserError, OSError),
+) -> int:
+    """Runs a subcommand on its arguments; returns the exit status.
+
+    Of `errors` the user sees the message, on standard error: the status is then 2, otherwise 0.
+    """
+    with safe_output():
+        options = parser.parse_args(arguments)
+        try:
+            run(options)
+        except errors as error:
+            print(f"{parser.prog}: {error}", file=sys.stderr)
+            return 2
+        return 0
 
 
 def show(text: str) -> None:

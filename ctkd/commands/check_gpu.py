@@ -82,7 +82,9 @@ def _run(name: str, seconds: float, options: argparse.Namespace) -> bool:
 def make_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="ctkd gpu-check",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--out", type=path_argument, required=True, help="the folder of results and logs")

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from ctkd.command_line import path_argument
-from ctkd.errors import ConfigError, UserError
+from ctkd.command_line import path_argument, run_tool
+from ctkd.errors import ConfigError
 from ctkd.files import replacing
 from ctkd.results.compare.contrasts import contrasts_table
 from ctkd.results.compare.methods import Standings, compare
@@ -26,21 +26,14 @@ from ctkd.results.figures.draw_differences import draw_differences
 from ctkd.results.figures.save import save_figure
 from ctkd.results.read.runs import RunRecord, find_runs, read_run
 from ctkd.results.read.summaries import NOTE, read_summaries
-from ctkd.standard_output import check_output, safe_output
+from ctkd.standard_output import check_output
 
 SUFFIXES = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".txt": "terminal"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints or writes the comparison; returns the exit status."""
-    with safe_output():
-        options = make_parser().parse_args(arguments)
-        try:
-            _compare(options)
-        except (UserError, OSError) as error:
-            print(f"ctkd compare: {error}", file=sys.stderr)
-            return 2
-        return 0
+    return run_tool(make_parser(), arguments, _compare)
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -17,11 +17,11 @@ import sys
 from collections.abc import Sequence
 
 from ctkd.benchmarks.counts import PairCount, count_pair, split_name
-from ctkd.command_line import ROOT
+from ctkd.command_line import ROOT, run_tool
 from ctkd.errors import ConfigError, UserError
 from ctkd.memory import keep_freed_memory
 from ctkd.results.compare.tables import Cell, Column, Table, print_table, to_markdown
-from ctkd.standard_output import check_output, safe_output
+from ctkd.standard_output import check_output
 
 IMAGENET = "resnet34_resnet18"
 TIMED = "resnet56_resnet20"
@@ -32,16 +32,13 @@ CLAIM = 0.1
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Counts, measures, prints; returns the exit status."""
-    with safe_output():
-        options = make_parser().parse_args(arguments)
-        keep_freed_memory()
-        try:
-            _report(options)
-            check_output()
-        except UserError as error:
-            print(f"ctkd overhead: {error}", file=sys.stderr)
-            return 2
-        return 0
+    return run_tool(make_parser(), arguments, _run, errors=(UserError,))
+
+
+def _run(options: argparse.Namespace) -> None:
+    keep_freed_memory()
+    _report(options)
+    check_output()
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -61,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def paper_pairs() -> list[str]:
-    """The twelve pairs of CIFAR-100, and ImageNet's."""
+    """The pairs of CIFAR-100, and ImageNet's."""
     return [*sorted(path.stem for path in (ROOT / "gin/cifar100/pairs").glob("*.gin")), IMAGENET]
 
 

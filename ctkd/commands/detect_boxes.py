@@ -16,18 +16,17 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ctkd.command_line import path_argument
+from ctkd.command_line import path_argument, run_tool
 from ctkd.data.coco import COCO
 from ctkd.data.pictures import read_picture
 from ctkd.engine.config.build import Run
 from ctkd.engine.device import prepare_device
 from ctkd.engine.job import Job
 from ctkd.engine.teacher.own_training import teacher_home
-from ctkd.errors import ConfigError, DataError, UserError
+from ctkd.errors import ConfigError, DataError
 from ctkd.files import expand_user
 from ctkd.models.faster_rcnn import Detector
 from ctkd.models.weights.match import load_weights
-from ctkd.standard_output import safe_output
 
 # Okabe and Ito's palette; a class has the color of its number.
 COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
@@ -165,14 +164,8 @@ def _unused(folder: pathlib.Path, stem: str, done: Sequence[pathlib.Path]) -> pa
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status."""
-    with safe_output():
-        try:
-            run(make_parser().parse_args(arguments))
-        except (UserError, OSError) as error:
-            print(f"ctkd detect: {error}", file=sys.stderr)
-            return 2
-        return 0
+    """Draws the boxes; returns the exit status."""
+    return run_tool(make_parser(), arguments, run)
 
 
 def make_parser() -> argparse.ArgumentParser:

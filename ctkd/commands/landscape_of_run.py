@@ -9,28 +9,18 @@ It writes FILE.png, FILE.pdf and FILE.json. Exit status: 0, or 2 with a message 
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ctkd.command_line import path_argument
-from ctkd.errors import ConfigError, UserError
+from ctkd.command_line import path_argument, run_tool
+from ctkd.errors import ConfigError
 from ctkd.macro_flags import MACROS, macro_bindings
 from ctkd.memory import keep_freed_memory
-from ctkd.standard_output import safe_output
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and draws; returns the exit status."""
-    with safe_output():
-        options = make_parser().parse_args(arguments)
-        keep_freed_memory()
-        try:
-            _measure(options)
-        except (UserError, OSError) as error:
-            print(f"ctkd landscape: {error}", file=sys.stderr)
-            return 2
-        return 0
+    return run_tool(make_parser(), arguments, _measure)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -52,6 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _measure(options: argparse.Namespace) -> None:
     """Builds the run, loads both networks, measures and writes. Raises UserError."""
+    keep_freed_memory()  # before torch allocates anything
     from ctkd.engine.diagnostics.landscape import Probe
     from ctkd.engine.job import Job
     from ctkd.engine.output.console import Console

@@ -8,13 +8,12 @@ ctkd list resnet8x4     one name: its parameters, their defaults, the Gin files 
 import argparse
 import inspect
 import shutil
-import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ctkd.checks import spell_type, suggest, type_hints
-from ctkd.command_line import show
+from ctkd.command_line import run_tool, show
 from ctkd.commands.descriptions import describe
 from ctkd.commands.gin_cards import (
     GinCard,
@@ -28,7 +27,6 @@ from ctkd.commands.gin_cards import (
 from ctkd.engine.config import settings
 from ctkd.errors import ConfigError, UserError
 from ctkd.registry import REGISTRIES, Registry
-from ctkd.standard_output import safe_output
 
 NAMES_SHOWN = 12  # of a group in the list of everything
 FILES_SHOWN = 12
@@ -58,14 +56,11 @@ class ListEntry:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the list; returns the exit status."""
-    with safe_output():
-        options = make_parser().parse_args(arguments)
-        try:
-            show(page(options.name))
-        except UserError as error:
-            print(f"ctkd list: {error}", file=sys.stderr)
-            return 2
-        return 0
+    return run_tool(make_parser(), arguments, _list, errors=(UserError,))
+
+
+def _list(options: argparse.Namespace) -> None:
+    show(page(options.name))
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctkd.command_line import path_argument
+from ctkd.command_line import path_argument, run_tool
 from ctkd.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,21 +33,19 @@ File = tuple[str, bytes]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for a user's error."""
-    options = make_parser().parse_args(arguments)
-    try:
-        if options.unpack is not None:
-            unpack(options.unpack, options.out)
-        elif options.data_dir is None or options.teacher_weights is None:
-            raise UserError("packing needs --data_dir and --teacher_weights")
-        else:
-            files = [*_images(options.data_dir), *_wheels(options.wheels, options.out)]
-            files.append(("teacher.pt", options.teacher_weights.read_bytes()))
-            _show(pack(files, options.out, options.megabytes * 2**20))
-    except (UserError, OSError) as error:
-        print(f"gpu_pack: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """Packs or unpacks; returns the exit status: 0, or 2 for a user's error."""
+    return run_tool(make_parser(), arguments, _run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.unpack is not None:
+        unpack(options.unpack, options.out)
+    elif options.data_dir is None or options.teacher_weights is None:
+        raise UserError("packing needs --data_dir and --teacher_weights")
+    else:
+        files = [*_images(options.data_dir), *_wheels(options.wheels, options.out)]
+        files.append(("teacher.pt", options.teacher_weights.read_bytes()))
+        _show(pack(files, options.out, options.megabytes * 2**20))
 
 
 def pack(files: Sequence[File], out: Path, limit: int) -> list[Path]:
@@ -159,7 +157,9 @@ def _show(parts: Sequence[Path]) -> None:
 def make_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="ctkd gpu-pack",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--out", type=path_argument, required=True, help="the folder to write to")

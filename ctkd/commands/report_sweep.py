@@ -7,27 +7,21 @@ The files go into SWEEP_DIR; --out names another folder, for the sweep of anothe
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from ctkd.command_line import path_argument
-from ctkd.errors import UserError
-from ctkd.standard_output import safe_output
+from ctkd.command_line import path_argument, run_tool
 from ctkd.sweeps.folder import SweepFolder
 from ctkd.sweeps.report import write_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the report; returns the exit status."""
-    with safe_output():
-        options = make_parser().parse_args(arguments)
-        try:
-            for path in write_report(SweepFolder(options.sweep_dir), out=options.out):
-                print(path)
-        except (UserError, OSError) as error:
-            print(f"ctkd report: {error}", file=sys.stderr)
-            return 2
-        return 0
+    return run_tool(make_parser(), arguments, _write)
+
+
+def _write(options: argparse.Namespace) -> None:
+    for path in write_report(SweepFolder(options.sweep_dir), out=options.out):
+        print(path)
 
 
 def make_parser() -> argparse.ArgumentParser:

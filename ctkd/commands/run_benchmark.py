@@ -19,11 +19,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ctkd.benchmarks.timing import Section, machine, quartiles
-from ctkd.command_line import path_argument
-from ctkd.errors import ConfigError, UserError
+from ctkd.command_line import path_argument, run_tool
+from ctkd.errors import ConfigError
 from ctkd.memory import keep_freed_memory
 from ctkd.results.compare.tables import print_table, to_markdown
-from ctkd.standard_output import check_output, safe_output
+from ctkd.standard_output import check_output
 
 if TYPE_CHECKING:
     import torch
@@ -38,17 +38,13 @@ PAIRS = ("resnet56_resnet20", "resnet110_resnet32", "resnet32x4_resnet8x4")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints; returns the exit status: 0, or 2 for a user's error."""
-    with safe_output():
-        options = make_parser().parse_args(arguments)
-        keep_freed_memory()  # as the command does, before torch allocates anything
-        try:
-            sections = list(_measure(options))
-            _save(options, sections)
-            check_output()
-        except (UserError, OSError) as error:
-            print(f"ctkd benchmark: {error}", file=sys.stderr)
-            return 2
-        return 0
+    return run_tool(make_parser(), arguments, _run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    keep_freed_memory()  # as the command does, before torch allocates anything
+    _save(options, list(_measure(options)))
+    check_output()
 
 
 def make_parser() -> argparse.ArgumentParser:
