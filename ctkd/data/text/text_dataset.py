@@ -1,12 +1,13 @@
 """What every data set of text has in common: a tokenizer, a context, splits by document."""
 
 import abc
+import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from ctkd.checks import expect
-from ctkd.data.dataset import Dataset
+from ctkd.data.dataset import Dataset, place_of
 from ctkd.data.text.documents import Document, split_documents
 from ctkd.data.text.tokenizer import Tokenizer, make_tokenizer
 from ctkd.data.text.windows import Windows, stream_of
@@ -93,3 +94,26 @@ class TextDataset(Dataset):
                 "document, or all there are",
             ),
         )
+
+
+class SuppliedText(TextDataset):
+    """Text that the user supplies, in a file or a folder.
+
+    Attributes:
+        data_dir: its path, as it was given.
+        environment: the variable that has the path where `data_dir` is None.
+    """
+
+    environment: ClassVar[str]
+    data_dir: str | None = None
+
+    @property
+    def path(self) -> pathlib.Path | None:
+        """The file or the folder; None where neither setting nor variable names one."""
+        return place_of(self.data_dir, self.environment, self.owner)
+
+    @property
+    def folder(self) -> pathlib.Path | None:
+        """See `Dataset`."""
+        path = self.path
+        return path.parent if path is not None and path.is_file() else path

@@ -5,9 +5,8 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from ctkd.checks import expect
-from ctkd.data.dataset import place_of
 from ctkd.data.text.documents import Document
-from ctkd.data.text.text_dataset import TextDataset
+from ctkd.data.text.text_dataset import SuppliedText
 from ctkd.errors import DataError
 from ctkd.files import NotUTF8Error, read_text
 from ctkd.registry import DATASETS
@@ -17,7 +16,7 @@ SUFFIXES = (".txt", ".md", ".rst", ".jsonl")
 
 
 @DATASETS.register("text_files", runtime=("data_dir",))
-class TextFiles(TextDataset):
+class TextFiles(SuppliedText):
     """A file of text is a document; a line of a .jsonl file is one, too.
 
     Args:
@@ -34,6 +33,7 @@ class TextFiles(TextDataset):
     """
 
     owner = "text_files"
+    environment = ENVIRONMENT
 
     def __init__(
         self,
@@ -52,30 +52,24 @@ class TextFiles(TextDataset):
         super().__init__(context, tokenizer, vocabulary, stride, test, validation)
         fine = separator is None or len(separator) > 0
         expect(fine, self.owner, "separator", separator, "None or the text between two documents")
-        self._given, self._field, self._prompt = data_dir, field, prompt_field
+        self.data_dir, self._field, self._prompt = data_dir, field, prompt_field
         self._separator = separator
-
-    @property
-    def folder(self) -> pathlib.Path | None:
-        """See `Dataset`."""
-        place = place_of(self._given, ENVIRONMENT, self.owner)
-        return place.parent if place is not None and place.is_file() else place
 
     def documents(self) -> Sequence[Document]:
         """See `TextDataset`."""
-        place = place_of(self._given, ENVIRONMENT, self.owner)
-        if place is None:
+        path = self.path
+        if path is None:
             raise DataError(
                 "no text was given: set the macro data_dir to a folder or a file, "
                 "--gin_param \"data_dir = '/path/to/texts'\", or the environment variable "
                 f"{ENVIRONMENT}"
             )
-        if not place.exists():
-            raise DataError(f"{place}: no such file or folder of text")
-        files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder of text")
+        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
         known = [file for file in files if file.suffix.lower() in SUFFIXES]
         if not known:
-            raise DataError(f"{place} holds no text: expected files {', '.join(SUFFIXES)}")
+            raise DataError(f"{path} holds no text: expected files {', '.join(SUFFIXES)}")
         return [document for file in known for document in self._read(file) if document.text]
 
     def _read(self, file: pathlib.Path) -> Iterator[Document]:
