@@ -7,11 +7,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
+
+from ctkd.results.read.work_files import read_rows
+
+if TYPE_CHECKING:
+    from ctkd.benchmarks.step import Pair
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = ("ctkd", "kd", "dkd", "dkd_ctkd")
@@ -192,8 +197,7 @@ def read_runs(out: Path) -> list[Line]:
     """What every run has come to, finished or not: its last epoch and accuracy."""
     found = []
     for path in sorted((out / "runs").rglob("metrics.jsonl")):
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if rows:
+        if rows := read_rows(path):  # also of a run that was cut while it wrote
             keys = ("epoch", "test_top1", "temperature", "t_star", "images_per_s")
             name = str(path.parent.relative_to(out / "runs"))
             last = {k: row[k] for row in rows for k in keys if row.get(k) is not None}
@@ -201,8 +205,7 @@ def read_runs(out: Path) -> list[Line]:
     return found
 
 
-@contextlib.contextmanager
-def _pair(settings: Settings, steps: int) -> Iterator[Any]:
+def _pair(settings: Settings, steps: int) -> "contextlib.closing[Pair]":
     """ResNet-56 → ResNet-20 on CIFAR-100, or on random images; small networks on a CPU."""
     import torch
 
@@ -210,11 +213,7 @@ def _pair(settings: Settings, steps: int) -> Iterator[Any]:
     from ctkd.benchmarks.step import Pair
 
     name = "resnet56_resnet20" if torch.cuda.is_available() else "resnet14_resnet8"
-    pair = Pair(name, MeasuredCIFAR(settings.data_dir), [], steps)
-    try:
-        yield pair
-    finally:
-        pair.close()
+    return contextlib.closing(Pair(name, MeasuredCIFAR(settings.data_dir), [], steps))
 
 
 PARTS: dict[str, Callable[[Settings], Line]] = {
