@@ -158,7 +158,9 @@ def test_a_run_prints_lambda_in_words_where_it_must(tiny):
 @needs_full
 def test_a_run_survives_a_full_output_and_says_so(tiny):
     done = tiny(">/dev/full")
-    text = b"warning: standard output cannot be written (No space left on device); the run goes on"
+    text = (
+        b"warning: standard output cannot be written (No space left on device); the run continues"
+    )
     assert done.stderr.count(text) == 1
 
 

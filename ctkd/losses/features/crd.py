@@ -1,4 +1,4 @@
-"""CRD: a sample's two representations, told apart from those of samples of other classes."""
+"""CRD: a sample's two representations, contrasted with those of samples of other classes."""
 
 from collections.abc import Sequence
 from typing import ClassVar
