@@ -17,7 +17,6 @@ from ctkd.engine.config.compatibility import check_classes, check_effect, check_
 from ctkd.engine.config.feature_plan import (
     FeaturePlan,
     check_average,
-    check_parts,
     feature_losses,
     plan_features,
 )
@@ -27,7 +26,7 @@ from ctkd.engine.config.label import labeled, named
 from ctkd.engine.config.parse import macros
 from ctkd.engine.config.run_name import name_of_run, undone
 from ctkd.engine.config.settings import Instrument, Method, Recipe, Runtime, Seed, Teacher
-from ctkd.engine.distributed.gather_rows import check_whole_step
+from ctkd.engine.distributed.gather_rows import check_parts, check_whole_step
 from ctkd.engine.tasks.augmentation import check_augmentation
 from ctkd.engine.tasks.specs import spec_of
 from ctkd.engine.tasks.strong_view import StrongViewSettings, check_strong_view
@@ -154,7 +153,9 @@ def build(
     with _placed(meta):
         features = plan_features(call, distiller.features, student, teacher_network, dataset, seed)
         check_average(features, student, recipe)
-    check_parts(distiller.features, runtime.accumulate)
+    for loss in distiller.features:
+        if loss.compares_rows:
+            check_parts(loss.named, "it", runtime.accumulate)
     check_classes(distiller, dataset)
     check_whole_step(distiller.objective, dataset, runtime.accumulate, ranks=1)
     check_augmentation(task_part, distiller.objective, distiller.features, dataset)

@@ -60,18 +60,6 @@ def feature_losses(call: Builder, method: Method) -> list[FeatureLoss]:
     return [call.component(FEATURES, "Method.features", each) for each in method.features]
 
 
-def check_parts(losses: FeatureTerms, parts: int) -> None:
-    """Raises ConfigError where a step in parts would change what a loss compares."""
-    for loss in losses:
-        if parts > 1 and loss.compares_rows:
-            raise ConfigError(
-                f"Runtime.accumulate = {parts} with {loss.named}: it compares the rows of a step "
-                "with one another, and the rows of one part are all that a part can compare. Set "
-                "Runtime.accumulate = 1; if memory is short, choose a smaller batch_size, a lower "
-                "precision, or more processes, which gather their features"
-            )
-
-
 def plan_features(
     call: Builder,
     losses: FeatureTerms,

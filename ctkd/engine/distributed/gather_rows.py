@@ -29,13 +29,7 @@ def check_whole_step(
     if not needs_whole_step(objective):
         return
     name = type(objective).__name__
-    if parts > 1:
-        raise ConfigError(
-            f"Runtime.accumulate = {parts} with the objective {name}: {name} compares the rows of "
-            "a step with one another, and the rows of one part are all that a part can compare. "
-            "Set Runtime.accumulate = 1; if memory is short, choose a smaller batch_size, a lower "
-            "precision, or more processes, which exchange their rows"
-        )
+    check_parts(f"the objective {name}", name, parts)
     if ranks > 1 and features:
         raise ConfigError(
             f"the objective {name} with {ranks} processes and feature losses: a process computes "
@@ -47,6 +41,20 @@ def check_whole_step(
             f"the objective {name} with {ranks} processes: {name} compares the rows of a step with "
             "one another, and processes exchange rows only where each image gives one. Use one "
             "process, or another objective"
+        )
+
+
+def check_parts(loss: str, subject: str, parts: int) -> None:
+    """Raises ConfigError where a step is in parts, and `loss` compares its rows with one another.
+
+    `subject` stands for the loss in a sentence of its own.
+    """
+    if parts > 1:
+        raise ConfigError(
+            f"Runtime.accumulate = {parts} with {loss}: {subject} compares the rows of a step with "
+            "one another, and the rows of one part are all that a part can compare. Set "
+            "Runtime.accumulate = 1; if memory is short, choose a smaller batch_size, a lower "
+            "precision, or more processes, which exchange their rows"
         )
 
 
