@@ -5,7 +5,7 @@ python examples/image_folder.py FOLDER     # FOLDER/train/CLASS/*.jpg and FOLDER
 The teacher is trained first, on the same images. The same from the command line:
 
     ctkd train --gin_file=gin/imagenet/ctkd.gin --gin_file=gin/imagenet/sample.gin \
-        --data_dir FOLDER --gin_param 'imagenet.num_classes = 3'
+        --data_dir FOLDER --gin_param 'num_classes = 3'
 """
 
 import pathlib
@@ -23,7 +23,7 @@ def main(folder: str, workdir: str = "runs/my_images", *settings: str) -> torch.
     classes = len([path for path in (pathlib.Path(folder) / "train").iterdir() if path.is_dir()])
     params = [
         f"data_dir = {folder!r}",
-        f"imagenet.num_classes = {classes}",
+        f"num_classes = {classes}",
         "student = @resnet18",
         "teacher = @resnet34",
         *settings,  # such as "epochs = 30", or "trial = True" to try it out in a minute

@@ -1,6 +1,8 @@
 """The examples: each is short, and does what its docstring says."""
 
 import importlib.util
+import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,12 @@ def load(name):
 
 
 def test_every_example_is_short_and_has_a_test():
-    assert [path.stem for path in EXAMPLES] == ["image_folder", "landscape", "own_loop"]
+    assert [path.stem for path in EXAMPLES] == [
+        "ctkd_pkt",
+        "image_folder",
+        "landscape",
+        "own_loop",
+    ]
     assert all(len(path.read_text(encoding="utf-8").splitlines()) < 60 for path in EXAMPLES)
 
 
@@ -32,6 +39,15 @@ def test_the_landscape_of_two_networks(tmp_path, capsys):
     load("landscape").main(str(tmp_path / "pair.png"), epochs=1)
     assert capsys.readouterr().out.startswith("T* = ")
     assert (tmp_path / "pair.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ctkd_with_a_feature_loss_trains_in_under_forty_lines(capsys):
+    path = EXAMPLES[0].with_name("ctkd_pkt.py")
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 40
+    found = runpy.run_path(str(path), run_name="__main__")
+    output = capsys.readouterr().out
+    assert float(re.search(r"accuracy ([\d.]+)", output)[1]) > 80
+    assert 1 < found["outcome"].temperature < 15.6  # it has moved from where it starts
 
 
 @pytest.mark.slow

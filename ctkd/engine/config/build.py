@@ -45,7 +45,8 @@ from ctkd.registry import (
 from ctkd.seeds import seeded
 
 # Macros of a run that hold for the teacher it trains, too.
-INHERITED = ("data_dir", "download", "device", "threads", "workers", "steps_per_epoch", "trial")
+_MACROS = "data_dir download num_classes device threads workers steps_per_epoch trial"
+INHERITED = tuple(_MACROS.split())
 
 
 @dataclass(frozen=True)
