@@ -44,12 +44,13 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Processes that slow tests start are not traced for coverage.
+    """Processes that slow tests start are not traced for coverage, except with `traced=True`.
 
     It takes as long again to import torch under a tracer, and the quick tests cover nearly as much.
     """
-    slow = item.get_closest_marker("slow") is not None
-    traced = os.environ.pop("COVERAGE_PROCESS_CONFIG", None) if slow else None
+    slow = item.get_closest_marker("slow")
+    untraced = slow is not None and not slow.kwargs.get("traced", False)
+    traced = os.environ.pop("COVERAGE_PROCESS_CONFIG", None) if untraced else None
     try:
         return (yield)
     finally:

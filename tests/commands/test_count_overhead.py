@@ -89,7 +89,7 @@ def test_mistakes_are_reported_before_anything_is_counted(environment):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow(traced=True)
 def test_the_clock_is_asked_too(environment):
     few = ("--rounds", "2", "--threads", "1", "--pairs", "vgg13_vgg8")
     done = overhead(environment, "--markdown", *few, "--timing_pairs", "resnet8_resnet8")

@@ -47,7 +47,7 @@ def test_a_part_that_is_missing_is_named(splits, tmp_path, capsys):
         gpu_pack.pack([("large", bytes(2000))], tmp_path, limit=1000)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(traced=True)
 def test_the_whole_check_is_rehearsed_on_a_cpu(environment, tmp_path):
     command = [sys.executable, "tools/gpu_check.py", "--quick", "--minutes=9", f"--out={tmp_path}"]
     done = subprocess.run(

@@ -70,7 +70,7 @@ def test_mistakes_are_reported(environment, tmp_path):
     assert "expected some of step, policies" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow(traced=True)
 def test_a_quick_run_measures_everything(environment, tmp_path):
     done = benchmark(
         environment,

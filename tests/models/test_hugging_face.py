@@ -64,12 +64,14 @@ def test_layers_are_dropped(folder, network):
 
 
 def test_a_model_teaches_itself_without_a_layer(folder, command, tmp_path):
+    texts = tmp_path / "texts"
+    texts.mkdir()
     for n in range(4):
-        (tmp_path / f"{n}.txt").write_text(f"a row is a token {n} " * 8)
+        (texts / f"{n}.txt").write_text(f"a row is a token {n} " * 8)
     given = [
         *("student = @drop_layers", "teacher = @hf_teacher", "Recipe.dataset = @text_files"),
         *(f"drop_layers.path = {str(folder)!r}", f"hf_teacher.path = {str(folder)!r}"),
-        *(f"text_files.data_dir = {str(tmp_path)!r}", "text_files.context = 16"),
+        *(f"text_files.data_dir = {str(texts)!r}", "text_files.context = 16"),
         *("epochs = 1", "steps_per_epoch = 2", "Runtime.tensorboard = False", "threads = 1"),
         *("Instrument.probe_size = 2", "Instrument.points = 5", "Language.block = 9"),
     ]

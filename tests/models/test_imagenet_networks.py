@@ -147,7 +147,7 @@ def test_weights_that_cannot_be_had(monkeypatch):
         DataError, match=r"resnet18 has no weights 'IMAGENET1K_V9': expected IMAGENET1K_V1"
     ):
         load_weights(network, "IMAGENET1K_V9", network="resnet18")
-    with pytest.raises(DataError, match="MobileNetV1 is not torchvision's"):
+    with pytest.raises(DataError, match="MobileNetV1 is not one of them"):
         load_weights(network, "IMAGENET1K_V1", network="MobileNetV1")
 
     def refuse(*arguments, **options):
