@@ -112,8 +112,7 @@ def macros_of(options):
 
 
 @functools.cache
-def build(files, params):
-    """Builds a run without memory, data and weights."""
+def build(files, params):  # without memory, data and weights
     return Job(files, params).build(meta=True, known=KNOWN)
 
 
@@ -208,7 +207,7 @@ def test_the_commands_are_found():
         ".venv/bin/pip install -q -e .[dev]",
         "torchrun --nproc_per_node=4 -m ctkd.main --gin_file=gin/digits/ctkd.gin",
         "python launchers/slurm.py --sweep gin/sweeps/digits.gin --wait",
-        "python tools/report.py runs/sweeps/digits",
+        "ctkd report runs/sweeps/digits",
     ):
         assert expected in [" ".join(shlex.split(command)) for command in found]
     for path in CARDS:
@@ -245,11 +244,13 @@ def test_flags_that_are_named_alone_exist_and_their_bindings_have_an_effect(path
     """As in "`--gin_param 'epochs = 24'` shortens it", or a card's "commonly overridden"."""
     text = text_of(path) if path.suffix == ".gin" else "\n".join(spans_of(path))
     text = re.sub(rf"`(?:{PROGRAM})[^`]+`", "", text)
-    lines = [line for line in text.splitlines() if not re.match(rf"\s*(?:{PROGRAM})", line)]
-    commands = "\n".join(replaced(line) for line in lines)
+    lines = (line for line in text.splitlines() if not re.match(rf"\s*(?:{PROGRAM})", line))
+    commands = "\n".join(map(replaced, lines))
     named = set(re.findall(r"(?<![\w-])--([a-z_]+)", commands))
     assert sorted(named - flags_known() - FLAGS_OF_OTHERS) == []
     bindings = [binding for _, binding in re.findall(r"--gin_param[= ]('|\")(.+?)\1", commands)]
+    flags = dict(re.findall(r"--(\w+)=([^\s,;)]*[^\s,;).])", commands))
+    bindings += macro_bindings({name: flags[name] for name in MACROS if name in flags})
     for binding in bindings:
         files = [*files_of(path), *USUAL]
         assert any(builds(f, (binding,)) or builds(f, tuple(bindings)) for f in files), binding
@@ -274,7 +275,6 @@ def files_of(path):
 
 def builds(files, bindings):
     try:
-        build(files, bindings)
+        return bool(build(files, bindings))
     except ConfigError:
         return False
-    return True
