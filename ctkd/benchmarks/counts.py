@@ -71,8 +71,8 @@ class PairCount:
 
 def split_name(pair: str) -> tuple[str, str]:
     """(teacher, student) of a pair's name: wrn_40_2_wrn_16_2 has more than one underscore."""
-    for place, letter in enumerate(pair):
-        teacher, student = pair[:place], pair[place + 1 :]
+    for index, letter in enumerate(pair):
+        teacher, student = pair[:index], pair[index + 1 :]
         if letter == "_" and teacher in MODELS and student in MODELS:
             return teacher, student
     raise ConfigError(f"the pair {pair}: expected TEACHER_STUDENT, such as resnet56_resnet20")

@@ -42,8 +42,8 @@ def measure_pipeline(
     columns += [Column("pixels differ by: mean, max (of 255)")]
     rows: list[list[str]] = []
     data: list[dict[str, object]] = []
-    with tempfile.TemporaryDirectory() as place:
-        for name, files in _sets(folder, pathlib.Path(place)):
+    with tempfile.TemporaryDirectory() as directory:
+        for name, files in _sets(folder, pathlib.Path(directory)):
             mean, largest = _difference(files)
             for processes in sorted({0, workers}):
                 cases: dict[str, Work] = {
@@ -65,19 +65,19 @@ def measure_pipeline(
     return Section("pipeline", "JPEG files to batches of 224 × 224", Table(columns, rows), data)
 
 
-def _sets(folder: str | None, place: pathlib.Path) -> Iterator[tuple[str, ImageFiles]]:
+def _sets(folder: str | None, directory: pathlib.Path) -> Iterator[tuple[str, ImageFiles]]:
     """The images as they are, and the same at 500 × 375; made up where there are none."""
     if folder is None:
         pictures = [_picture(number) for number in range(16)]
         names = [f"{number}.jpg" for number in range(16)]
         for name, picture in zip(names, pictures, strict=True):
-            picture.save(place / name, quality=90)
-        given = ImageFiles.of(str(place), names, [0] * len(names))
+            picture.save(directory / name, quality=90)
+        given = ImageFiles.of(str(directory), names, [0] * len(names))
     else:
         classes = sum(entry.is_dir() for entry in (pathlib.Path(folder) / "train").glob("*"))
         given = ImageNet(folder, num_classes=max(classes, 2)).load().train
     yield "as they are" if folder else "made up, 256 × 224", given
-    large = place / "large"
+    large = directory / "large"
     large.mkdir()
     chosen = range(0, len(given), max(1, len(given) // 200))
     for index in chosen:
@@ -108,8 +108,8 @@ def _cut(files: ImageFiles, index: int, view: int) -> Image.Image:
     """The view of an image, by PIL."""
     with Image.open(files.path(index)) as opened:
         image = opened.convert("RGB")
-    place, mirrored = CROP.place(image.height, image.width, view)
-    cut: Image.Image = functional.resized_crop(image, *place, [CROP.size, CROP.size])
+    crop, mirrored = CROP.box(image.height, image.width, view)
+    cut: Image.Image = functional.resized_crop(image, *crop, [CROP.size, CROP.size])
     return functional.hflip(cut) if mirrored else cut
 
 

@@ -1,6 +1,6 @@
 """Proves on this machine's GPU that everything works, and measures how fast it is.
 
-    python tools/gpu_check.py --out DIR [--minutes 14] [--quick]
+    ctkd gpu-check --out DIR [--minutes 14] [--quick]
                               [--data_dir DIR] [--teacher_weights FILE] [--only tests,speed]
 
 The parts, in order: `machine` (device and versions), `tests` (those marked gpu), `profile`

@@ -58,7 +58,7 @@ def detectors(folder: pathlib.Path, weights: str | None) -> tuple[Run, dict[str,
     load_weights(run.student, source, setting="--weights")
     networks = {"student": run.student}
     if run.teacher_network is not None:
-        try:  # a run on another machine may have had them in another place
+        try:  # a run on another machine may have had other paths for them
             given, name = _teacher(run, folder), _name(run, "teacher")
             load_weights(run.teacher_network, given, name, setting="teacher_weights")
             networks["teacher"] = run.teacher_network

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ctkd.engine.teacher.row_store import Array, RowStore
 
 PLAIN_LINE = 30.0  # seconds between two lines where no bar can be drawn
-BLOCK = 2**16  # places looked through at once for what is missing
+BLOCK = 2**16  # row indices looked through at once for what is missing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,13 +122,13 @@ def _compute(teacher: "FrozenTeacher", task: "ViewedTask", most: int | None) -> 
     done = 0
     with Progress(*columns) as progress:
         bar = progress.add_task("rows", total=total, speed="")
-        for places in _missing(store, size):
+        for row_indices in _missing(store, size):
             if done >= total or not store.writable:
                 break
-            where = torch.from_numpy(places)
+            where = torch.from_numpy(row_indices)
             batch = task.batch_of(where // views, where % views)
-            store.write(places, teacher.compute(batch.inputs).cpu().numpy())
-            done += len(places)
+            store.write(row_indices, teacher.compute(batch.inputs).cpu().numpy())
+            done += len(row_indices)
             now = time.monotonic()
             rate = done / (now - started)
             progress.update(bar, completed=done, speed=f"{rate:,.0f} rows/s")
@@ -142,7 +142,7 @@ def _compute(teacher: "FrozenTeacher", task: "ViewedTask", most: int | None) -> 
 
 
 def _missing(store: "RowStore", size: int) -> "Iterator[Array]":
-    """The places where nothing was written, `size` at a time, in the order they lie in the file."""
+    """The indices of the missing rows, `size` at a time, in ascending order."""
     import numpy as np
 
     kept = np.zeros(0, np.int64)

@@ -43,8 +43,8 @@ class AspectBatches:
 
         A view is a number that depends on (seed, pass, index) and decides the augmentation.
         """
-        number, place = divmod(step, self.steps_per_pass)
-        batch = self._pass(number)[place]
+        number, step_of_pass = divmod(step, self.steps_per_pass)
+        batch = self._pass(number)[step_of_pass]
         return [(index, seed_of(self._seed, "view", number, index)) for index in batch]
 
     def _make(self, number: int) -> list[list[int]]:

@@ -24,7 +24,7 @@ import torch
 
 from ctkd.checks import expect
 from ctkd.data.augment import CropFlip
-from ctkd.data.dataset import check_colors, place_of, take_validation
+from ctkd.data.dataset import check_colors, data_path, take_validation
 from ctkd.data.folders import read_folders
 from ctkd.data.in_memory import ResidentDataset, Split, Splits
 from ctkd.data.integrity import check_split
@@ -64,20 +64,20 @@ class CIFAR(ResidentDataset):
         self.mean, self.std = mean, std
         self._given, self._download, self._validation = data_dir, download, validation
 
-    def _place(self) -> pathlib.Path | None:
+    def _path(self) -> pathlib.Path | None:
         """The user's folder or archive."""
-        place = place_of(self._given, ENVIRONMENT, self.name)
-        return pathlib.Path("data") if place is None and self._download else place
+        path = data_path(self._given, ENVIRONMENT, self.name)
+        return pathlib.Path("data") if path is None and self._download else path
 
     @property
     def folder(self) -> pathlib.Path | None:
         """See `ResidentDataset`."""
-        place = self._place()
-        return place.parent if place is not None and place.suffix == ".npz" else place
+        path = self._path()
+        return path.parent if path is not None and path.suffix == ".npz" else path
 
     def load(self) -> Splits:
         """See `ResidentDataset`."""
-        path = self._place()
+        path = self._path()
         if path is None:
             raise DataError(self._advice("no folder was given for the images"))
         parts, notes = self._read(path)

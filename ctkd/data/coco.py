@@ -19,7 +19,7 @@ from ctkd.data.coco_json import read_annotations, read_names
 from ctkd.data.coco_pictures import Found, checked
 from ctkd.data.coco_split import Annotated, DetectionSplits
 from ctkd.data.coco_values import shown
-from ctkd.data.dataset import Dataset, place_of
+from ctkd.data.dataset import Dataset, data_path
 from ctkd.data.pictures import read_picture
 from ctkd.errors import DataError
 from ctkd.registry import DATASETS
@@ -180,7 +180,7 @@ class COCO(Dataset):
     @property
     def folder(self) -> pathlib.Path | None:
         """See `Dataset`."""
-        return place_of(self._given, ENVIRONMENT, "coco")
+        return data_path(self._given, ENVIRONMENT, "coco")
 
     @property
     def offers(self) -> dict[str, object]:

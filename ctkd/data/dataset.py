@@ -53,7 +53,7 @@ class ImageDataset(Dataset):
     std: Sequence[float]
 
 
-def place_of(given: str | None, environment: str, owner: str) -> pathlib.Path | None:
+def data_path(given: str | None, environment: str, owner: str) -> pathlib.Path | None:
     """The path of the images: `owner.data_dir`, or the value of an environment variable.
 
     A tilde is expanded. Raises ConfigError if there is no such home directory.

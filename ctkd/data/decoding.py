@@ -105,7 +105,7 @@ class RandomCrop:
     ratio: tuple[float, float]
     flip: bool
 
-    def place(self, height: int, width: int, view: int) -> tuple[tuple[int, int, int, int], bool]:
+    def box(self, height: int, width: int, view: int) -> tuple[tuple[int, int, int, int], bool]:
         """The crop (top, left, height, width) of the view, and whether it is mirrored."""
         generator = torch.Generator().manual_seed(view)
         numbers = torch.rand(NUMBERS, generator=generator, dtype=torch.float64).tolist()
@@ -114,7 +114,7 @@ class RandomCrop:
 
     def __call__(self, pixels: Tensor, view: int) -> Tensor:
         """Pixels [3, H, W] -> [3, size, size], uint8."""
-        (top, left, height, width), mirrored = self.place(pixels.shape[1], pixels.shape[2], view)
+        (top, left, height, width), mirrored = self.box(pixels.shape[1], pixels.shape[2], view)
         cut = pixels[:, top : top + height, left : left + width]
         resized = resize(cut, self.size, self.size)
         return resized.flip(2) if mirrored else resized

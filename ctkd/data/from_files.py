@@ -155,13 +155,13 @@ class Reader:
         """The sample, its pixels cut and resized."""
         bad: list[str] = []
         for offset in range(min(self.tries, len(self.files))):
-            place = (index + offset) % len(self.files)
+            tried = (index + offset) % len(self.files)
             try:
-                image = decode(self.files.path(place))
+                image = decode(self.files.path(tried))
             except BadImageError as error:
                 bad.append(str(error))
             else:
-                target, strong = int(self.files.targets[place]), self._strong(image, view)
+                target, strong = int(self.files.targets[tried]), self._strong(image, view)
                 return Sample(self.transform(image, view), target, tuple(bad), strong)
         size = self.transform.size
         blank = torch.zeros(3, size, size, dtype=torch.uint8)

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Sequence
 
 from ctkd.checks import expect, finite
-from ctkd.data.dataset import check_colors, place_of, take_validation
+from ctkd.data.dataset import check_colors, data_path, take_validation
 from ctkd.data.decoding import CenterCrop, RandomCrop
 from ctkd.data.folders import class_folders, list_files, order_note
 from ctkd.data.from_files import FileSplits, ImageFiles, StreamedDataset
@@ -84,7 +84,7 @@ class ImageNet(StreamedDataset):
     @property
     def folder(self) -> pathlib.Path | None:
         """See `Dataset`."""
-        return place_of(self._given, ENVIRONMENT, "imagenet")
+        return data_path(self._given, ENVIRONMENT, "imagenet")
 
     def load(self) -> FileSplits:
         """See `StreamedDataset`."""

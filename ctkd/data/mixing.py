@@ -44,8 +44,8 @@ class Mixing:
             The images, and each one's own share of its pixels, [B].
         """
         cuts = (numbers[:, 0] < self._cut_share).long()
-        place = (numbers[:, 1] * QUANTILES).long()
-        own = self._quantiles[cuts, place]
+        quantile = (numbers[:, 1] * QUANTILES).long()
+        own = self._quantiles[cuts, quantile]
         own = torch.where(numbers[:, 2] < self._share, own, 1.0)
         height, width = images.shape[2:]
         side = (1 - own).sqrt()
@@ -91,9 +91,9 @@ def erase(images: Tensor, numbers: Tensor, share: float) -> Tensor:
 
 
 def rectangle(
-    height: int, width: int, rows: Tensor, columns: Tensor, place: Tensor, *, clipped: bool
+    height: int, width: int, rows: Tensor, columns: Tensor, center: Tensor, *, clipped: bool
 ) -> tuple[Tensor, Tensor]:
-    """Rectangles of `rows` × `columns` pixels [B] in an image, at `place` [B, 2] in [0, 1).
+    """Rectangles of `rows` × `columns` pixels [B] in an image, at `center` [B, 2] in [0, 1).
 
     `clipped`: the center is uniform in the image and the rectangle may be cut off, as in CutMix.
     Otherwise the rectangle is uniform among those inside.
@@ -102,7 +102,7 @@ def rectangle(
         The pixels inside [B, height, width], and their number [B].
     """
     spans = []
-    for size, side, at in ((height, rows, place[:, 0]), (width, columns, place[:, 1])):
+    for size, side, at in ((height, rows, center[:, 0]), (width, columns, center[:, 1])):
         side = side.round().clamp(0, size)
         first = (at * size - side / 2).round() if clipped else (at * (size - side + 1)).floor()
         pixels = torch.arange(size, device=side.device)

@@ -45,8 +45,8 @@ class RandAugment:
             images = _apply(images, numbers[:, 2 * k], numbers[:, 2 * k + 1])
         if not self.cutout:
             return images
-        place = numbers[:, -3:].to(images.device, non_blocking=True)
-        return cut_out(images, self.cutout * place[:, 0], place[:, 1:], self.color)
+        cut = numbers[:, -3:].to(images.device, non_blocking=True)
+        return cut_out(images, self.cutout * cut[:, 0], cut[:, 1:], self.color)
 
 
 def _apply(images: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ class Game(nn.Module):
             class_logits=rows.class_student,
         )
         if self.gathers and outcome.temperature is not None and outcome.temperature.dim():
-            return outcome._replace(temperature=self.world.share(outcome.temperature))
+            return outcome._replace(temperature=self.world.shard(outcome.temperature))
         return outcome
 
 

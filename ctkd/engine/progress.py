@@ -24,7 +24,7 @@ class Progress:
         history: the records of the finished epochs, as `metrics.jsonl` holds them.
         landscape: the instrument's measurements, as `landscape.jsonl` holds them.
         rows: the last measurement's rows, as `rows.csv` holds them.
-        best: the best value of the primary metric, and its epoch.
+        best: the best value of the monitor, and its epoch.
         teacher: the teacher's metrics, measured before the first step.
         train_seconds, timed_images: of this epoch's training steps alone, the first step of a
             process (which compiles and warms up) left out; for text, tokens instead of images.

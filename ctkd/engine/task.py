@@ -151,13 +151,13 @@ class Task(abc.ABC):
     """A kind of problem. A subclass defines the abstract methods; the rest has defaults.
 
     Attributes:
-        primary: the metric that "best" means, a key of what `evaluate` returns.
-        lower_is_better: whether a lower `primary` is better.
+        monitor: the metric that "best" means, a key of what `evaluate` returns.
+        lower_is_better: whether a lower `monitor` is better.
         unit: what the speed counts, "images" or "tokens".
         steps_per_epoch: number of batches of an epoch.
         is_cut: whether `steps_per_epoch` is less than the whole data set, for a trial.
         labels: metrics of the console line of an epoch, with their short names; empty for
-            `primary` under its own name.
+            `monitor` under its own name.
         notes: sentences about the data for the user, such as what was left out.
         files: text files that the last evaluation produced, by name.
         class_names: the name of each class, where names exist.
@@ -166,7 +166,7 @@ class Task(abc.ABC):
             all.
     """
 
-    primary: str
+    monitor: str
     lower_is_better: bool = False
     unit: Literal["images", "tokens"] = "images"
     steps_per_epoch: int

@@ -64,10 +64,10 @@ def additive_mask(documents: Tensor) -> Tensor:
 
 def positions(documents: Tensor) -> Tensor:
     """[B, L]: the position of each token in the part of its document in the window."""
-    places = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
+    indices = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
     begins = torch.ones_like(documents, dtype=torch.bool)
     begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    return places - places.where(begins, places.new_zeros(())).cummax(1).values
+    return indices - indices.where(begins, indices.new_zeros(())).cummax(1).values
 
 
 @MODELS.register

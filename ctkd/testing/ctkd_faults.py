@@ -92,7 +92,7 @@ _ALL = (
     CtkdFault(
         "wrong gradient",
         "the gradient of T's parameters is {} times what λ, kd_weight and d(T² KL)/dT give",
-        "T moves at another speed, or to another place, than the T that maximizes the loss",
+        "T moves at another speed, or to another value, than the T that maximizes the loss",
         "look for a detached softmax, a second reversal, or a weight that is applied twice",
     ),
     CtkdFault(

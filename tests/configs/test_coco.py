@@ -36,7 +36,7 @@ def test_the_recipe_is_the_published_one(method):
         1e-4,
     )
     rates = {
-        step: run.optimizers.learning_rate(run.recipe.position(step, 1000))
+        step: run.optimizers.lr(run.recipe.position(step, 1000))
         for step in (1000, 119_999, 120_000, 160_000)
     }
     assert rates == {1000: 0.01, 119_999: 0.01, 120_000: 0.001, 160_000: pytest.approx(1e-4)}

@@ -58,7 +58,7 @@ def test_every_method_holds_the_published_recipe(method):
     assert {name: found[f"SGD.{name}"] for name in expected} == expected
     assert found["SGD.milestones"] == [30, 60, 90]
     assert found["SGD.policy_weight_decay"] == 0.0
-    assert [run.optimizers.learning_rate(e) for e in (0, 29.9, 30, 60, 90)] == pytest.approx(
+    assert [run.optimizers.lr(e) for e in (0, 29.9, 30, 60, 90)] == pytest.approx(
         [0.1, 0.1, 0.01, 0.001, 0.0001]
     )
     assert (found["imagenet.size"], found["imagenet.resize"]) == (224, 256)
@@ -104,16 +104,16 @@ def test_the_other_pair_has_mdistillers_recipe():
     found = values(run)
     assert (found["Teacher.network"], found["Recipe.student"]) == ("@resnet50", "@MobileNetV1")
     assert (run.recipe.epochs, run.recipe_epochs, run.recipe.batch_size) == (100, 100, 512)
-    assert run.optimizers.learning_rate(0) == pytest.approx(0.2)
+    assert run.optimizers.lr(0) == pytest.approx(0.2)
     assert found["DKD.beta"] == 2.0
 
 
 def test_the_rate_follows_the_batch():
     for size in (64, 256, 1024):
         run = build("ctkd", bindings=(f"batch_size = {size}",))
-        assert run.optimizers.learning_rate(0) == pytest.approx(0.1 * size / 256)
+        assert run.optimizers.lr(0) == pytest.approx(0.1 * size / 256)
     fixed = build("ctkd", bindings=("batch_size = 64", "SGD.lr_batch_size = None"))
-    assert fixed.optimizers.learning_rate(0) == 0.1
+    assert fixed.optimizers.lr(0) == 0.1
 
 
 @pytest.mark.parametrize("method", ["vanilla", *DISTILLED])
@@ -123,7 +123,7 @@ def test_the_sample_shrinks_every_method(method):
     assert run.dataset.shape == (3, 64, 64)
     assert run.student.fc.out_features == 10
     # 32 of 256: the rate in proportion
-    assert run.optimizers.learning_rate(0) == pytest.approx(0.0125)
+    assert run.optimizers.lr(0) == pytest.approx(0.0125)
     if run.teacher_network is not None:
         assert (run.teacher.weights, run.teacher.run) == (None, "gin/imagenet/teacher_sample.gin")
         teacher = Job([run.teacher.run]).build(meta=True, known=KNOWN)

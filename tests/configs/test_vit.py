@@ -21,7 +21,7 @@ def test_the_recipe_is_deits(folder, batch):
     assert (type(student).__name__, type(policy).__name__) == ("AdamWRecipe", "SGDRecipe")
     assert (student.lr, student.weight_decay) == (pytest.approx(5e-4 * batch / 512), 0.05)
     assert student.decay_norms_and_biases is False
-    rates = [run.optimizers.learning_rate(p) / student.lr for p in (2.5, 5, 152.5, 300)]
+    rates = [run.optimizers.lr(p) / student.lr for p in (2.5, 5, 152.5, 300)]
     assert rates == pytest.approx([0.5, 1.0, 0.51, 0.02])
     augmentation = run.task_part
     given = (augmentation.mixup, augmentation.cutmix, augmentation.erasing)

@@ -103,7 +103,7 @@ def test_crops_lie_inside_and_have_the_share_and_shape_they_should():
     crop = RandomCrop(8, SCALE, RATIO, True)
     shares, shapes, mirrored = [], [], 0
     for view in range(1500):
-        (top, left, height, width), flip = crop.place(400, 500, view)
+        (top, left, height, width), flip = crop.box(400, 500, view)
         assert 0 <= top <= 400 - height
         assert 0 <= left <= 500 - width
         shares.append(height * width / 200_000)
@@ -125,7 +125,7 @@ def test_a_view_decides_everything_and_half_are_mirrored(picture):
         assert cut.shape == (3, 32, 32)
         assert cut.dtype == torch.uint8
         assert torch.equal(cut, crop(pixels, view))
-        _, mirrored = crop.place(70, 90, view)
+        _, mirrored = crop.box(70, 90, view)
         assert torch.equal(cut.flip(2) if mirrored else cut, plain(pixels, view))
     assert not torch.equal(crop(pixels, 1), crop(pixels, 2))
 
@@ -134,8 +134,8 @@ def test_the_crop_is_the_one_that_torchvision_takes_of_a_picture(picture):
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     crop = RandomCrop(32, SCALE, RATIO, False)
     for view in range(20):
-        place, _ = crop.place(70, 90, view)
-        expected = transforms.functional.resized_crop(picture, *place, [32, 32])
+        box, _ = crop.box(70, 90, view)
+        expected = transforms.functional.resized_crop(picture, *box, [32, 32])
         assert difference(crop(pixels, view), expected) < 0.6
 
 

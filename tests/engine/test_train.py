@@ -1,4 +1,4 @@
-"""The one loop: reproducible, paired by the seed, at the right place in every schedule."""
+"""The one loop: reproducible, paired by the seed, at the right position in every schedule."""
 
 import math
 

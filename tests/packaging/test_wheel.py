@@ -151,7 +151,7 @@ def test_all_that_the_package_imports_is_required():
     assert missing == []
 
 
-def test_the_version_stands_in_one_place():
+def test_the_version_is_in_one_file():
     text = f'"{ctkd.__version__}"'
     for name in ("setup.py", "pyproject.toml", "CITATION.cff", "docs/conf.py"):
         assert text not in (ROOT / name).read_text(encoding="utf-8")

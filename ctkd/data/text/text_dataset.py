@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ctkd.checks import expect
-from ctkd.data.dataset import Dataset, place_of
+from ctkd.data.dataset import Dataset, data_path
 from ctkd.data.text.documents import Document, split_documents
 from ctkd.data.text.tokenizer import Tokenizer, make_tokenizer
 from ctkd.data.text.windows import Windows, stream_of
@@ -110,7 +110,7 @@ class SuppliedText(TextDataset):
     @property
     def path(self) -> pathlib.Path | None:
         """The file or the folder; None where neither setting nor variable names one."""
-        return place_of(self.data_dir, self.environment, self.owner)
+        return data_path(self.data_dir, self.environment, self.owner)
 
     @property
     def folder(self) -> pathlib.Path | None:

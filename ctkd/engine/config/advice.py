@@ -17,7 +17,7 @@ _TEXT = re.compile(r"\s*([\w.]+)\s*=\s*([A-Za-z~./][^'\"=(){}\[\],]*?)\s*")
 
 def on_gin_error(message: str) -> str:
     """Gin's message with the nearest valid names behind its first sentence."""
-    sentence, _, place = message.partition("\n")
+    sentence, _, quoted = message.partition("\n")
     advice = ""
     unknown = re.match(r"No configurable matching (?:reference )?'@?([\w./]+)", sentence)
     parameter = re.match(r"Configurable '(\w+)' doesn't have a parameter named '(\w+)'", sentence)
@@ -30,9 +30,9 @@ def on_gin_error(message: str) -> str:
         valid = list(inspect.signature(COMPONENTS[parameter[1]].target).parameters)
         advice = f"{suggest(parameter[2], valid)} (it has {', '.join(valid)})"
     # Gin points into the line at fault: the line is kept, the pointer is not.
-    lines = [line for line in place.split("\n") if line.strip(" ^")]
-    place = "" if "bindings string" in place else "".join(f"\n{line}" for line in lines)
-    return f"{sentence.rstrip('.')}{advice}{place}"
+    lines = [line for line in quoted.split("\n") if line.strip(" ^")]
+    quoted = "" if "bindings string" in quoted else "".join(f"\n{line}" for line in lines)
+    return f"{sentence.rstrip('.')}{advice}{quoted}"
 
 
 def on_unquoted(binding: str, flag: str) -> str | None:

@@ -26,8 +26,8 @@ class Optimizers(NamedTuple):
     policy: OptimizerRecipe
     schedule: LRSchedule
 
-    def learning_rate(self, position: float) -> float:
-        """The student's, at a position in the recipe."""
+    def lr(self, position: float) -> float:
+        """The student's learning rate at a position in the recipe."""
         return self.student.lr * self.schedule(position)
 
 

@@ -128,7 +128,7 @@ class Recipe:
         expect(value is None or 0 <= value < 1, "Recipe", "ema_decay", value, expected)
 
     def position(self, step: int, steps_per_epoch: int) -> float:
-        """The place in the published recipe, in its epochs, after `step` steps.
+        """The position in the published recipe, in its epochs, after `step` steps.
 
         One correctly rounded division, so that a whole epoch is a whole number.
         """

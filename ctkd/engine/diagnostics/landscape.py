@@ -114,7 +114,7 @@ class Probe:
         targets = [names.get(number, str(number)) for number in classes.tolist()]
         groups = ["all"] * len(targets)
         if rows.groups is not None:
-            groups = [rows.group_names[place] for place in rows.groups.tolist()]
+            groups = [rows.group_names[index] for index in rows.groups.tolist()]
         return list(zip(groups, targets, *(values.tolist() for values in numbers), strict=True))
 
     def _refine(self, game: FixedGame, best: int, loss: float) -> tuple[float, float]:

@@ -89,7 +89,7 @@ def faults_of_teacher(run: Run, metrics: Mapping[str, float], task: Task) -> lis
     Args:
         metrics: of the teacher, as `judge` gives them.
     """
-    measured = metrics.get(f"teacher_{task.primary.removeprefix('test_')}")
+    measured = metrics.get(f"teacher_{task.monitor.removeprefix('test_')}")
     claimed = run.teacher.published_accuracy
     if measured is None or claimed is None or measured >= claimed - CLAIM_MISSED:
         return []

@@ -79,7 +79,7 @@ def rows_of_all_ranks(world: World, rows: Rows, total: int) -> Rows:
     parts.append(rows.targets.reshape(len(rows.targets), -1).to(rows.student.dtype))
     mine = torch.cat([part.to(rows.student.dtype) for part in parts], dim=1)
     spread = mine.new_zeros(total, mine.shape[1])
-    world.share(spread).copy_(mine)
+    world.shard(spread).copy_(mine)
     whole: Tensor = SumOverRanks.apply(spread, world)
     student, teacher, *strong, targets = torch.split(
         whole, [part.shape[1] for part in parts], dim=1

@@ -62,7 +62,7 @@ def sum_over_ranks(world: World, outcome: Outcome, rows: int | None) -> Outcome:
 
     Args:
         outcome: of this rank's rows, already divided by the number of rows of the whole step.
-        rows: rows of the whole step, divided by `world.share`; None if only each rank knows its
+        rows: rows of the whole step, divided by `world.shard`; None if only each rank knows its
             number of rows (a detector's proposals).
     """
     if world.size == 1:
@@ -109,7 +109,7 @@ def _spread(world: World, mine: Tensor, rows: int | None) -> Tensor:
     """A rank's values at the indices of its rows among all rows of the step, zeros elsewhere."""
     if rows is not None:
         spread = mine.new_zeros(rows)
-        world.share(spread).copy_(mine)
+        world.shard(spread).copy_(mine)
         return spread
     counts = torch.zeros(world.size, dtype=torch.int64)  # on the CPU: nothing waits for a device
     counts[world.rank] = len(mine)

@@ -23,7 +23,7 @@ CONTROL_PATIENCE = datetime.timedelta(days=2)
 
 @dataclass(frozen=True)
 class World:
-    """A process's rank among the processes of a run; every method except `share` is a collective.
+    """A process's rank among the processes of a run; every method except `shard` is a collective.
 
     Attributes:
         control: the group for exchanges on the ranks' CPUs; None in a world of one process.
@@ -38,8 +38,8 @@ class World:
         """Whether this rank writes files and prints."""
         return self.rank == 0
 
-    def share(self, samples: Tensor) -> Tensor:
-        """The part of a whole step's samples for this rank."""
+    def shard(self, samples: Tensor) -> Tensor:
+        """The shard of this rank in the samples of a whole step."""
         return samples[self.rank :: self.size]
 
     def sum(self, tensor: Tensor) -> Tensor:

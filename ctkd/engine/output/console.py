@@ -96,7 +96,7 @@ class Console:
             TextColumn("{task.fields[numbers]}"),
         )
         self._bars = Bars(*columns, console=self._out, transient=True)
-        self._per_epoch, self._primary = task.steps_per_epoch, task.primary
+        self._per_epoch, self._primary = task.steps_per_epoch, task.monitor
         self._unit = task.unit
         total = run.recipe.epochs * task.steps_per_epoch
         self._run_bar = self._bars.add_task(f"{self._prefix}{run.name}", total=total, numbers="")
@@ -147,7 +147,7 @@ class Console:
     def epoch(self, record: dict[str, Any], epochs: int, task: "Task") -> None:
         """Prints an epoch's plain line."""
         parts = [f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"]
-        labels = task.labels or {task.primary: task.primary}
+        labels = task.labels or {task.monitor: task.monitor}
         if record.get("train_loss") is not None:
             parts.append(f"loss {record['train_loss']:.4f}")
         for key, label in labels.items():

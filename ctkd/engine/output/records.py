@@ -91,7 +91,7 @@ def keep_best(
 
     An undefined metric (NaN) is never the best one.
     """
-    primary, sign = task.primary, -1 if task.lower_is_better else 1
+    primary, sign = task.monitor, -1 if task.lower_is_better else 1
     chosen_by = primary.replace("test_", "validation_")
     if sign * record[primary] > sign * progress.best.get("best", -sign * math.inf):
         progress.best |= {"best": record[primary], "best_epoch": record["epoch"]}
@@ -139,8 +139,8 @@ def summarize(prepared: "Prepared", progress: Progress) -> RunSummary:
     last, best = progress.history[-1], progress.best
     speeds = [speed for record in progress.history if (speed := record.get(f"{task.unit}_per_s"))]
     speed = sorted(speeds)[len(speeds) // 2] if speeds else None
-    recipe, key = run.settings["recipe"], f"ema_{task.primary}"
-    averaged = {f"ema_{schema.measure_of(task.primary)}": last[key]} if key in last else {}
+    recipe, key = run.settings["recipe"], f"ema_{task.monitor}"
+    averaged = {f"ema_{schema.measure_of(task.monitor)}": last[key]} if key in last else {}
     return RunSummary(
         finished=True,
         name=run.name,
@@ -150,12 +150,12 @@ def summarize(prepared: "Prepared", progress: Progress) -> RunSummary:
         seed=run.seed,
         epochs=run.recipe.epochs,
         steps=progress.steps,
-        primary=task.primary,
+        primary=task.monitor,
         lower_is_better=task.lower_is_better,
         more=progress.teacher | averaged,
         teacher_claimed=run.teacher.published_accuracy if run.teacher_network else None,
         teacher_fingerprint=teacher.fingerprint if teacher else None,
-        last=last[task.primary],
+        last=last[task.monitor],
         best=best.get("best", math.nan),  # undefined at every epoch
         best_epoch=int(best["best_epoch"]) if "best" in best else None,
         chosen=best.get("chosen"),

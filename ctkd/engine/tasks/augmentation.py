@@ -133,7 +133,7 @@ def partners_of(indices: Tensor, world: World) -> Tensor | None:
     """
     if world.size == 1 or len(indices) % (2 * world.size) == 0:
         return None
-    return world.share(indices.roll(-(len(indices) // 2)))
+    return world.shard(indices.roll(-(len(indices) // 2)))
 
 
 def has_policy(settings: object) -> bool:

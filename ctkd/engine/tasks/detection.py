@@ -91,7 +91,7 @@ class DetectionTask(Task):
         files: what the last evaluation leaves, by file name.
     """
 
-    primary = "ap"
+    monitor = "ap"
     labels: ClassVar = {"ap": "AP", "ap50": "AP50"}
 
     def __init__(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ImageTask(Task):
-    """Images with one class each: an image gives one row. The primary metric is test top-1.
+    """Images with one class each: an image gives one row. The monitor is test top-1.
 
     Attributes:
         seed, device, world: of the run, on this rank.
@@ -32,7 +32,7 @@ class ImageTask(Task):
         evaluated: the images to evaluate on, by their name ("test", "validation").
     """
 
-    primary = "test_top1"
+    monitor = "test_top1"
     labels: ClassVar = {"test_top1": "test", "validation_top1": "validation"}
 
     def __init__(
@@ -94,7 +94,7 @@ class ImageTask(Task):
         """Of each step after the first `skip`: this rank's indices, and the images of all ranks."""
         for step in range(skip, self.steps_per_epoch):
             indices = order[step * self.batch_size : (step + 1) * self.batch_size]
-            yield self.world.share(indices), len(indices)
+            yield self.world.shard(indices), len(indices)
 
     def partners(self, order: Tensor, step: int) -> Tensor | None:
         """The images that this rank's images of a step are mixed with; see `partners_of`."""

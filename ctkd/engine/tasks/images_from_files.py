@@ -153,7 +153,7 @@ class StreamedTask(ImageTask):
 
     def _batch(self, read: Samples, indices: Tensor, views: Tensor, samples: int) -> Batch:
         strong = None if read.strong is None else functools.partial(self._normal, read.strong)
-        own = len(self.world.share(torch.arange(samples)))  # behind them: partners, if any
+        own = len(self.world.shard(torch.arange(samples)))  # behind them: partners, if any
         make = functools.partial(self._make, read, views)
         return DeferredBatch(make, indices[:own], views[:own], samples, make_strong=strong)
 
@@ -202,7 +202,7 @@ class StreamedTask(ImageTask):
     def shown(self, images: ImageFiles) -> Iterator[tuple[Tensor, Tensor]]:
         """See `ImageTask`."""
         everything = torch.arange(len(images))[: self.evaluated_samples]
-        parts = torch.split(self.world.share(everything), EVALUATION_BATCH)
+        parts = torch.split(self.world.shard(everything), EVALUATION_BATCH)
         items = (_items(part, torch.zeros_like(part)) for part in parts if len(part))
         for read in self._read(Reader(images, self.dataset.presentation), items):
             yield self._on_device(read)

@@ -71,7 +71,7 @@ class ClassificationTask(ImageTask, ViewedTask):
         numbers = self.strong_numbers("strong", epoch)
         end = self.steps_per_epoch * self.batch_size
         for step, (indices, samples) in enumerate(self.steps(order, skip), skip + 1):
-            later = self.world.share(order[step * self.batch_size : end])
+            later = self.world.shard(order[step * self.batch_size : end])
             coming = (later, views[later])
             make, partners = self._make, self.partners(order, step - 1)
             if partners is not None:
@@ -161,7 +161,7 @@ class ClassificationTask(ImageTask, ViewedTask):
         """See `ImageTask`."""
         everything = torch.arange(len(images), device=images.targets.device)
         everything = everything[: self.evaluated_samples]
-        for indices in torch.split(self.world.share(everything), EVALUATION_BATCH):
+        for indices in torch.split(self.world.shard(everything), EVALUATION_BATCH):
             yield images.batch(indices), images.targets[indices]
 
 

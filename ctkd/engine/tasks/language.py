@@ -110,7 +110,7 @@ class LanguageTask(Task):
         vocabulary: the tokenizer's number of tokens; further columns of a network are cut off.
     """
 
-    primary = "test_bits_per_byte"
+    monitor = "test_bits_per_byte"
     lower_is_better = True
     unit = "tokens"
     labels: ClassVar = {
@@ -163,10 +163,10 @@ class LanguageTask(Task):
         )
 
     def _batch(self, windows: Tensor) -> Batch:
-        """The share of this rank in the windows of a step."""
-        share = self.world.share(windows)
-        views = torch.zeros_like(share)
-        return TextBatch(self._make, share, views, len(windows), rows=self._rows(windows))
+        """The shard of this rank in the windows of a step."""
+        shard = self.world.shard(windows)
+        views = torch.zeros_like(shard)
+        return TextBatch(self._make, shard, views, len(windows), rows=self._rows(windows))
 
     def _rows(self, windows: Tensor) -> int:
         return int(self.train.rows[windows].sum())

@@ -29,7 +29,7 @@ def language_metrics(
     size, world = 0, task.world
     count = max(1, EVALUATED // (task.vocabulary * windows.context))
     everything = torch.arange(len(windows))[: task.evaluated_samples]
-    for indices in torch.split(world.share(everything), count):
+    for indices in torch.split(world.shard(everything), count):
         if not len(indices):
             continue  # more processes than windows
         inputs, labels = task.inputs(windows, indices)

@@ -91,40 +91,41 @@ class TeacherCache:
 
     def rows(self, batch: Batch) -> Tensor:
         """Logits [B, C] of a batch, float32, on the device."""
-        places = self._places(batch.indices, batch.views)
+        row_indices = self._row_indices(batch.indices, batch.views)
         if self._table is not None:
-            self.hits += len(places)
-            return self._table[torch.from_numpy(places).to(self._table.device, non_blocking=True)]
-        found, rows = self._read(places)
+            self.hits += len(row_indices)
+            on_device = torch.from_numpy(row_indices).to(self._table.device, non_blocking=True)
+            return self._table[on_device]
+        found, rows = self._read(row_indices)
         self.hits, self.misses = self.hits + int(found.sum()), self.misses + int((~found).sum())
         if not found.all():
-            rows[~found] = self._compute(batch, ~found, places)
+            rows[~found] = self._compute(batch, ~found, row_indices)
         return torch.from_numpy(rows).to(self._device, non_blocking=True)
 
-    def _places(self, indices: Tensor, views: Tensor) -> Array:
-        places: Array = (indices * self._samples.views + views).cpu().numpy()
-        return places
+    def _row_indices(self, indices: Tensor, views: Tensor) -> Array:
+        row_indices: Array = (indices * self._samples.views + views).cpu().numpy()
+        return row_indices
 
-    def _read(self, places: Array) -> tuple[Array, Array]:
-        found, rows = self.store.read(places)
+    def _read(self, row_indices: Array) -> tuple[Array, Array]:
+        found, rows = self.store.read(row_indices)
         if self._ready:
             for k in np.flatnonzero(~found):
-                row = self._ready.pop(int(places[k]), None)
+                row = self._ready.pop(int(row_indices[k]), None)
                 if row is not None:
                     found[k], rows[k] = True, row
         return found, rows
 
-    def _compute(self, batch: Batch, missing: Array, places: Array) -> Array:
+    def _compute(self, batch: Batch, missing: Array, row_indices: Array) -> Array:
         """The missing rows of a batch.
 
         The teacher always computes whole batches, since a row's bits could depend on the batch's
         size. Missing rows of later batches of the epoch fill the batch, so that few rows are
         computed twice.
         """
-        size = self._teacher.batch_size or len(places)
+        size = self._teacher.batch_size or len(row_indices)
         here = torch.from_numpy(np.flatnonzero(missing))
         inputs = batch.inputs[here.to(batch.inputs.device)]
-        ahead = self._ahead(batch, free=-len(here) % size, known=set(places.tolist()))
+        ahead = self._ahead(batch, free=-len(here) % size, known=set(row_indices.tolist()))
         if len(ahead):
             views = self._samples.views
             later = self._samples.batch_of(
@@ -132,7 +133,7 @@ class TeacherCache:
             )
             inputs = torch.cat([inputs, later.inputs])
         rows: Array = self._teacher.compute(inputs).cpu().numpy()
-        self.store.write(np.concatenate([places[missing], ahead]), rows)
+        self.store.write(np.concatenate([row_indices[missing], ahead]), rows)
         count = len(here)
         if not self.store.writable:
             self._ready.update(zip(ahead.tolist(), rows[count:], strict=True))
@@ -143,7 +144,7 @@ class TeacherCache:
         if not free or batch.coming is None:
             return np.zeros(0, np.int64)
         horizon = AHEAD * (self._teacher.batch_size or 1)
-        coming = self._places(*(tensor[:horizon] for tensor in batch.coming))
+        coming = self._row_indices(*(tensor[:horizon] for tensor in batch.coming))
         absent = coming[~self.store.present(coming)].tolist()
         fresh = [k for k in dict.fromkeys(absent) if k not in known and k not in self._ready]
         return np.array(fresh[:free], np.int64)
@@ -155,13 +156,14 @@ class TeacherCache:
         such as a change of the network's code.
         """
         size = self._teacher.batch_size or 64
-        places = self.store.some(size)
-        found, rows = self.store.read(places)
+        row_indices = self.store.some(size)
+        found, rows = self.store.read(row_indices)
         if not found.any():
             return True
         views = self._samples.views
-        indices, which = torch.from_numpy(places // views), torch.from_numpy(places % views)
-        fresh = self._teacher.compute(self._samples.batch_of(indices, which).inputs)
+        images, which = np.divmod(row_indices, views)
+        batch = self._samples.batch_of(torch.from_numpy(images), torch.from_numpy(which))
+        fresh = self._teacher.compute(batch.inputs)
         same: bool = np.array_equal(fresh.cpu().numpy()[found], rows[found])
         return same
 

@@ -157,16 +157,16 @@ def judge(teacher: FrozenTeacher, settings: Teacher, task: Task, cause: str) -> 
         cause: the likely cause of a low score, for the message.
 
     Raises:
-        DataError: the primary metric is below `Teacher.min_accuracy`, or undefined.
+        DataError: the monitor is below `Teacher.min_accuracy`, or undefined.
     """
     if teacher.metrics is None:  # runs that share the teacher evaluate it once
         teacher.metrics = task.evaluate(teacher.network)
         task.files = {}  # an evaluation writes files of the student only
     metrics = teacher.metrics
-    measured = metrics[task.primary]
+    measured = metrics[task.monitor]
     if settings.min_accuracy is not None and math.isnan(measured):
         raise DataError(
-            f"the teacher's {task.primary} is undefined, since the test data have nothing to find, "
+            f"the teacher's {task.monitor} is undefined, since the test data have nothing to find, "
             f"and Teacher.min_accuracy = {settings.min_accuracy} cannot be checked. Give test data "
             "with something to find, or set Teacher.min_accuracy = None"
         )

@@ -94,9 +94,9 @@ class RowStore:
             self.writable = False
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
-    def present(self, places: Array) -> Array:
+    def present(self, indices: Array) -> Array:
         """Whether each of the rows at the indices [B] was written; checksums are not compared."""
-        found: Array = self._sums[places] != 0 if self._usable() else np.zeros(len(places), bool)
+        found: Array = self._sums[indices] != 0 if self._usable() else np.zeros(len(indices), bool)
         return found
 
     def share(self) -> float:
@@ -107,8 +107,8 @@ class RowStore:
         """The indices of up to `size` written rows, spread over the store."""
         if not self._usable():
             return np.zeros(0, np.int64)
-        places = np.flatnonzero(self._sums)
-        spread: Array = places[:: max(1, len(places) // size)][:size]
+        indices = np.flatnonzero(self._sums)
+        spread: Array = indices[:: max(1, len(indices) // size)][:size]
         return spread
 
     def table(self) -> Array | None:
@@ -117,20 +117,20 @@ class RowStore:
             return None
         table = np.empty((self.count, self.width), np.float32)
         for start in range(0, self.count, TABLE_BLOCK):
-            places = np.arange(start, min(start + TABLE_BLOCK, self.count))
-            found, table[start : start + TABLE_BLOCK] = self.read(places)
+            indices = np.arange(start, min(start + TABLE_BLOCK, self.count))
+            found, table[start : start + TABLE_BLOCK] = self.read(indices)
             if not found.all():
                 return None
         return table
 
-    def read(self, places: Array) -> tuple[Array, Array]:
+    def read(self, indices: Array) -> tuple[Array, Array]:
         """(found [B], rows [B, width] in float32); rows that were not found are undefined."""
-        found = self.present(places)
-        rows = np.zeros((len(places), self.width), self._word)
+        found = self.present(indices)
+        rows = np.zeros((len(indices), self.width), self._word)
         if found.any():
-            rows[found] = self._rows[places[found]]
-            expected = self._sums[places[found]]
-            good = self._checksums(places[found], rows[found]) == expected
+            rows[found] = self._rows[indices[found]]
+            expected = self._sums[indices[found]]
+            good = self._checksums(indices[found], rows[found]) == expected
             if not good.all():
                 self.damaged += int((~good).sum())
                 self._say(
@@ -139,24 +139,24 @@ class RowStore:
             found[found] = good
         return found, rows.view(self.dtype).astype(np.float32)
 
-    def write(self, places: Array, rows: Array) -> None:
+    def write(self, indices: Array, rows: Array) -> None:
         """Writes rows [B, width]. A failure is printed, and stops all writing."""
         self._writes += 1
         if not self.writable or (self._writes % CHECK_EVERY == 1 and not self._has_room()):
             return
-        order = np.argsort(places, kind="stable")
-        places = places[order]
+        order = np.argsort(indices, kind="stable")
+        indices = indices[order]
         words = np.ascontiguousarray(rows[order].astype(self.dtype)).view(self._word)
-        sums = self._checksums(places, words)
+        sums = self._checksums(indices, words)
         # Neighboring rows are written together: a cache filled in order is written in blocks.
-        starts = np.flatnonzero(np.diff(places, prepend=places[:1] - 2) != 1)
+        starts = np.flatnonzero(np.diff(indices, prepend=indices[:1] - 2) != 1)
         try:
             for file, item, data in (
                 (self._rows_file, self._row_bytes, words),
                 (self._sums_file, SUM_BYTES, sums),
             ):
-                for start, end in zip(starts, [*starts[1:], len(places)], strict=True):
-                    _write_all(file, data[start:end].tobytes(), int(places[start]) * item)
+                for start, end in zip(starts, [*starts[1:], len(indices)], strict=True):
+                    _write_all(file, data[start:end].tobytes(), int(indices[start]) * item)
         except OSError as error:
             self._stop_writing(error.strerror or str(error))
 
@@ -191,14 +191,14 @@ class RowStore:
         self.writable = False
         self._say(f"{self.folder}: no more rows are kept there ({reason}); existing rows are used")
 
-    def _checksums(self, places: Array, words: Array) -> Array:
+    def _checksums(self, indices: Array, words: Array) -> Array:
         """Checksums of integer rows [B, width]: Σ word · odd weight + mixed index mod 2⁶⁴, not 0.
 
         A change of one number always changes the sum, and a row at a wrong index never fits.
         """
         with np.errstate(over="ignore"):
             total = (words.astype(np.uint64) * self._weights).sum(1, dtype=np.uint64)
-            total += _mixed(places.astype(np.uint64) + np.uint64(self.width))
+            total += _mixed(indices.astype(np.uint64) + np.uint64(self.width))
         never_zero: Array = np.maximum(total, np.uint64(1))
         return never_zero
 

@@ -13,10 +13,10 @@ PRIMES, ABOVE = 1024, 2**22  # more than any number of samples
 class Negatives(nn.Module):
     """For each row `count` training samples of other classes, none twice where there are enough.
 
-    With the samples sorted by class, those of the other classes are M places. The k-th negative of
-    a row is place (a·k + b) mod M. The factor a is a prime above M, so that the places of k < M
-    differ; a and b are drawn for each row, from (seed, step, index). The samples of a class are in
-    random order.
+    With the samples sorted by class, those of the other classes have the positions 0 to M − 1. The
+    k-th negative of a row is at position (a·k + b) mod M. The factor a is a prime above M, so that
+    the positions of k < M differ; a and b are drawn for each row, from (seed, step, index). The
+    samples of a class are in random order.
     """
 
     def __init__(self, targets: Tensor, count: int) -> None:
@@ -52,10 +52,10 @@ class Negatives(nn.Module):
         others = len(order) - size
         first = mixed(mixed(seed + step) + indices)
         a, b = primes[first % len(primes)] % others, mixed(first) % others
-        places = (a[:, None] * self.get_buffer("ranks") + b[:, None]) % others[:, None]
+        positions = (a[:, None] * self.get_buffer("ranks") + b[:, None]) % others[:, None]
         # Of the sorted samples, those of the row's own class are left out.
-        places += size[:, None] * (places >= start[:, None])
-        return order[places]
+        positions += size[:, None] * (positions >= start[:, None])
+        return order[positions]
 
 
 def mixed(values: Tensor) -> Tensor:

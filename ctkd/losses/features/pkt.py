@@ -9,7 +9,7 @@ from torch import Tensor
 from ctkd.losses.features.feature_loss import FeatureLoss, Features, StepRows
 from ctkd.registry import FEATURES
 
-EPSILON = 1e-7  # the public code's, at each of its three places
+EPSILON = 1e-7  # the public code's, in all three terms
 
 
 def pkt_loss(student: Tensor, teacher: Tensor) -> Tensor:

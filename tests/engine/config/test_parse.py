@@ -150,8 +150,8 @@ MUTATIONS = st.lists(
 @given(MUTATIONS)
 def test_whatever_stands_in_a_file_the_only_error_is_a_config_error(gin_file, mutations):
     text = KD
-    for place, length, inserted in mutations:
-        text = text[:place] + inserted + text[place + length :]
+    for index, length, inserted in mutations:
+        text = text[:index] + inserted + text[index + length :]
     try:
         config.parse([gin_file("fuzzed.gin", text)], [])
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""The four sets of settings: ranges, the place in the recipe, and how values are spelled."""
+"""The four sets of settings: ranges, the position in the recipe, and how values are spelled."""
 
 import math
 
@@ -69,8 +69,8 @@ def test_a_shortened_run_passes_through_the_whole_recipe(epochs, factor, steps_p
 
 @given(COUNT, COUNT, st.integers(1, 100), st.integers(0, 1000))
 def test_a_step_is_its_share_of_an_epoch(epochs, recipe_epochs, steps_per_epoch, step):
-    placed = recipe(epochs=epochs, recipe_epochs=recipe_epochs).position(step, steps_per_epoch)
-    assert placed == pytest.approx(step / steps_per_epoch * recipe_epochs / epochs)
+    position = recipe(epochs=epochs, recipe_epochs=recipe_epochs).position(step, steps_per_epoch)
+    assert position == pytest.approx(step / steps_per_epoch * recipe_epochs / epochs)
 
 
 class Part:

@@ -57,7 +57,7 @@ def step(objective, networks, world, outcomes):
     drawn = torch.Generator().manual_seed(0)
     inputs, strong = torch.randn(2, N, FEATURES, generator=drawn)
     targets, indices = torch.randint(C, (N,), generator=drawn), torch.arange(N)
-    shares = (world.share(whole) for whole in (inputs, targets, indices, indices, strong))
+    shares = (world.shard(whole) for whole in (inputs, targets, indices, indices, strong))
     x, y, index, view, other = shares
     distiller = Distiller(policy, ConstantLambda(0.5), objective)
     distiller.at(3.0)

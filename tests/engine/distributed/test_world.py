@@ -220,9 +220,9 @@ def test_a_world_of_one_asks_nobody(monkeypatch):
 
 def test_ranks_share_a_steps_samples_without_rest():
     samples = torch.arange(11)
-    shares = [World(rank, 3).share(samples) for rank in range(3)]
-    assert torch.equal(torch.cat(shares).sort().values, samples)
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    shards = [World(rank, 3).shard(samples) for rank in range(3)]
+    assert torch.equal(torch.cat(shards).sort().values, samples)
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
 def test_a_single_rank_sums_nothing():

@@ -41,7 +41,7 @@ def whole(teacher_file, tmp_path_factory):
 def test_the_best_of_metrics_that_are_all_on_one_side_of_0(tmp_path, lower):
     """A perplexity, say, and one with its sign turned; the validation chooses on its own."""
     progress, folder = Progress(), Workdir(tmp_path, World(1, 2))  # rank 1 writes no weights
-    task = SimpleNamespace(primary="test_x", lower_is_better=lower)
+    task = SimpleNamespace(monitor="test_x", lower_is_better=lower)
     sign = 1 if lower else -1
     for epoch, value in enumerate((9.0, 4.0, 5.0, float("nan")), 1):
         record = {"epoch": epoch, "test_x": sign * value, "validation_x": sign * (10 - value)}

@@ -91,8 +91,8 @@ def test_a_shared_teacher_is_not_taken_for_that_of_other_images(
     (tmp_path / "teacher.gin").write_text("\n".join(lines))
     own = ("Teacher.run = 'teacher.gin'", "Teacher.min_accuracy = None", "epochs = 1")
     assert command(*arguments("ctkd", *own)).status == 0
-    place = f"data_dir = {str(own_images(train=9))!r}"
-    others = command(*arguments("ctkd", *own, place, workdir="other"))
+    data_dir = f"data_dir = {str(own_images(train=9))!r}"
+    others = command(*arguments("ctkd", *own, data_dir, workdir="other"))
     assert others.status == 0
     assert len(list((own_cache / "teachers").glob("*/student_last.pt"))) == 2
 
@@ -128,13 +128,15 @@ def test_bad_files_are_reported_in_the_record_and_to_the_user(
 ):
     root = own_images()
     damage(root, "train/n00000000/train_3.JPEG")
-    place = f"data_dir = {str(root)!r}"
-    done = command(*arguments("teacher", "Teacher.run = None", "epochs = 1", place))
+    data_dir = f"data_dir = {str(root)!r}"
+    done = command(*arguments("teacher", "Teacher.run = None", "epochs = 1", data_dir))
     assert done.status == 0, done.err
     assert read(tmp_path / "run")[0]["bad_images"] == 1
     assert "train_3.JPEG" in done.out + done.err
     damage(root, *(f"val/n00000000/val_{k}.JPEG" for k in range(4)))
-    bad = arguments("teacher", "Teacher.run = None", place, "imagenet.max_bad = 4", workdir="bad")
+    bad = arguments(
+        "teacher", "Teacher.run = None", data_dir, "imagenet.max_bad = 4", workdir="bad"
+    )
     done = command(*bad)
     assert done.status == 2
     assert "5 images cannot be read, more than imagenet.max_bad = 4" in done.err

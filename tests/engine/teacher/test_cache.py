@@ -33,10 +33,10 @@ cache = cache_of(root, teacher_of(), task)
 order = torch.randperm(96 * 9, generator=torch.Generator().manual_seed(seed))
 print("begins", flush=True)
 for _ in range(10_000 if seed == 2 else 1):
-    for places in order.split(7):
-        rows = cache.rows(task.batch_of(places // 9, places % 9))
+    for row_indices in order.split(7):
+        rows = cache.rows(task.batch_of(row_indices // 9, row_indices % 9))
         if seed == 2:
-            cache.store.write(places.numpy(), rows.numpy())
+            cache.store.write(row_indices.numpy(), rows.numpy())
 print("ends", flush=True)
 """
 GIN = pathlib.Path(__file__).parents[3] / "gin" / "digits"
@@ -162,8 +162,8 @@ def test_a_whole_cache_can_live_on_the_device(tmp_path, task):
     teacher = teacher_of()
     cache = cache_of(tmp_path, teacher, task)
     assert cache.store.table() is None
-    places = torch.arange(96 * 9)
-    expected = cache.rows(task.batch_of(places // 9, places % 9))
+    row_indices = torch.arange(96 * 9)
+    expected = cache.rows(task.batch_of(row_indices // 9, row_indices % 9))
     np.testing.assert_array_equal(cache.store.table(), expected.numpy())
 
 
@@ -188,9 +188,9 @@ def test_two_processes_fill_it_while_a_third_is_killed(tmp_path, task, environme
     assert [output.endswith("ends\n") for output in outputs] == [True, True, False]
     teacher = teacher_of()
     cache = cache_of(tmp_path / "caches", teacher, task)
-    places = np.arange(96 * 9)
-    found, rows = cache.store.read(places)
+    row_indices = np.arange(96 * 9)
+    found, rows = cache.store.read(row_indices)
     assert found.all()
-    where = torch.from_numpy(places)
+    where = torch.from_numpy(row_indices)
     expected = teacher.compute(task.batch_of(where // 9, where % 9).inputs)
     np.testing.assert_array_equal(rows, expected.numpy())

@@ -22,22 +22,22 @@ def some_rows(count=200, width=10, seed=0):
 
 
 def test_rows_come_back_bit_by_bit_and_only_where_written(tmp_path):
-    places, rows = some_rows()
+    indices, rows = some_rows()
     store = row_store(tmp_path / "a")
     order = np.random.default_rng(1).permutation(150)
-    store.write(places[order], rows[order])
+    store.write(indices[order], rows[order])
     for again in (store, row_store(tmp_path / "a")):
-        found, read = again.read(places[::-1])
-        assert (found == (places[::-1] < 150)).all()
+        found, read = again.read(indices[::-1])
+        assert (found == (indices[::-1] < 150)).all()
         np.testing.assert_array_equal(read[found], rows[::-1][found])
         assert again.share() == 0.75
 
 
 def test_sixteen_bits_hold_what_sixteen_bits_can(tmp_path):
-    places, rows = some_rows()
+    indices, rows = some_rows()
     store = row_store(tmp_path / "a", dtype="float16")
-    store.write(places, rows)
-    found, read = store.read(places)
+    store.write(indices, rows)
+    found, read = store.read(indices)
     assert found.all()
     np.testing.assert_array_equal(read, rows.astype(np.float16).astype(np.float32))
     assert (tmp_path / "a/rows").stat().st_size == 200 * 10 * 2
@@ -54,65 +54,65 @@ def test_a_row_of_zeros_is_a_row(tmp_path):
 @pytest.mark.parametrize("file", ["rows", "sums"])
 @pytest.mark.parametrize("bit", [0, 7])
 def test_a_flipped_bit_anywhere_makes_a_row_absent(tmp_path, file, bit):
-    places, rows = some_rows()
+    indices, rows = some_rows()
     messages = []
     store = row_store(tmp_path / "a", messages=messages)
-    store.write(places, rows)
+    store.write(indices, rows)
     item = 40 if file == "rows" else 8
     with open(tmp_path / "a" / file, "r+b") as damaged:
-        for place in range(0, 200, 2):
-            damaged.seek(place * item + place % item)
+        for index in range(0, 200, 2):
+            damaged.seek(index * item + index % item)
             byte = damaged.read(1)[0]
-            damaged.seek(place * item + place % item)
+            damaged.seek(index * item + index % item)
             damaged.write(bytes([byte ^ 1 << bit]))
-    found, read = store.read(places)
-    assert (found == (places % 2 == 1)).all()
+    found, read = store.read(indices)
+    assert (found == (indices % 2 == 1)).all()
     np.testing.assert_array_equal(read[found], rows[found])
     assert store.damaged == 100
     assert "damaged" in messages[0]
 
 
-def test_a_row_in_anothers_place_is_not_taken(tmp_path):
-    places, rows = some_rows()
+def test_a_row_at_another_index_is_not_taken(tmp_path):
+    indices, rows = some_rows()
     store = row_store(tmp_path / "a")
-    store.write(places, rows)
+    store.write(indices, rows)
     for file, item in (("rows", 40), ("sums", 8)):
         path = tmp_path / "a" / file
         content = path.read_bytes()
-        with path.open("r+b") as moved:  # in place: the store has it open
+        with path.open("r+b") as moved:  # in index: the store has it open
             moved.write(content[item:] + content[:item])
-    assert not store.read(places)[0].any()
+    assert not store.read(indices)[0].any()
 
 
 def test_a_file_cut_short_is_noticed_before_it_is_touched(tmp_path):
-    places, rows = some_rows(count=5000)
+    indices, rows = some_rows(count=5000)
     messages = []
     store = row_store(tmp_path / "a", count=5000, messages=messages)
-    store.write(places, rows)
+    store.write(indices, rows)
     os.truncate(tmp_path / "a/rows", 100)
-    found, _ = store.read(places)
+    found, _ = store.read(indices)
     assert not found.any()
-    store.write(places, rows)
-    assert not store.present(places).any()
+    store.write(indices, rows)
+    assert not store.present(indices).any()
     assert len(messages) == 1
     assert "cut short" in messages[0]
 
 
 def test_a_file_cut_short_before_is_made_whole_and_its_rows_are_gone(tmp_path):
-    places, rows = some_rows(count=5000)
-    row_store(tmp_path / "a", count=5000).write(places, rows)
+    indices, rows = some_rows(count=5000)
+    row_store(tmp_path / "a", count=5000).write(indices, rows)
     os.truncate(tmp_path / "a/rows", 4000)
-    found, read = row_store(tmp_path / "a", count=5000).read(places)
+    found, read = row_store(tmp_path / "a", count=5000).read(indices)
     assert found[:100].all()
     assert not found[100:].any()
     np.testing.assert_array_equal(read[:100], rows[:100])
 
 
 def test_a_full_disk_ends_the_writing_not_the_run(tmp_path, monkeypatch):
-    places, rows = some_rows()
+    indices, rows = some_rows()
     messages = []
     store = row_store(tmp_path / "a", messages=messages)
-    store.write(places[:50], rows[:50])
+    store.write(indices[:50], rows[:50])
     real, left = os.pwrite, [1000]
 
     def full(file, data, offset):
@@ -123,35 +123,35 @@ def test_a_full_disk_ends_the_writing_not_the_run(tmp_path, monkeypatch):
         return real(file, data[:taken], offset)
 
     monkeypatch.setattr(os, "pwrite", full)
-    store.write(places[50:], rows[50:])
+    store.write(indices[50:], rows[50:])
     assert "No space left on device" in messages[0]
-    store.write(places[50:], rows[50:])
+    store.write(indices[50:], rows[50:])
     assert len(messages) == 1
-    found, read = store.read(places)
+    found, read = store.read(indices)
     assert found[:50].all()
     np.testing.assert_array_equal(read[found], rows[found])
 
 
 def test_a_system_that_cannot_reserve_room_on_the_disk(tmp_path, monkeypatch):
     monkeypatch.delattr(os, "posix_fallocate", raising=False)
-    places, rows = some_rows()
+    indices, rows = some_rows()
     store = row_store(tmp_path / "a")
-    store.write(places, rows)
-    assert store.read(places)[0].all()
+    store.write(indices, rows)
+    assert store.read(indices)[0].all()
 
 
 def test_the_limit_is_kept_and_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_store, "CHECK_EVERY", 2)
-    places, rows = some_rows(count=40_000)
+    indices, rows = some_rows(count=40_000)
     messages = []
     store = row_store(tmp_path / "caches/a", count=40_000, limit=2**20, messages=messages)
     for start in range(0, 40_000, 1000):
-        store.write(places[start : start + 1000], rows[start : start + 1000])
+        store.write(indices[start : start + 1000], rows[start : start + 1000])
     used = sum(p.stat().st_blocks * 512 for p in (tmp_path / "caches").glob("*/*"))
     assert 2**20 <= used < 1.5 * 2**20
     assert "Runtime.teacher_cache_gb" in messages[0]
     assert len(messages) == 1
-    found, read = store.read(places)
+    found, read = store.read(indices)
     np.testing.assert_array_equal(read[found], rows[found])
 
 
@@ -178,12 +178,12 @@ def test_a_real_full_disk(tmp_path, monkeypatch):
         pytest.skip("this user cannot mount a tmpfs")
     try:
         messages = []
-        places, rows = some_rows(count=10_000)
+        indices, rows = some_rows(count=10_000)
         store = row_store(small / "a", count=10_000, messages=messages)
         for start in range(0, 10_000, 100):
-            store.write(places[start : start + 100], rows[start : start + 100])
+            store.write(indices[start : start + 100], rows[start : start + 100])
         assert "No space left on device" in messages[0]
-        found, read = store.read(places)
+        found, read = store.read(indices)
         assert 1000 < found.sum() < 6000
         np.testing.assert_array_equal(read[found], rows[found])
     finally:
