@@ -137,6 +137,8 @@ def _sections(
             yield second_view.measure_second_view(pair, rounds, block)
         if "features" in wanted:
             yield feature_cost.measure_feature_losses(pair, rounds, block)
+            sizes = (5_000, 50_000) if options.quick else (50_000, 1_281_167)
+            yield feature_cost.measure_banks(device, rounds, sizes)
         pair.close()
     if "losses" in wanted:
         from ctkd.benchmarks import loss_forms

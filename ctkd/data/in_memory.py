@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ctkd.data.augment import CropFlip
+from ctkd.data.auto_augment import AutoAugment
 from ctkd.data.dataset import ImageDataset, ImageSplits, digest
 from ctkd.data.rand_augment import RandAugment
 
@@ -72,7 +73,9 @@ class ResidentImages:
             views = torch.full_like(indices, self.views.identity)
         return self._normalized(self.views.take(self._padded, indices, views))
 
-    def strong_batch(self, indices: Tensor, numbers: Tensor, augment: RandAugment) -> Tensor:
+    def strong_batch(
+        self, indices: Tensor, numbers: Tensor, augment: RandAugment | AutoAugment
+    ) -> Tensor:
         """The strong views of images, in the format of `batch`: cropped, mirrored, augmented.
 
         Args:

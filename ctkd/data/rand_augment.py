@@ -10,7 +10,7 @@ by operation, and each operation runs once, on its images, with a magnitude for 
 are exact in the same way for any batch: an image does not depend on the images next to it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, amax, amin
@@ -52,17 +52,21 @@ class RandAugment:
 def _apply(images: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
     """One operation on each image: `chosen` decides which, `shares` where in its range."""
     which = (chosen * len(OPERATIONS)).long()
+    low, width = RANGES[which].unbind(1)
+    return operate(images, which, low + width * shares, [f for f, *_ in OPERATIONS.values()])
+
+
+def operate(
+    images: Tensor, which: Tensor, magnitudes: Tensor, operations: Sequence[Operation]
+) -> Tensor:
+    """The operation `which` [B] on each image, with its magnitude [B]; both are on the CPU."""
     order = which.argsort(stable=True)
-    counts = which.bincount(minlength=len(OPERATIONS)).tolist()
-    shares = shares[order].to(images.device, non_blocking=True).view(-1, 1, 1, 1)
+    counts = which.bincount(minlength=len(operations)).tolist()
+    magnitudes = magnitudes[order].to(images.device, non_blocking=True).view(-1, 1, 1, 1)
     order = order.to(images.device, non_blocking=True)
-    given, shares_of = torch.split(images[order], counts), torch.split(shares, counts)
-    parts = zip(OPERATIONS.values(), given, shares_of, strict=True)
-    changed = [
-        operation(part, low + (high - low) * share)
-        for (operation, low, high), part, share in parts
-        if len(part)
-    ]
+    given, sizes = torch.split(images[order], counts), torch.split(magnitudes, counts)
+    parts = zip(operations, given, sizes, strict=True)
+    changed = [operation(part, size) for operation, part, size in parts if len(part)]
     return torch.empty_like(images).index_copy_(0, order, torch.cat(changed))
 
 
@@ -182,6 +186,7 @@ OPERATIONS: dict[str, tuple[Operation, float, float]] = {
     "TranslateX": (translate_x, -0.3, 0.3),
     "TranslateY": (translate_y, -0.3, 0.3),
 }
+RANGES = torch.tensor([(low, high - low) for _, low, high in OPERATIONS.values()])
 
 
 def cut_out(images: Tensor, side: Tensor, center: Tensor, color: Tensor) -> Tensor:

@@ -90,6 +90,7 @@ def test_a_quick_run_measures_everything(environment, tmp_path):
         "policies",
         "views",
         "features",
+        "banks",
         "losses",
         "loader",
         "pipeline",

@@ -1,10 +1,12 @@
-"""RandAugment: operations are those of PIL, and an image depends on its own numbers alone."""
+"""RandAugment and AutoAugment: PIL's operations; an image depends on its own numbers alone."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
+from torchvision.transforms import v2
 
+from ctkd.data.auto_augment import AutoAugment
 from ctkd.data.rand_augment import OPERATIONS, RandAugment, cut_out
 
 SIDE = 16
@@ -23,6 +25,7 @@ PIL_OPERATIONS = {
     "Contrast": lambda image, v: ImageEnhance.Contrast(image).enhance(v),
     "Equalize": lambda image, _: ImageOps.equalize(image),
     "Identity": lambda image, _: image,
+    "Invert": lambda image, _: ImageOps.invert(image),
     "Posterize": lambda image, v: ImageOps.posterize(image, int(v)),
     "Rotate": lambda image, v: image.rotate(v),
     "Sharpness": lambda image, v: ImageEnhance.Sharpness(image).enhance(v),
@@ -71,15 +74,16 @@ def test_an_operation_is_that_of_pil(name):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_image_depends_on_its_own_numbers_alone(channels):
-    given, made = images(channels=channels), augment(channels=channels)
+@pytest.mark.parametrize(("make", "share"), [(augment, 0.9), (lambda channels: AutoAugment(), 0.5)])
+def test_an_image_depends_on_its_own_numbers_alone(make, share, channels):
+    given, made = images(channels=channels), make(channels=channels)
     drawn = numbers(made, len(given))
     whole, order = made(given, drawn), torch.randperm(len(given))
     parts = [made(given[i : i + 5], drawn[i : i + 5]) for i in range(0, len(given), 5)]
     assert torch.equal(torch.cat(parts), whole)
     assert torch.equal(made(given[order], drawn[order]), whole[order])
     changed = (whole != given).flatten(1).any(1)
-    assert changed.float().mean() > 0.9
+    assert changed.float().mean() > share
     assert not torch.equal(made(given, numbers(made, len(given), seed=3)), whole)
 
 
@@ -105,3 +109,32 @@ def test_cutout_covers_a_square_around_its_center_and_no_more_than_the_image_hol
     assert inside[0].sum() == 25
     assert [int(value) for value in inside[1].nonzero().aminmax()] == [0, 4]
     assert inside[2].any(0).nonzero().flatten().tolist() == [7, 8, 9]
+
+
+@pytest.mark.parametrize(("column", "sign"), [(0, 1), (1, 1), (0, -1)])
+def test_auto_augment_has_the_published_policy(column, sign):
+    """The policy for CIFAR-10 as torchvision has it; each part is PIL's operation."""
+    published = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)._policies
+    given, count = images(len(published)), len(published)
+    numbers = torch.full((count, 5), 0.9999)  # no probability is as high
+    numbers[:, 0] = (torch.arange(count) + 0.5) / count
+    numbers[:, 1 + column] = 0.0
+    numbers[:, 3:] = 0.5 + 0.25 * sign
+    found = AutoAugment()(given, numbers).permute(0, 2, 3, 1).numpy()
+    for image, before, policy in zip(found, given, published, strict=True):
+        name, share, level = policy[column]
+        whole = Image.fromarray(before.permute(1, 2, 0).numpy())
+        wanted = PIL_OPERATIONS[name](whole, magnitude(name, level, sign)) if share else whole
+        assert np.mean(np.abs(image - np.asarray(wanted).astype(int)) > 1) <= 0.02
+
+
+def magnitude(name, level, sign):
+    """torchvision's magnitude of a level, in PIL's units."""
+    make, signed = v2.AutoAugment._AUGMENTATION_SPACE[name]
+    sizes = make(10, SIDE, SIDE)
+    size = 0.0 if sizes is None else float(sizes[level]) * (sign if signed else 1)
+    if name in ("Brightness", "Color", "Contrast", "Sharpness"):
+        return 1 + size
+    if name.startswith("Translate"):
+        return size / SIDE
+    return 256 * size if name == "Solarize" else size

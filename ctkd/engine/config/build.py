@@ -159,7 +159,7 @@ def build(
             check_parts(loss.named, "it", runtime.accumulate)
     check_classes(distiller, dataset)
     check_whole_step(distiller.objective, dataset, runtime.accumulate, ranks=1)
-    check_augmentation(task_part, distiller.objective, distiller.features, dataset)
+    check_augmentation(task_part, distiller.objective, distiller.features)
     check_policy(distiller, dataset)
     check_effect(bindings, call.used)
     folder = dataset.folder  # a setting may leave it to the environment

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ctkd.checks import expect, finite
-from ctkd.data.dataset import Dataset
+from ctkd.data.auto_augment import AutoAugment
 from ctkd.data.mixing import Mixing, erase, soft_targets
 from ctkd.data.pixel_policy import Policy
 from ctkd.data.rand_augment import RandAugment
@@ -33,8 +33,9 @@ class Augmentation:
 
     Attributes:
         policy: "randaugment", "autoaugment" or "trivialaugment" (one operation), for the pixels of
-            each image: torchvision's for image files. Images in memory have the operations and
-            ranges of `ctkd.data.rand_augment`, and no "autoaugment".
+            each image: torchvision's for image files, with AutoAugment's policy for ImageNet.
+            Images in memory have the operations and ranges of `ctkd.data.rand_augment`, and
+            AutoAugment's policy for CIFAR-10.
         operations, magnitude: of RandAugment; in memory every magnitude is drawn.
         erasing: the share of images of which a rectangle is erased.
         mixup, cutmix: α of the Beta distribution, 0 for none. An image is mixed with the one half
@@ -95,9 +96,7 @@ class Augmenter:
         """Computes the tables."""
         self.settings, self._classes = settings, num_classes
         mixing = (settings.mixup, settings.cutmix, settings.mixed)
-        steps = settings.operations if settings.policy == "randaugment" else 1
-        none = settings.policy == "none"
-        self.policy = None if none else RandAugment(steps, 0.0, torch.zeros(1, dtype=torch.uint8))
+        self.policy = _policy(settings)
         self._mix = Mixing(*mixing, device) if settings.mixes else None
 
     def erased(self, images: Tensor, views: Tensor) -> Tensor:
@@ -125,6 +124,16 @@ class Augmenter:
         return images, soft_targets(targets, classes, own, self._classes, smoothing)
 
 
+def _policy(settings: Augmentation) -> RandAugment | AutoAugment | None:
+    """What is done to the pixels of images in memory."""
+    if settings.policy == "none":
+        return None
+    if settings.policy == "autoaugment":
+        return AutoAugment()
+    steps = settings.operations if settings.policy == "randaugment" else 1
+    return RandAugment(steps, 0.0, torch.zeros(1, dtype=torch.uint8))
+
+
 def partners_of(indices: Tensor, world: World) -> Tensor | None:
     """The indices of the partners of this rank's images, from the indices of a whole step.
 
@@ -142,17 +151,12 @@ def has_policy(settings: object) -> bool:
 
 
 def check_augmentation(
-    settings: object, objective: object, features: Iterable[FeatureLoss], dataset: Dataset
+    settings: object, objective: object, features: Iterable[FeatureLoss]
 ) -> None:
-    """Raises ConfigError where an augmentation does not fit the losses or the data set."""
+    """Raises ConfigError where an augmentation does not fit the losses."""
     if not isinstance(settings, Augmentation):
         return
     name = type(objective).__name__
-    if settings.policy == "autoaugment" and dataset.kind == "resident":
-        raise ConfigError(
-            "Augmentation.policy = 'autoaugment' works on image files only: take 'randaugment' or "
-            "'trivialaugment'"
-        )
     if settings.mixes and needs_strong_view(objective):
         raise ConfigError(
             f"the objective {name} compares two views of one image, and Augmentation mixes the "

@@ -77,7 +77,6 @@ def test_a_run_with_mixing_learns_t_and_resumes_with_the_same_bits(train, interr
     [
         (("dkd", *BINDINGS[:2]), "DKD needs one class for each image, and Augmentation (mixup = 0"),
         (("ctkd", "Method.objective = @MLKD", BINDINGS[0]), "MLKD compares two views of one image"),
-        (("kd", "Augmentation.policy = 'autoaugment'"), "'autoaugment' works on image files only"),
     ],
 )
 def test_what_does_not_fit_an_augmentation_is_refused(train, given, message):
