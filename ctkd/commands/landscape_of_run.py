@@ -50,8 +50,9 @@ def _measure(options: argparse.Namespace) -> None:
     from ctkd.engine.prepare import prepare
     from ctkd.files import expand_user
     from ctkd.models.weights.match import load_weights
-    from ctkd.results.figures.draw_one_landscape import draw_one_landscape, edge_text
+    from ctkd.results.figures.draw_one_landscape import draw_one_landscape
     from ctkd.results.figures.save import save_figure
+    from ctkd.results.read.grid_ends import edge_text
 
     folder = options.workdir
     files = options.gin_file or ([str(folder / "config.gin")] if folder else [])

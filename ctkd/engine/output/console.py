@@ -19,7 +19,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from ctkd.results.figures.draw_one_landscape import edge_text
+from ctkd.results.read.grid_ends import bound_of, bound_text
 from ctkd.standard_output import output_fault
 
 if TYPE_CHECKING:
@@ -169,9 +169,8 @@ class Console:
 
     def _number(self, key: str, value: float) -> str:
         """A number as text; T* at an end of the grid is a bound, since the grid ends there."""
-        return (
-            edge_text(value, self._grid).removeprefix("= ") if key == "t_star" else f"{value:.3g}"
-        )
+        bound = bound_of(value, self._grid) if key == "t_star" else None
+        return bound_text(value, bound)
 
     def summary(self, summary: dict[str, Any], workdir: "Workdir") -> None:
         """Prints a table of a finished run, and the paths of its files."""

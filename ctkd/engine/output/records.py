@@ -15,6 +15,7 @@ from ctkd.engine.output.workdir import Workdir
 from ctkd.engine.progress import Progress
 from ctkd.engine.task import Task
 from ctkd.results.read import schema
+from ctkd.results.read.grid_ends import Bound, bound_of
 from ctkd.results.read.schema import EpochRecord, RunSummary
 from ctkd.results.read.work_files import columns_text, trace_text
 from ctkd.temperature.replay import RECORD_FILE
@@ -162,11 +163,18 @@ def summarize(prepared: "Prepared", progress: Progress) -> RunSummary:
         chosen_epoch=int(best["chosen_epoch"]) if "chosen" in best else None,
         temperature=last.get("probe_temperature"),
         t_star=last.get("t_star"),
+        t_star_is=_bound_of_last(progress),
         regret=last.get("regret"),
         images_per_s=speed,
         tokens_per_s=speed,
         seconds=progress.seconds,
     )
+
+
+def _bound_of_last(progress: Progress) -> Bound | None:
+    """Whether the last measurement's T* is an end of the grid."""
+    measured = progress.landscape[-1] if progress.landscape else None
+    return bound_of(measured["t_star"], measured["temperatures"]) if measured else None
 
 
 def finish(

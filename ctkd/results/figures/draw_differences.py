@@ -102,7 +102,9 @@ def _handles() -> list[Any]:
 
     look: dict[str, Any] = {"linewidth": style.LINE, "markersize": 4.5}
     return [
-        Line2D([], [], marker="o", color=style.BLUE, label="mean, 95 % interval", **look),
-        Line2D([], [], marker="D", color=style.VERMILLION, label="interval without zero", **look),
-        Line2D([], [], marker=".", color=style.GRAY, label="a seed", linestyle="none"),
+        Line2D([], [], marker="o", color=style.BLUE, label="Mean, 95 % interval", **look),
+        Line2D(
+            [], [], marker="D", color=style.VERMILLION, label="95 % interval excludes 0", **look
+        ),
+        Line2D([], [], marker=".", color=style.GRAY, label="A seed", linestyle="none"),
     ]

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from ctkd.results.figures import style
 from ctkd.results.figures.draw_landscape import headline_of
+from ctkd.results.figures.draw_star import HOLLOW, SHAPES
+from ctkd.results.read.grid_ends import bound_of
 from ctkd.results.read.runs import RunRecord
 
 if TYPE_CHECKING:
@@ -54,6 +56,9 @@ def _draw_groups(axes: "Axes", rows: list[Row], kind: str, key: str) -> None:
         ]
         look = {"color": color, "linestyle": linestyle, "marker": MARKERS[number % len(MARKERS)]}
         style.line(axes, [x for x, _ in points], [y for _, y in points], name, **look)
+        for x, y in points if key == "t_star" else ():
+            if bound := bound_of(y, rows[0]["temperatures"]):  # T* lies outside the grid
+                axes.plot(x, y, **{**HOLLOW, "color": color, "marker": SHAPES[bound]})
 
 
 def _values(rows: list[Row], key: str) -> list[float]:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctkd.errors import DataError
 from ctkd.results.figures import style
+from ctkd.results.figures.draw_star import draw_star
 from ctkd.results.read.runs import RunRecord, pick
 
 if TYPE_CHECKING:
@@ -14,10 +15,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-STAR_LOOK: dict[str, Any] = {"color": style.BLACK, "linestyle": style.DASHED, "linewidth": 1.0}
-STAR_LOOK |= {"marker": "^"}
-STAR_LABEL = r"$T^{*} = \mathrm{argmax}\ L(T)$"
-CONTRAST = 3.0
+CONTRAST = 2.0
+DARKEST = 0.5  # of L / max L: smaller values have the same color
 BANDS = ((0, 4, 0.28, "5–95 % of rows"), (1, 3, 0.4, "25–75 % of rows"))  # of five quantiles
 
 
@@ -47,7 +46,10 @@ def draw_landscape(record: RunRecord) -> "Figure":
     mesh = draw_losses(axes, record.landscape)
     _mark_lambda(axes, record)
     _limit(axes, record)
-    bar = figure.colorbar(mesh, ax=axes, pad=0.015, aspect=28)
+    saturates = mesh.get_array().min() < mesh.norm.vmin
+    bar = figure.colorbar(
+        mesh, ax=axes, pad=0.015, aspect=28, extend="min" if saturates else "neither"
+    )
     bar.set_label(r"$L(T)\,/\,\mathrm{max}\,L$, per epoch", fontsize=style.NORMAL)
     bar.set_ticks([value for value in (0.5, 0.7, 0.8, 0.9, 0.95, 1.0) if value >= mesh.norm.vmin])
     bar.ax.tick_params(labelsize=style.SMALL, width=style.THIN, length=2.5)
@@ -95,7 +97,7 @@ def draw_losses(axes: "Axes", rows: list[dict[str, Any]]) -> Any:
     good = np.where(field >= 0.99, np.exp(fine), np.nan)
     measured = np.isfinite(good).any(axis=1)
     for index, extreme in enumerate((np.nanmin, np.nanmax)):
-        look: dict[str, Any] = {"label": None if index else "regret 1 %", "zorder": 2}
+        look: dict[str, Any] = {"label": None if index else "1 % regret", "zorder": 2}
         look |= {"color": style.BLACK, "linewidth": 0.5, "marker": "_", "markersize": 3.0}
         look["markevery"] = 1 if len(epochs) == 1 else []
         axes.plot(epochs[measured], extreme(good[measured], axis=1), **look)
@@ -105,7 +107,7 @@ def draw_losses(axes: "Axes", rows: list[dict[str, Any]]) -> Any:
         values,
         cmap="cividis",
         # Above T* the loss is a plateau, slightly lower: most colors are for values near 1.
-        norm=PowerNorm(CONTRAST, vmin=max(0.0, floor) if floor < 1 else 0.0, vmax=1.0),
+        norm=PowerNorm(CONTRAST, vmin=max(DARKEST, floor) if floor < 1 else DARKEST, vmax=1.0),
         zorder=0,
         rasterized=True,  # thousands of cells: as vectors they have seams and need much space
     )
@@ -136,9 +138,9 @@ def draw_policy(axes: "Axes", rows: list[dict[str, Any]]) -> None:
         *temperatures, color="white", linewidth=3.2, alpha=0.7, zorder=3
     )  # contrast to the field
     thick: dict[str, Any] = {"color": style.VERMILLION, "linewidth": 2.0, "markersize": 4.5}
-    style.line(axes, *temperatures, "policy's $T$", marker="o", clip_on=False, zorder=4, **thick)
+    style.line(axes, *temperatures, "Policy's $T$", marker="o", clip_on=False, zorder=4, **thick)
     # Thin and dashed above the policy's thick line: both are visible where the two agree.
-    style.line(axes, *pick(rows, "t_star"), STAR_LABEL, clip_on=False, zorder=5, **STAR_LOOK)
+    draw_star(axes, rows, clip_on=False, zorder=5)
     quantiles = quantiles_of(rows)
     if quantiles is not None:
         edge: dict[str, Any] = {"edgecolor": style.VERMILLION, "linewidth": 0.6}
@@ -148,7 +150,7 @@ def draw_policy(axes: "Axes", rows: list[dict[str, Any]]) -> None:
             style.band(axes, epochs, values[low], values[high], label, **look)
     for index, bound in enumerate(bounds_of(rows)):
         style.level(axes, bound, "", color="white", alpha=0.5)  # black dots are invisible on blue
-        label = "" if index else "bounds of $T$"
+        label = "" if index else "Bounds of $T$"
         style.level(axes, bound, label, linestyle=style.DOTTED)
 
 
@@ -175,14 +177,14 @@ def _draw_plunge(axes: "Axes", record: RunRecord) -> None:
     spread = bool((trace["high"] > trace["low"]).any())
     if spread:
         look = {"color": style.VERMILLION, "alpha": 0.2, "linewidth": 0}
-        style.band(axes, trace["epoch"], trace["low"], trace["high"], "range of rows", **look)
+        style.band(axes, trace["epoch"], trace["low"], trace["high"], "Range of rows", **look)
     marker = "o" if len(trace["step"]) == 1 else ""
     steps, temperatures = trace["epoch"], trace["temperature"]
     style.line(axes, steps, temperatures, "$T$", color=style.VERMILLION, marker=marker)
-    epochs, best = pick(record.landscape, "t_star")
-    shown = int((epochs < end).sum()) + 1  # the line ends at the first evaluation after `end`
-    style.line(axes, epochs[:shown], best[:shown], "$T^{*}$", **STAR_LOOK)
-    style.dress(axes, "Epoch, step by step", "Temperature $T$")
+    before = sum(row["epoch"] < end for row in record.landscape)
+    shown = record.landscape[: before + 1]  # the line ends at the first evaluation after `end`
+    draw_star(axes, shown, "$T^{*}$", explained=False)
+    style.dress(axes, "Epoch (every step)", "Temperature $T$")
     style.epoch_axis(axes, 0.0, end)
     style.legend(axes, rows=2 if spread else 1)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ctkd.results.figures import style
+from ctkd.results.read.grid_ends import edge_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,13 +27,3 @@ def draw_one_landscape(
     style.plain_log_ticks(below.xaxis)
     style.headline(figure, f"The loss of these networks is largest at {label}")
     return figure
-
-
-def edge_text(value: float, grid: Sequence[float]) -> str:
-    """`= 3.2` of a value inside a grid, `≥ 40` or `≤ 0.5` at the ends of the grid."""
-    near = 1e-3
-    if value >= max(grid) * (1 - near):
-        return f"≥ {max(grid):.3g}"
-    if value <= min(grid) * (1 + near):
-        return f"≤ {min(grid):.3g}"
-    return f"= {value:.3g}"

@@ -21,6 +21,7 @@ BINS = 8  # with equal numbers of rows
 CLASSES = 6  # the most frequent classes, each with a box
 WHISKERS = (5, 95)  # percent
 MEASURES = {"student_ce": "Student's cross-entropy", "teacher_confidence": "Teacher's confidence"}
+SURE = 1e-6  # of 1 − confidence: rows.csv has six digits
 
 
 def draw_rows(record: RunRecord) -> "Figure":
@@ -36,12 +37,14 @@ def draw_rows(record: RunRecord) -> "Figure":
         raise DataError(
             f"{record.path}: no rows to draw; only a policy with one T per row has them"
         )
-    figure = style.new_figure(height=2.9)
+    figure = style.new_figure(height=3.2)
     by_group, *by_difficulty = figure.subplots(1, 3, sharey=True)
     _draw_groups(by_group, record.rows)
     for axes, (name, label) in zip(by_difficulty, MEASURES.items(), strict=True):
+        rho = rank_correlation(record.rows[name], record.rows["temperature"])
         _draw_difficulty(axes, record.rows, name)
-        style.dress(axes, label, "")
+        known = rf"Spearman's $\rho$ = {rho:+.2f}".replace("-", "−") if rho == rho else ""
+        style.dress(axes, f"{label}\n{known}", "")
     style.temperature_axis(by_group, record.rows["temperature"])
     style.legend(by_difficulty[0])
     style.headline(figure, headline_of(record))
@@ -78,7 +81,8 @@ def _draw_groups(axes: "Axes", rows: dict[str, Any]) -> None:
     )
     for patch, (_, _, color) in zip(boxes["boxes"], drawn, strict=True):
         patch.set(facecolor=color, alpha=0.6, linewidth=style.THIN)
-    style.dress(axes, "", "Temperature $T$")
+    style.dress(axes, "Group or class (number of rows)", "Temperature $T$")
+    axes.set_title("Box: middle 50 % of rows\nWhiskers: 5–95 %", fontsize=style.SMALL, loc="left")
     labels = [f"{name} ({int(chosen.sum())})" for name, chosen, _ in drawn]
     axes.set_xticks(range(1, len(drawn) + 1), labels, rotation=40, ha="right")
 
@@ -87,19 +91,35 @@ def _draw_difficulty(axes: "Axes", rows: dict[str, Any], name: str) -> None:
     import numpy as np
 
     x, t = rows[name], rows["temperature"]
+    if name == "teacher_confidence":  # most are close to 1: a logarithmic axis of 1 − confidence
+        x = np.maximum(1 - x, SURE)
     for number, group in enumerate(dict.fromkeys(sorted(rows["group"].tolist()))):
         chosen = rows["group"] == group
         dots: dict[str, Any] = {"linestyle": "none", "marker": ".", "markersize": 3.0, "alpha": 0.5}
-        axes.plot(x[chosen], t[chosen], color=COLORS[number % 4], label=group, **dots)
+        axes.plot(x[chosen], t[chosen], color=COLORS[number % 4], label=_capital(group), **dots)
     order = np.argsort(x, kind="stable")
     parts = [part for part in np.array_split(order, BINS) if len(part)]
     middle = [(np.median(x[part]), np.median(t[part])) for part in parts]
     look: dict[str, Any] = {"color": style.BLACK, "marker": "o", "markersize": 3.0}
-    axes.plot(*zip(*middle, strict=True), linewidth=style.LINE, label="median of a bin", **look)
-    rho = rank_correlation(x, t)
-    if np.isfinite(rho):
-        corner: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "bottom"}
-        corner["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.8}
-        axes.text(0.97, 0.03, rf"$\rho$ = {rho:+.2f}", fontsize=style.SMALL, **corner)
-    if name == "student_ce" and x.min() > 0 and x.max() > 100 * x.min():
+    axes.plot(*zip(*middle, strict=True), linewidth=style.LINE, label="Median of a bin", **look)
+    if name == "teacher_confidence":
+        _confidence_axis(axes, x)
+    elif x.min() > 0 and x.max() > 100 * x.min():
         axes.set_xscale("log")
+        style.few_log_ticks(axes.xaxis)
+
+
+def _confidence_axis(axes: "Axes", distances: "Floats") -> None:
+    """An axis of confidence, with ticks at 0.9, 0.99, and so on; `distances` are 1 − confidence."""
+    margin = (distances.max() / distances.min()) ** 0.04 * 1.01
+    low, high = distances.min() / margin, distances.max() * margin
+    axes.set_xscale("log")
+    axes.set_xlim(high, low)
+    axes.minorticks_off()
+    ticks = [tick for tick in (0.5, *(10.0**-power for power in range(1, 7))) if low < tick < high]
+    axes.set_xticks(ticks, [f"{1 - tick:.6g}" for tick in ticks], rotation=40, ha="right")
+
+
+def _capital(name: str) -> str:
+    """The name with a capital letter."""
+    return name[:1].upper() + name[1:]

@@ -8,13 +8,12 @@ from ctkd.results.compare.statistics import MeanStd
 from ctkd.results.compare.tables import Column
 from ctkd.results.figures import style
 from ctkd.results.figures.draw_landscape import (
-    STAR_LABEL,
-    STAR_LOOK,
     bounds_of,
     draw_losses,
     draw_policy,
     limit_epochs,
 )
+from ctkd.results.figures.draw_star import draw_star
 from ctkd.results.read.runs import RunRecord, pick
 
 if TYPE_CHECKING:
@@ -176,8 +175,7 @@ def _draw_seeds(axes: "Axes", records: Sequence[RunRecord]) -> None:
         label = "$T$ of each seed" if record is records[0] else ""
         look: dict[str, Any] = {"color": style.VERMILLION, "alpha": 0.75, "linewidth": 1.0}
         style.line(axes, *pick(record.landscape, "temperature"), label, **look)
-    star = STAR_LOOK | {"marker": "", "linewidth": 0.8}
-    style.line(axes, *pick(records[0].landscape, "t_star"), STAR_LABEL, **star)
+    draw_star(axes, records[0].landscape, marker="", linewidth=0.8)
     for bound in bounds_of(records[0].landscape):
         style.level(axes, bound, "", linestyle=style.DOTTED)
     style.dress(axes, "Epoch", "Temperature $T$")

@@ -115,11 +115,19 @@ def temperature_axis(axes: "Axes", values: Iterable[Any]) -> None:
 
 def plain_log_ticks(axis: "Axis") -> None:
     """Ticks of a logarithmic axis at 1, 2, 5 (denser on a short axis), without exponents."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     low, high = axis.get_view_interval()
     dense, normal, sparse = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0,)
     subs = dense if high < 5 * low else normal if high < 1000 * low else sparse
     axis.set_major_locator(LogLocator(subs=subs, numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())
+
+
+def few_log_ticks(axis: "Axis") -> None:
+    """At most five ticks of a logarithmic axis, at powers of ten, each with its label."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(numticks=6))
+    axis.set_minor_locator(NullLocator())

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args
 
 from ctkd.renamed import keys_with_new_names
+from ctkd.results.read.grid_ends import Bound
 
 SETTINGS_FILE = "settings.json"  # makes a folder a work directory
 METRICS_FILE, LANDSCAPE_FILE = "metrics.jsonl", "landscape.jsonl"
@@ -132,6 +133,8 @@ class RunSummary(_FlatRecord):
         chosen, chosen_epoch: the test metric at the best epoch on the validation split;
             without a split the file has neither key.
         temperature, t_star, regret: of the last measurement of the landscape.
+        t_star_is: "at least" or "at most" if T* is an end of the grid, so that the maximizer lies
+            outside; the file has the key only then.
         images_per_s: median over the epochs; a run on text has tokens_per_s instead.
         lower_is_better: whether a lower value of the primary metric is better; the file has the key
             only if it is true.
@@ -157,6 +160,7 @@ class RunSummary(_FlatRecord):
     chosen_epoch: int | None = None
     temperature: float | None = None
     t_star: float | None = None
+    t_star_is: Bound | None = None
     regret: float | None = None
     images_per_s: float | None = None
     seconds: float | None = None
@@ -171,6 +175,7 @@ class RunSummary(_FlatRecord):
         """The JSON object."""
         absent: tuple[str, ...] = ("chosen", "chosen_epoch") if self.chosen is None else ()
         absent += () if self.lower_is_better else ("lower_is_better",)
+        absent += () if self.t_star_is else ("t_star_is",)
         return {
             f"{key}_{self.measure}" if key in KINDS else key: value
             for key, value in super().to_json().items()

@@ -46,4 +46,4 @@ def test_the_best_epoch_of_a_curve_is_its_lowest(workdir):
     for number, row in enumerate(record.metrics):
         row.more["test_bits_per_byte"] = abs(number - 4) + 1.0
     labels = [text.get_text() for text in draw_curves(record).axes[0].get_legend().get_texts()]
-    assert "best 1.0000 (epoch 5)" in labels
+    assert "Best 1.0000 (epoch 5)" in labels

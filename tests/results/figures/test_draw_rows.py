@@ -58,7 +58,17 @@ def test_the_figure_shows_groups_classes_and_difficulty(tmp_path):
     assert "cross-entropy" in by_loss.get_xlabel()
     assert "confidence" in by_confidence.get_xlabel()
     assert len(by_loss.lines) == 3  # two groups and the median
-    assert any(r"\rho" in text.get_text() for text in by_loss.texts)
+    assert r"Spearman's $\rho$ = " in by_loss.get_xlabel()
+
+
+def test_the_axis_of_confidence_spreads_values_close_to_1(tmp_path):
+    rows = read_columns(write(tmp_path / "rows.csv"))
+    rows["teacher_confidence"] = np.linspace(0.5, 1, 60)
+    axes = draw_rows(record(tmp_path, rows)).axes[2]
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert labels[:4] == ["0.5", "0.9", "0.99", "0.999"]
+    positions = axes.transData.transform([(1 - float(x), 5.0) for x in labels[:4]])[:, 0]
+    assert (np.diff(positions) > 0).all()  # to the right the teacher is more confident
 
 
 def test_it_is_saved_where_there_are_rows_and_refused_where_there_are_none(tmp_path):

@@ -40,7 +40,7 @@ def test_the_landscape_shows_what_the_run_recorded(workdir):
     run = read_run(workdir(epochs=8))
     figure = draw_landscape(run)
     axes, mesh = field(figure)
-    for label, key in (("policy's", "temperature"), ("$T^{*", "t_star")):
+    for label, key in (("Policy", "temperature"), ("$T^{*", "t_star")):
         drawn = np.array(line(axes, label).get_xydata()).T
         np.testing.assert_array_equal(drawn, pick(run.landscape, key))
     assert axes.get_yscale() == "log"
@@ -49,7 +49,7 @@ def test_the_landscape_shows_what_the_run_recorded(workdir):
     assert values.shape[1] == len(run.landscape)
     assert values.max() == pytest.approx(1.0)
     assert not np.ma.is_masked(values)
-    lower = line(axes, "bounds of")
+    lower = line(axes, "Bounds of")
     upper = axes.lines[axes.lines.index(lower) + 2]  # under each a light line
     assert [lower.get_ydata()[0], upper.get_ydata()[0]] == [1.0, 21.0]
 
@@ -66,7 +66,7 @@ def test_the_brightest_cell_of_each_epoch_is_at_its_maximizer(workdir):
 def test_the_regret_lines_enclose_the_maximizer_closely(workdir):
     run = read_run(workdir(epochs=8))
     axes, _ = field(draw_landscape(run))
-    low = line(axes, "regret 1 %")
+    low = line(axes, "1 % regret")
     high = axes.lines[axes.lines.index(low) + 1]
     stars = np.array([row["t_star"] for row in run.landscape])
     assert (low.get_ydata() <= stars).all()
@@ -81,7 +81,7 @@ def test_the_plunge_is_drawn_step_by_step(workdir):
     np.testing.assert_array_equal(drawn.get_xdata(), run.trace["epoch"])
     np.testing.assert_array_equal(drawn.get_ydata(), run.trace["temperature"])
     assert drawn.get_ydata()[0] > 15
-    assert "range of rows" not in plunge.get_legend_handles_labels()[1]
+    assert "Range of rows" not in plunge.get_legend_handles_labels()[1]
 
 
 def test_without_a_trace_the_landscape_stands_alone(workdir):
@@ -97,12 +97,12 @@ def test_a_policy_per_row_shows_its_spread(workdir):
     figure = draw_landscape(run)
     axes, _ = field(figure)
     labels = axes.get_legend_handles_labels()[1]
-    assert {"5–95 % of rows", "25–75 % of rows", "bounds of $T$"} <= set(labels)
-    assert "range of rows" in figure.axes[0].get_legend_handles_labels()[1]
+    assert {"5–95 % of rows", "25–75 % of rows", "Bounds of $T$"} <= set(labels)
+    assert "Range of rows" in figure.axes[0].get_legend_handles_labels()[1]
     curves = draw_curves(run).axes
     assert "5–95 % of rows" in curves[3].get_legend_handles_labels()[1]
     unbounded, _ = field(draw_landscape(read_run(workdir("kd", policy="constant"))))
-    assert not {"5–95 % of rows", "bounds of $T$"} & set(unbounded.get_legend_handles_labels()[1])
+    assert not {"5–95 % of rows", "Bounds of $T$"} & set(unbounded.get_legend_handles_labels()[1])
 
 
 def test_where_lambda_is_full_is_marked(workdir):
@@ -121,6 +121,17 @@ def test_a_temperature_held_at_its_bound_is_inside_the_panel(workdir):
     (folder / "landscape.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     axes, _ = field(draw_landscape(read_run(folder)))
     assert axes.get_ylim()[0] < 1 < 21 < axes.get_ylim()[1]
+
+
+def test_a_t_star_at_the_end_of_the_grid_is_drawn_as_a_bound(workdir):
+    folder = workdir(epochs=3)
+    rows = [json.loads(text) for text in (folder / "landscape.jsonl").read_text().splitlines()]
+    rows[-1]["t_star"] = rows[-1]["temperatures"][-1]
+    (folder / "landscape.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    axes, _ = field(draw_landscape(read_run(folder)))
+    hollow = line(axes, r"$T^{*} \geq 21$")
+    assert hollow.get_xdata().tolist() == [3.0]
+    assert hollow.get_markerfacecolor() == "white"
 
 
 def test_a_run_without_a_landscape_cannot_be_drawn(workdir):
@@ -147,19 +158,19 @@ def test_the_curves_show_what_the_run_recorded(workdir):
     run = read_run(workdir(epochs=8, validation=True))
     accuracy, losses, schedules, temperature, strength = draw_curves(run).axes
     for axes, label, key in (
-        (accuracy, "test", "test_top1"),
-        (accuracy, "validation", "validation_top1"),
-        (losses, "training", "train_loss"),
+        (accuracy, "Test", "test_top1"),
+        (accuracy, "Validation", "validation_top1"),
+        (losses, "Training", "train_loss"),
         (losses, "CE", "train_ce"),
         (losses, "KD", "train_kd"),
-        (schedules, "learning", "lr"),
-        (strength, "reversal", "lambda"),
-        (temperature, "mean", "temperature"),
+        (schedules, "Learning", "lr"),
+        (strength, "Reversal", "lambda"),
+        (temperature, "Mean", "temperature"),
     ):
         drawn = np.array(line(axes, label).get_xydata()).T
         np.testing.assert_array_equal(drawn, run.series(key), label)
-    assert line(accuracy, "teacher 72.63").get_ydata()[0] == 72.63
-    assert line(accuracy, "best").get_ydata()[0] == run.series("test_top1")[1].max()
+    assert line(accuracy, "Teacher 72.63").get_ydata()[0] == 72.63
+    assert line(accuracy, "Best").get_ydata()[0] == run.series("test_top1")[1].max()
 
 
 def test_lines_differ_in_color_and_in_style(workdir):
@@ -179,7 +190,7 @@ def test_lines_differ_in_color_and_in_style(workdir):
 def test_runs_without_an_adversary_have_no_lambda(workdir, policy):
     figure = draw_curves(read_run(workdir(policy=policy, terms={"ce": 1.0})))
     assert len(figure.axes) == (3 if policy is None else 4)
-    assert [each.get_label() for each in figure.axes[1].lines] == ["training", "test (CE)"]
+    assert [each.get_label() for each in figure.axes[1].lines] == ["Training", "Test (CE)"]
     assert "teacher" not in str(figure.axes[0].get_legend_handles_labels()[1]) or policy
 
 

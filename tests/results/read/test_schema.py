@@ -2,6 +2,7 @@
 
 import pytest
 
+from ctkd.results.read.grid_ends import bound_of, edge_text
 from ctkd.results.read.schema import TRACE_COLUMNS, EpochRecord, RunSettings, RunSummary
 from ctkd.results.read.work_files import columns_text, read_columns, read_trace, trace_text
 
@@ -64,3 +65,12 @@ def test_tokens_that_end_a_line_stay_in_one_row(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text(columns_text([("all", token, 4.0, 0.5, 0.9, 0.1) for token in tokens]))
     assert list(read_columns(path)["target"]) == ["\\n", "\\r", "\\u2028", " the", ""]
+
+
+def test_t_star_at_an_end_of_the_grid_is_a_bound():
+    grid = [0.5, 2.0, 40.0]
+    assert [bound_of(t, grid) for t in (39.99, 5.0, 0.5)] == ["at least", None, "at most"]
+    assert [edge_text(t, grid) for t in (40.0, 5.0, 0.5)] == ["≥ 40", "= 5", "≤ 0.5"]
+    data = RunSummary(t_star=40.0, t_star_is="at least").to_json()
+    assert (data["t_star"], data["t_star_is"]) == (40.0, "at least")  # the number stays a number
+    assert "t_star_is" not in RunSummary(t_star=4.0).to_json()
