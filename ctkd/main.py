@@ -4,19 +4,18 @@ Trains (or evaluates) the run that Gin files describe. Exit status: 0 finished, 
 3 a non-finite loss, 130 interrupted.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 
 from absl import flags
 
 from ctkd.command_line import ROOT, help_text, read_flags, show
+from ctkd.engine.exit_status import exit_status, leave
 from ctkd.engine.interrupt import EarlyInterrupts
-from ctkd.errors import ConfigError, Interrupted, NonFiniteError, UserError
+from ctkd.errors import ConfigError
 from ctkd.files import user_path
 from ctkd.macro_flags import MACROS, SWITCHES, macro_bindings
 from ctkd.memory import keep_freed_memory
-from ctkd.standard_output import safe_output
 
 FLAGS = flags.FlagValues()  # type: ignore[no-untyped-call]
 HELP = {
@@ -25,6 +24,7 @@ HELP = {
     **{name: text for name, (_, text) in MACROS.items()},
     **SWITCHES,
     "seeds": "Such as 0,1,2: a run for each, in one process that reads data and teacher once.",
+    "methods": "Gin files, FILE,FILE: a run for each, in one process likewise.",
     "gin_param": "Any other setting: 'KD.kd_weight = 2.0', \"device = 'cuda'\"; may be repeated.",
     "mode": "train (the default), or evaluate: judge a trained student.",
     "checkpoint": "With --mode=evaluate: the student's weights.",
@@ -36,7 +36,8 @@ for _name in ("gin_file", "gin_param"):
     flags.DEFINE_multi_string(_name, [], HELP[_name], flag_values=FLAGS)
 for _name in ("workdir", "checkpoint", *MACROS):
     flags.DEFINE_string(_name, None, HELP[_name], flag_values=FLAGS)
-flags.DEFINE_list("seeds", [], HELP["seeds"], flag_values=FLAGS)
+for _name in ("seeds", "methods"):
+    flags.DEFINE_list(_name, [], HELP[_name], flag_values=FLAGS)
 for _name in (*SWITCHES, "fresh", "dry_run", "help"):
     flags.DEFINE_bool(_name, False, HELP[_name], flag_values=FLAGS)
 flags.DEFINE_enum("mode", "train", ["train", "evaluate"], HELP["mode"], flag_values=FLAGS)
@@ -49,23 +50,11 @@ def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
         where = f"The Gin files that come along lie in {ROOT / 'gin'}"
         show(f"{help_text(__doc__, HELP)}\n\n{where}")
         return
-    files = list(FLAGS.gin_file)
-    if not files and (FLAGS.mode == "evaluate" or FLAGS.workdir):
-        files = [_config_of_run(FLAGS.workdir, FLAGS.checkpoint)]
-    if not files:
-        raise ConfigError(
-            "nothing to do: give --gin_file=gin/digits/ctkd.gin, say; `ctkd list` shows all, "
-            "--help the flags"
-        )
-    if FLAGS.checkpoint and FLAGS.mode != "evaluate":
-        raise ConfigError("--checkpoint goes with --mode=evaluate; a run resumes by itself")
-
-    if FLAGS.fresh and (FLAGS.dry_run or FLAGS.mode == "evaluate"):
-        raise ConfigError("--fresh begins a run again: it goes with neither --dry_run nor evaluate")
-
+    files = _gin_files()
+    _check_flags()
     keep_freed_memory()  # before torch allocates anything
     from ctkd.engine.dry_run import describe
-    from ctkd.engine.group import execute_group
+    from ctkd.engine.group import check_group, execute_group
     from ctkd.engine.job import Job, evaluate, execute
     from ctkd.engine.output.console import Console  # torch takes seconds to import, --help none
 
@@ -74,20 +63,51 @@ def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
         {name: FLAGS[name].value for name in (*MACROS, *SWITCHES)}, FLAGS.gin_param
     )
     job = Job(files, [*FLAGS.gin_param, *flagged], FLAGS.workdir, FLAGS.fresh)
+    jobs = [job.for_method(file) for file in FLAGS.methods] or [job]
+    jobs = [each.for_seed(seed) for seed in _seeds() for each in jobs] or jobs
     if FLAGS.dry_run:
-        show(describe(job, Console()))
+        check_group(jobs)
+        show("\n\n".join(describe(each, Console()) for each in jobs))
     elif FLAGS.mode == "evaluate":
         evaluate(job, FLAGS.checkpoint, Console())
-    elif FLAGS.seeds:
-        execute_group([job.for_seed(seed) for seed in _numbers(FLAGS.seeds)])
+    elif FLAGS.seeds or FLAGS.methods:
+        execute_group(jobs)
     else:
         execute(job, Console())
 
 
-def _numbers(seeds: Sequence[str]) -> list[int]:
-    if not all(seed.strip().isdigit() for seed in seeds):
-        raise ConfigError(f"--seeds={','.join(seeds)}: expected whole numbers, such as 0,1,2")
-    return [int(seed) for seed in seeds]
+def _gin_files() -> list[str]:
+    """The Gin files of all runs. Raises ConfigError if there is nothing to do."""
+    files = list(FLAGS.gin_file)
+    if FLAGS.methods:
+        return files
+    if not files and (FLAGS.mode == "evaluate" or FLAGS.workdir):
+        files = [_config_of_run(FLAGS.workdir, FLAGS.checkpoint)]
+    if not files:
+        raise ConfigError(
+            "nothing to do: give --gin_file=gin/digits/ctkd.gin, say; `ctkd list` shows all, "
+            "--help the flags"
+        )
+    return files
+
+
+def _check_flags() -> None:
+    """Raises ConfigError where two flags do not go together."""
+    if FLAGS.checkpoint and FLAGS.mode != "evaluate":
+        raise ConfigError("--checkpoint goes with --mode=evaluate; a run resumes by itself")
+    if FLAGS.fresh and (FLAGS.dry_run or FLAGS.mode == "evaluate"):
+        raise ConfigError("--fresh begins a run again: it goes with neither --dry_run nor evaluate")
+    if (FLAGS.seeds or FLAGS.methods) and FLAGS.mode == "evaluate":
+        raise ConfigError(
+            "--seeds and --methods train several runs, and --mode=evaluate takes one: give its "
+            "--workdir"
+        )
+
+
+def _seeds() -> list[int]:
+    if not all(seed.strip().isdigit() for seed in FLAGS.seeds):
+        raise ConfigError(f"--seeds={','.join(FLAGS.seeds)}: expected whole numbers, such as 0,1,2")
+    return [int(seed) for seed in FLAGS.seeds]
 
 
 def _config_of_run(workdir: str | None, checkpoint: str | None) -> str:
@@ -117,35 +137,8 @@ def _config_of_run(workdir: str | None, checkpoint: str | None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status, with one clear message on standard error if it is not 0."""
-    with safe_output():
-        try:
-            with EarlyInterrupts() as early:
-                run(sys.argv[1:] if arguments is None else arguments, early)
-        except UserError as error:
-            print(f"ctkd: {error}", file=sys.stderr)
-            return 2
-        except NonFiniteError as error:
-            print(f"ctkd: stopped: {error}", file=sys.stderr)
-            return 3
-        except (Interrupted, KeyboardInterrupt) as error:
-            saved = "the state is saved"
-            state = f"{error}; {saved}" if str(error) else "interrupted; what was saved stays"
-            print(f"ctkd: {state}; the same command goes on from there", file=sys.stderr)
-            return 130
-        return 0
-
-
-def leave(status: int) -> None:
-    """Ends the process; after an interrupt at once.
-
-    At a normal exit Python would tear down libraries whose import was interrupted. That can abort
-    the process, or report the interrupt as an exception that nobody caught.
-    """
-    if status == 130:
-        with safe_output():  # flushes both streams
-            pass
-        os._exit(status)
-    sys.exit(status)
+    given = sys.argv[1:] if arguments is None else arguments
+    return exit_status(lambda early: run(given, early))
 
 
 if __name__ == "__main__":

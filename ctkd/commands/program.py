@@ -87,6 +87,6 @@ def help_page() -> str:
 
 def run_process() -> None:
     """The entry point of the installed command `ctkd`: runs it, then ends the process."""
-    from ctkd.main import leave
+    from ctkd.engine.exit_status import leave
 
     leave(main())

@@ -56,6 +56,12 @@ class Job:
         folder = None if self.workdir is None else f"{self.workdir}/seed{seed}"
         return replace(self, gin_params=[*self.gin_params, f"seed = {seed}"], workdir=folder)
 
+    def for_method(self, file: str) -> "Job":
+        """The job of another method's Gin file, which comes first, in a folder of its own."""
+        name = pathlib.Path(file).stem
+        folder = None if self.workdir is None else f"{self.workdir}/{name}"
+        return replace(self, gin_files=[file, *self.gin_files], workdir=folder)
+
     def workdir_of(self, run: Run) -> pathlib.Path:
         """The folder given, or runs/DATA/PAIR/NAME-seedN-HASH, the same for the same command."""
         if self.workdir is not None:

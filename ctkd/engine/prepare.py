@@ -1,11 +1,13 @@
 """From a run's settings to what training needs: device, task, and teacher with its cache."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from ctkd.engine.config.build import Run
 from ctkd.engine.config.compatibility import check_one_part
+from ctkd.engine.config.sharing import teacher_features
 from ctkd.engine.config.trial import evaluated
 from ctkd.engine.device import prepare_device
 from ctkd.engine.distributed.gather_rows import check_whole_step
@@ -41,7 +43,13 @@ class Prepared:
 
 
 def prepare(
-    run: Run, folder: Workdir, console: Console, *, train: bool = True, fill_cache: bool = False
+    run: Run,
+    folder: Workdir,
+    console: Console,
+    *,
+    train: bool = True,
+    fill_cache: bool = False,
+    earlier: Sequence[Prepared] = (),
 ) -> Prepared:
     """Reads the data and loads the teacher, which is trained first where it has no weights.
 
@@ -50,19 +58,23 @@ def prepare(
         train: False to evaluate a student, which needs no teacher.
         fill_cache: whether the teacher's cache is about to be filled: an incomplete one is opened
             too.
+        earlier: other runs of this process, whose data and teacher are used again.
 
     Raises:
         UserError: data, weights or the device are missing, or do not fit.
     """
     check_one_part(run.distiller.policy, run.runtime.accumulate * folder.world.size)
-    weights, needs_teacher = given_weights(run), train and run.teacher_network is not None
-    if needs_teacher and weights is None:
+    needs_teacher = train and run.teacher_network is not None
+    if needs_teacher and given_weights(run) is None:
         teacher_job(run)  # an error where no weights are to be had, before any data are read
     parts, objective = run.runtime.accumulate, run.distiller.objective
     has_features = bool(run.distiller.features)
     check_whole_step(objective, run.dataset, parts, folder.world.size, has_features)
     device = prepare_device(run)
-    task = spec_of(run.dataset).make(run, device, folder.world)
+    if earlier:
+        task = earlier[0].task.for_run(run)
+    else:
+        task = spec_of(run.dataset).make(run, device, folder.world)
     task.evaluated_samples = evaluated(run.recipe, run.dataset.kind)
     for note in task.notes:
         console.say(note)
@@ -72,16 +84,38 @@ def prepare(
         check_smallest_step(run, task, folder.world)  # before hours of training a teacher
     if not needs_teacher:
         return Prepared(run, device, folder.world, task)
-    if weights is None:
-        weights = folder.on_rank_0(lambda: str(trained_teacher(run, folder.path, console)))
-        prepare_device(run)  # again: the teacher's training may have had other settings
-    teacher = load_teacher(run, weights, device, folder.world, console)
+    teacher = _shared_teacher(run, earlier, console)
+    if teacher is None:
+        teacher = _new_teacher(run, task, device, folder, console, fill_cache)
     give_classifier(run, teacher.network)
     if folder.world.size > 1:
         run.distiller.features.gather = RowGatherer(folder.world)
-    attach_cache(run, teacher, task, device, folder.path, console, fill=fill_cache)
     # A run that is cut short, for a trial, cuts the training of its teacher too.
     is_trial = run.recipe.trial or (run.teacher.weights is None and task.is_cut)
     return Prepared(
         run, device, folder.world, task, teacher, None if is_trial else run.teacher.min_accuracy
     )
+
+
+def _shared_teacher(
+    run: Run, earlier: Sequence[Prepared], console: Console
+) -> FrozenTeacher | None:
+    """The teacher of an earlier run, with its rows, if a row holds what this run needs."""
+    for other in earlier:
+        if other.teacher is not None and teacher_features(other.run) == teacher_features(run):
+            console.say(f"teacher: shared with {other.run.name}, seed {other.run.seed}")
+            return other.teacher
+    return None
+
+
+def _new_teacher(
+    run: Run, task: Task, device: torch.device, folder: Workdir, console: Console, fill: bool
+) -> FrozenTeacher:
+    """The teacher of a run, trained first where it has no weights, with its cache."""
+    weights = given_weights(run)
+    if weights is None:
+        weights = folder.on_rank_0(lambda: str(trained_teacher(run, folder.path, console)))
+        prepare_device(run)  # again: the teacher's training may have had other settings
+    teacher = load_teacher(run, weights, device, folder.world, console)
+    attach_cache(run, teacher, task, device, folder.path, console, fill=fill)
+    return teacher

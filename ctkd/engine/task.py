@@ -198,8 +198,8 @@ class Task(abc.ABC):
     def probe(self, size: int) -> Batch:
         """A fixed batch of `size` training samples, for the landscape."""
 
-    def for_seed(self, seed: int) -> "Task":
-        """The same task on the same data for a run with another seed; see `engine.group`."""
+    def for_run(self, run: Any) -> "Task":
+        """The same task on the same data for another run of the process; see `engine.group`."""
         raise NotImplementedError
 
     def kinds(self, batch: Batch) -> Mapping[str, Kind]:

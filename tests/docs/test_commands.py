@@ -118,8 +118,10 @@ def build(files, params):  # without memory, data and weights
 
 def check_main(words):
     read_flags(main.FLAGS, "ctkd.main", words, stray="?")
-    if main.FLAGS.gin_file:
-        build(tuple(main.FLAGS.gin_file), (*main.FLAGS.gin_param, *macros_of(main.FLAGS)))
+    if main.FLAGS.gin_file or main.FLAGS.methods:
+        for method in main.FLAGS.methods or [None]:
+            files = (*filter(None, [method]), *main.FLAGS.gin_file)
+            build(files, (*main.FLAGS.gin_param, *macros_of(main.FLAGS)))
     else:
         assert main.FLAGS.mode == "evaluate" or main.FLAGS.workdir or main.FLAGS.help
 

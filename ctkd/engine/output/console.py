@@ -5,7 +5,7 @@ import math
 import re
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
 from rich.progress import (
@@ -50,16 +50,21 @@ OPEN_FIRST = ("landscape.png", "curves.png", "summary.json")
 class Console:
     """Prints to standard output; warns on standard error or above an open live view."""
 
-    def __init__(self, prefix: str = "", quiet: bool = False, live: bool = True) -> None:
+    def __init__(
+        self,
+        prefix: str = "",
+        quiet: bool = False,
+        live: bool = True,
+        file: IO[str] | None = None,
+    ) -> None:
         """`prefix` starts every line: it names the training if that is not the run itself.
 
         A `quiet` console prints nothing; all ranks except rank 0 have one. Without `live` there is
-        no live view.
+        no live view. Everything goes to `file` if there is one.
         """
-        self._out = RichConsole(soft_wrap=True, highlight=False, markup=False, quiet=quiet)
-        self._errors = RichConsole(
-            stderr=True, soft_wrap=True, highlight=False, markup=False, quiet=quiet
-        )
+        options: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
+        self._out = RichConsole(file=file, quiet=quiet, **options)
+        self._errors = RichConsole(file=file, stderr=file is None, quiet=quiet, **options)
         self._prefix, self._is_live = prefix, live
         self._bars: Bars | None = None
         self._looked = 0.0

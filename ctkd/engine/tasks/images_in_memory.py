@@ -136,10 +136,10 @@ class ClassificationTask(ImageTask, ViewedTask):
             images = self.train.batch(indices, views % count)
         return self.augmenter.erased(images, views), self.train.targets[indices], views
 
-    def for_seed(self, seed: int) -> "ClassificationTask":
-        """See `Task`: the images are shared."""
+    def for_run(self, run: "Run") -> "ClassificationTask":
+        """See `Task`: the images are shared; order, views and strong views are the run's own."""
         task = copy.copy(self)
-        task.seed = seed
+        task.seed, task.augment = run.seed, augmentation_of(run)
         return task
 
     def data_fingerprint(self) -> str:

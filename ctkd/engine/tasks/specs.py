@@ -28,7 +28,7 @@ class TaskSpec:
         settings: a class of further settings, registered in `ctkd.engine.config.settings.PARTS`;
             `run.task_part` holds it.
         teacher: the class of frozen teachers.
-        shared: whether runs in one process can share the data, see `Task.for_seed`.
+        shared: whether runs in one process can share the data, see `Task.for_run`.
     """
 
     make: Callable[[Any, torch.device, World], Task]
