@@ -8,8 +8,10 @@ from typing import Any
 from ctkd.engine.config.build import Run
 from ctkd.engine.config.builder import KnownNetworks
 from ctkd.engine.config.identity import identity_of
+from ctkd.engine.config.sharing import sharing_key
 from ctkd.engine.diagnostics.warnings import faults_of_run
 from ctkd.engine.job import Job
+from ctkd.engine.tasks.specs import spec_of
 from ctkd.engine.teacher.own_training import teacher_job
 from ctkd.errors import ConfigError
 from ctkd.results.compare.tables import Cell as TableCell
@@ -23,6 +25,7 @@ class Plan:
 
     Attributes:
         faults: the warnings that the run will print before training.
+        shares: equal in cells that can share data and teacher in one process; empty for none.
     """
 
     cell: Cell
@@ -32,6 +35,7 @@ class Plan:
     epochs: int
     identity: str
     faults: tuple[str, ...] = ()
+    shares: str = ""
 
 
 def check(study: Study, *, supplies: bool = True) -> list[Plan]:
@@ -69,7 +73,8 @@ def _plan(cell: Cell, run: Run) -> Plan:
     )
     used = teacher if run.teacher_network is not None else None
     identity, faults = identity_of(run.settings), tuple(faults_of_run(run))
-    return Plan(cell, student, used, dataset, run.recipe.epochs, identity, faults)
+    shares = sharing_key(run) if spec_of(run.dataset).shared else ""
+    return Plan(cell, student, used, dataset, run.recipe.epochs, identity, faults, shares)
 
 
 def _check_teacher(run: Run, known: KnownNetworks, taught: set[str]) -> None:

@@ -58,7 +58,8 @@ RESOURCES: dict[str, tuple[type, str]] = {
     "nodes": (int, "Nodes of one run."),
     "tasks": (int, "Processes of one run on each node."),
     "minutes": (int, "Minutes of a job on SLURM; a run that needs more continues in its next job."),
-    "parallel": (int, "How many runs at once."),
+    "parallel": (int, "How many runs at once; of groups, how many groups."),
+    "group": (int, "How many runs with equal data and teacher share a process of this machine."),
     "retries": (int, "How often a run that was killed without an error is sent again."),
 }
 for _name in ("gin_file", "gin_param", "sweep_param"):
@@ -118,6 +119,7 @@ def _send() -> int:
     with Console(stderr=True).status(f"checking {len(study.cells):,} runs"):
         plans = check(study, supplies=not FLAGS.dry_run)
     cluster = send.cluster_named(FLAGS.cluster)
+    send.check_group(study.resources, cluster)
     saved = saved_sweep(study, folder, plans)
     shown = sys.stderr if FLAGS.dry_run else sys.stdout  # keeps commands alone in a pipe
     print_table(cells_table(plans), shown, title=study.name)

@@ -11,6 +11,8 @@ report.html, report.csv, runs.csv
 
 import contextlib
 import json
+import socket
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,6 +39,7 @@ class SavedCell:
 
     Attributes:
         identity: of its run: what it trains, but not the machine or the speed settings.
+        shares: equal in cells that can share data and teacher in one process; empty for none.
     """
 
     key: str
@@ -49,6 +52,7 @@ class SavedCell:
     command: str
     epochs: int
     identity: str = ""  # earlier versions did not note it
+    shares: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,11 @@ class SweepFolder:
     def note(self, key: str) -> Path:
         """The file with the state of a cell's run."""
         return self.path / "notes" / f"{key}.json"
+
+    def write_note(self, key: str, **fields: Any) -> None:
+        """Writes the state of a run on this machine, for the commands that follow the sweep."""
+        note = {"job": None, "node": socket.gethostname(), "time": time.time(), **fields}
+        write_whole(self.note(key), json.dumps(note) + "\n")
 
     def task(self, cell: SavedCell, resources: Resources) -> CellJob:
         """The job that is submitted for a cell."""
@@ -234,6 +243,7 @@ def saved_sweep(study: Study, folder: SweepFolder, plans: Sequence["Plan"]) -> S
             plan.cell.command(folder.workdir(plan.cell.key)),
             plan.epochs,
             plan.identity,
+            plan.shares,
         )
         for plan in plans
     )

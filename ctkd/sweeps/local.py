@@ -1,15 +1,13 @@
-"""Runs the cells of a sweep on this machine, some at a time, each in a separate process.
+"""Runs the cells of a sweep on this machine, some at a time, each or each group in a process.
 
 The launcher stays in the foreground until all runs have ended. Ctrl-C, SIGTERM and a closed
 terminal end the runs with their states saved. The same command continues them.
 """
 
 import contextlib
-import json
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,14 +19,16 @@ from typing import Any
 
 from ctkd.command_line import PACKAGE
 from ctkd.errors import ConfigError, Interrupted
+from ctkd.sweeps.cell_group import groups_of
 from ctkd.sweeps.folder import SavedCell, SweepFolder
-from ctkd.sweeps.shared_files import count_epochs, last_lines, write_whole
+from ctkd.sweeps.shared_files import count_epochs, last_lines, read_json
 from ctkd.sweeps.study_settings import Resources
 
 NO_DEVICES = ("-1", "NoDevFiles")  # texts of CUDA, and of SLURM for a job without GPUs
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
 # The meaning of a run's exit status. A negative status is a signal: the run was killed.
 STATES = {0: "finished", 130: "interrupted"}
+Group = tuple[SavedCell, ...]  # the cells that one process trains
 
 
 def devices() -> list[int]:
@@ -54,7 +54,7 @@ def devices() -> list[int]:
 
 
 def capacity(resources: Resources) -> int:
-    """The number of runs that this machine can train at a time.
+    """The number of runs, or of groups of runs, that this machine can train at a time.
 
     Raises:
         ConfigError: it cannot train even one run.
@@ -111,7 +111,8 @@ class LocalRuns:
         for cell in self._cells:
             self._folder.note(cell.key).unlink(missing_ok=True)
             self._folder.ledger.add("sent", cell.key, "local")
-        self._futures = [self._pool.submit(self._train, cell) for cell in self._cells]
+        groups = groups_of(self._cells, self._resources.group)
+        self._futures = [self._pool.submit(self._train, cells) for cells in groups]
         return self
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
@@ -150,63 +151,75 @@ class LocalRuns:
                 "the sweep"
             )
 
-    def _train(self, cell: SavedCell) -> None:
-        """Trains a cell. A killed run starts again, up to `Resources.retries` times."""
+    def _train(self, cells: Group) -> None:
+        """Trains a group. A killed one starts again, up to `Resources.retries` times."""
         visible = self._devices.get()
         try:
             if self._signals:
                 return
-            status, retries = self._run_once(cell, visible), self._resources.retries
-            while status < 0 and retries and not self._signals:
+            status, retries = self._run_once(cells, visible), self._resources.retries
+            while status < 0 and retries and not self._signals and (cells := self._going(cells)):
                 retries -= 1
-                self._folder.ledger.add("sent", cell.key, "local", again=True)
-                status = self._run_once(cell, visible)
-            outcome = self._outcome(cell, status)
-            if outcome["state"] == "interrupted":
-                self._interrupted.append(cell.key)
-            self._note(cell, **outcome)
+                for cell in cells:
+                    self._folder.ledger.add("sent", cell.key, "local", again=True)
+                status = self._run_once(cells, visible)
+            for cell in self._going(cells):
+                outcome = self._outcome(cells[0], status)
+                if outcome["state"] == "interrupted":
+                    self._interrupted.append(cell.key)
+                self._folder.write_note(cell.key, **outcome)
         finally:
             self._devices.put(visible)
 
-    def _run_once(self, cell: SavedCell, visible: str) -> int:
-        """Runs a cell until it ends; returns the exit status."""
-        log = self._folder.local_log(cell.key)
+    def _going(self, cells: Group) -> Group:
+        """The cells that had not ended when their process ended."""
+        notes = [read_json(self._folder.note(cell.key)) or {} for cell in cells]
+        pairs = zip(cells, notes, strict=True)
+        return tuple(cell for cell, note in pairs if note.get("state") == "running")
+
+    def _run_once(self, cells: Group, visible: str) -> int:
+        """Runs a group until its process ends; returns the exit status."""
+        key = cells[0].key
+        log = self._folder.local_log(key)
         log.parent.mkdir(parents=True, exist_ok=True)
-        epochs = count_epochs(self._folder.workdir(cell.key))
-        self._note(cell, state="running", started=time.time(), epochs_before=epochs)
+        for cell in cells:
+            epochs, now = count_epochs(self._folder.workdir(cell.key)), time.time()
+            self._folder.write_note(cell.key, state="running", started=now, epochs_before=epochs)
         with open(log, "ab") as output:
             process = subprocess.Popen(
-                _command(cell, self._folder.workdir(cell.key), self._resources.tasks),
+                self._command(cells),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=_environment(visible, self._resources.cpus),
                 start_new_session=True,  # Ctrl-C reaches only the launcher, which passes it on
             )
-            self._processes[cell.key] = process
+            self._processes[key] = process
             try:
                 if self._signals:  # a signal came before `_stop` could see this process
                     process.terminate()
                 return process.wait()
             finally:
-                del self._processes[cell.key]
+                del self._processes[key]
 
-    def _outcome(self, cell: SavedCell, status: int) -> dict[str, Any]:
-        """The state of an ended run, and its error."""
+    def _command(self, cells: Group) -> list[str]:
+        """The command of a group; of one cell, the command that a user would give."""
+        if len(cells) == 1:
+            return _command(cells[0], self._folder.workdir(cells[0].key), self._resources.tasks)
+        keys = [cell.key for cell in cells]
+        return [sys.executable, "-m", "ctkd.sweeps.cell_group", str(self._folder.path), *keys]
+
+    def _outcome(self, first: SavedCell, status: int) -> dict[str, Any]:
+        """The state of a run whose process has ended, and its error; `first` has the log."""
         state = STATES.get(status, "killed" if status < 0 else "failed")
         if state != "finished" and self._signals:
             state = "interrupted"
         if state in ("finished", "interrupted"):
             return {"state": state}
         # The message of the run: all lines after "ctkd: ", otherwise the last line.
-        lines = last_lines(self._folder.local_log(cell.key)) or [""]
+        lines = last_lines(self._folder.local_log(first.key)) or [""]
         start = max((i for i, line in enumerate(lines) if line.startswith("ctkd: ")), default=-1)
         return {"state": state, "error": "\n".join(lines[start:]).removeprefix("ctkd: ")}
-
-    def _note(self, cell: SavedCell, **fields: Any) -> None:
-        """Writes the state of a run to its note, for the commands that follow the sweep."""
-        note = {"job": None, "node": socket.gethostname(), "time": time.time(), **fields}
-        write_whole(self._folder.note(cell.key), json.dumps(note) + "\n")
 
 
 def _command(cell: SavedCell, workdir: Path, tasks: int) -> list[str]:

@@ -8,6 +8,7 @@ from ctkd.sweeps import arrays, local, sbatch, slurm
 from ctkd.sweeps.cell_states import LOST, Status, statuses
 from ctkd.sweeps.folder import SWEEPS, SavedCell, SavedSweep, SweepFolder
 from ctkd.sweeps.slurm import ClusterError
+from ctkd.sweeps.study_settings import Resources
 
 
 def cluster_named(name: str) -> str:
@@ -17,13 +18,24 @@ def cluster_named(name: str) -> str:
     return "slurm" if slurm.available() else "local"
 
 
+def check_group(resources: Resources, cluster: str) -> None:
+    """Raises ConfigError where runs cannot share a process."""
+    if cluster != "local" and resources.group > 1:
+        raise ConfigError(
+            f"Resources.group = {resources.group}: on SLURM each run is a job of its own. Take "
+            "--cluster=local, or --group=1"
+        )
+
+
 def at_once(sweep: SavedSweep, cluster: str) -> int | None:
     """The number of runs at a time; None if the cluster decides.
 
     Raises:
         ConfigError: this machine cannot run even one.
     """
-    return local.capacity(sweep.resources) if cluster == "local" else sweep.resources.parallel
+    if cluster != "local":
+        return sweep.resources.parallel
+    return local.capacity(sweep.resources) * sweep.resources.group
 
 
 def due(folder: SweepFolder, asked: Sequence[SavedCell]) -> list[SavedCell]:

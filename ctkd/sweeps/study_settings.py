@@ -99,6 +99,8 @@ class Resources:
         partition, account, qos, constraint: SLURM's options; None for the cluster's default.
         parallel: the number of runs at once; None for as many as this machine's cores and GPUs
             allow, or as many as SLURM starts.
+        group: how many runs with equal data and teacher one process of this machine trains; it
+            reads data and teacher once. Each run ends with the same bits as alone.
         timeouts: how often a run may reach its limit of minutes.
         grace: seconds before the end of a job on SLURM at which it is signaled to save and exit.
         retries: how often a run that was killed without an error is sent again: on SLURM by
@@ -118,13 +120,15 @@ class Resources:
     qos: str | None = None
     constraint: str | None = None
     parallel: int | None = None
+    group: int = 1
     timeouts: int = 20
     grace: int = 90
     retries: int = 2
     other: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, least in (("minutes", FASTEST_TIMEOUT), ("cpus", 1), ("nodes", 1), ("tasks", 1)):
+        leasts = dict.fromkeys(("cpus", "nodes", "tasks", "group"), 1)
+        for name, least in {"minutes": FASTEST_TIMEOUT, **leasts}.items():
             value = getattr(self, name)
             expect(value >= least, "Resources", name, value, f"a number of {least} or more")
         for name in ("gpus", "timeouts", "grace", "retries"):
@@ -134,6 +138,8 @@ class Resources:
         expect(fine, "Resources", "parallel", self.parallel, "None or a number of 1 or more")
         fine = self.mem_gb is None or self.mem_gb > 0
         expect(fine, "Resources", "mem_gb", self.mem_gb, "None or a number above 0")
+        fine = self.group == 1 or self.processes == 1
+        expect(fine, "Resources", "group", self.group, "1 for runs of several tasks or nodes")
         expect(isinstance(self.other, Mapping), "Resources", "other", self.other, "a dictionary")
 
     @property

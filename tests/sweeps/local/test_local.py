@@ -6,8 +6,6 @@ In most tests a run is a shell script, which takes no time; the last test trains
 import os
 import signal
 import sys
-import threading
-import time
 
 import pytest
 import torch
@@ -18,11 +16,6 @@ from ctkd.sweeps import local
 from ctkd.sweeps.study import read_study
 
 KD, CTKD = "gin/digits/kd.gin", "gin/digits/ctkd.gin"
-HEAD = """#!/bin/sh
-for word; do case $word in --workdir=*) W="${word#--workdir=}";; esac; done
-mkdir -p "$W"
-finish() { echo '{"finished": true, "last_top1": 50.0}' > "$W/summary.json"; exit 0; }
-"""
 
 
 @pytest.fixture
@@ -36,39 +29,6 @@ def here(launch, sweep_file, sent):
         return result, sent("sweep")
 
     return call
-
-
-@pytest.fixture
-def script(tmp_path, monkeypatch):
-    """Lines of a shell script that a run executes; $W is its work directory."""
-
-    def write(*lines):
-        path = tmp_path / "python"
-        path.write_text(HEAD + "\n".join(lines) + "\n")
-        path.chmod(0o755)
-        monkeypatch.setattr(sys, "executable", str(path))
-
-    return write
-
-
-@pytest.fixture
-def when():
-    """Sends this process a signal as soon as a condition holds."""
-    threads = []
-
-    def start(condition, number):
-        def watch():
-            end = time.monotonic() + 120
-            while not condition() and time.monotonic() < end:
-                time.sleep(0.02)
-            os.kill(os.getpid(), number)
-
-        threads.append(threading.Thread(target=watch))
-        threads[-1].start()
-
-    yield start
-    for thread in threads:
-        thread.join()
 
 
 def test_the_machine_carries_as_many_as_its_cores_or_gpus_allow(monkeypatch, sweep_file):
@@ -137,18 +97,6 @@ def test_the_error_of_a_run_is_shown_and_does_not_stop_the_others(here, script, 
     shown = launch("--sweep_dir=sweep", "--status").out
     assert f"kd-seed1: failed: no file — {sweep.folder.local_log('kd-seed1')}" in shown
     assert (sweep.path / "report.html").exists()
-
-
-@pytest.fixture(autouse=True)
-def _signals_arrive():
-    """Undoes nohup and a background shell, which ignore SIGHUP and SIGINT."""
-    numbers = (signal.SIGINT, signal.SIGHUP)
-    ignored = [number for number in numbers if signal.getsignal(number) == signal.SIG_IGN]
-    for number in ignored:
-        signal.signal(number, signal.default_int_handler)
-    yield
-    for number in ignored:
-        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
