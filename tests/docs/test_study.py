@@ -1,4 +1,4 @@
-"""docs/study.md: its tables say what the runs' summaries beside it say."""
+"""The pages of the studies: their tables say what the committed summaries of the runs say."""
 
 import csv
 import pathlib
@@ -7,6 +7,7 @@ import statistics
 
 import pytest
 
+from ctkd.results.compare.contrasts import contrasts_table
 from ctkd.results.compare.methods import compare
 from ctkd.results.compare.standings import standings_table
 from ctkd.results.compare.tables import FORMATS
@@ -54,3 +55,30 @@ def test_the_readme_has_the_same_numbers():
     assert len(rows) >= 8
     for method, *numbers in rows:
         assert [number.replace("−", "-") for number in numbers] == pages[method]
+
+
+SECOND = (ROOT / "docs" / "study2.md").read_text(encoding="utf-8")
+CONTRASTS = re.search(r'--contrasts "([^"]+)"', SECOND).group(1).split(",")
+
+
+def test_the_second_studys_comparisons_are_those_of_the_command():
+    """Without McNemar's columns, which need each run's predictions."""
+    runs = read_summaries(ROOT / "docs" / "study" / "study2_digits.csv")
+    made = rows_of(FORMATS["markdown"](contrasts_table(compare(runs, "last", "ctkd"), CONTRASTS)))
+    page = [row[:9] for row in rows_of(SECOND) if len(row) == 12]
+    assert len(page) == 2 + len(CONTRASTS)
+    assert page[2:] == [row[:9] for row in made[2:]]
+
+
+def test_the_second_studys_temperatures_are_means_over_the_runs():
+    runs = list(csv.DictReader((ROOT / "docs" / "study" / "study2_digits.csv").open()))
+    table = {row[0]: row[1:] for row in rows_of(SECOND) if len(row) == 5 and "±" in row[1]}
+    assert table.keys() == {run["cell"] for run in runs}
+    for method, (accuracy, *numbers) in table.items():
+        mine = [run for run in runs if run["cell"] == method]
+        last = [float(run["last_top1"]) for run in mine]
+        assert accuracy == f"{statistics.mean(last):.2f} ± {statistics.stdev(last):.2f}"
+        means = [statistics.fmean(float(run[k]) for run in mine) for k in ("temperature", "t_star")]
+        regret = 100 * statistics.fmean(float(run["regret"]) for run in mine)
+        shown = ["≥ 40" if value == 40 else f"{value:.2f}" for value in (*means, regret)]
+        assert numbers == shown, method
