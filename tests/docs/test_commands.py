@@ -59,7 +59,7 @@ def spans_of(path):
 
 
 def commands_of(path):
-    """The commands of a page or card, placeholders replaced."""
+    """The commands of a page or card."""
     lines = re.findall(rf"^\s*((?:{PROGRAM}).*)$", text_of(path), re.MULTILINE)
     spans = [span for span in spans_of(path) if re.match(PROGRAM, span)]
     for line in [*lines, *spans]:
@@ -118,12 +118,10 @@ def build(files, params):  # without memory, data and weights
 
 def check_main(words):
     read_flags(main.FLAGS, "ctkd.main", words, stray="?")
-    if main.FLAGS.gin_file or main.FLAGS.methods:
-        for method in main.FLAGS.methods or [None]:
-            files = (*filter(None, [method]), *main.FLAGS.gin_file)
-            build(files, (*main.FLAGS.gin_param, *macros_of(main.FLAGS)))
-    else:
-        assert main.FLAGS.mode == "evaluate" or main.FLAGS.workdir or main.FLAGS.help
+    flags = main.FLAGS
+    for method in [[file] for file in flags.methods] or [[]] * bool(flags.gin_file):
+        build((*method, *flags.gin_file), (*flags.gin_param, *macros_of(flags)))
+    assert any((flags.gin_file, flags.methods, flags.mode == "evaluate", flags.workdir, flags.help))
 
 
 def check_launcher(words):
