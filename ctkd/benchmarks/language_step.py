@@ -81,7 +81,7 @@ def hugging_face(prepared: Prepared, folder: Path) -> Work:
     assert prepared.run.teacher_network is not None
     teacher = _Plain(prepared.run.teacher_network)
 
-    class Distiller(HFTrainer):
+    class Distiller(HFTrainer):  # type: ignore[misc]
         def compute_loss(self, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
             student_logits = model(**inputs)["logits"][:, :-1].flatten(0, 1)
             with torch.no_grad():

@@ -149,7 +149,7 @@ def _tokenizer_file(name: str) -> str | None:
     from transformers.utils.hub import cached_file
 
     try:
-        return cached_file(name, "tokenizer.json")
+        return cached_file(name, "tokenizer.json")  # type: ignore[no-any-return]
     except OSError:
         return None
 

@@ -18,7 +18,8 @@ import pytest
 import ctkd
 
 ROOT = pathlib.Path(__file__).parents[2]
-OPTIONAL = {"wandb", "timm", "transformers", "tokenizers"}  # asked for by name, with a message
+# Each is imported where its component or adapter is asked for.
+OPTIONAL = {"wandb", "timm", "transformers", "tokenizers", "trl", "lightning"}
 PACKED = "ctkd gin launchers tools tests docs examples typings .ci .github".split()
 BUILD = "import sys; from setuptools import build_meta as b; print(b.build_{}(sys.argv[1]))"
 

@@ -1,0 +1,207 @@
+"""The Distiller in a loop that steps the student only: the policy's steps, state and log."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ctkd.adapters.t_star import t_star_of
+from ctkd.checks import expect
+from ctkd.distiller import Distiller, Outcome
+from ctkd.engine.distributed.gather_rows import needs_whole_step
+from ctkd.engine.hidden_rows import HiddenRows, play_in_blocks
+from ctkd.engine.task import Rows
+from ctkd.errors import ConfigError
+
+NO_AUTOCAST = torch.autocast("cpu", enabled=False)  # the Distiller computes in float32
+
+
+class PolicySteps:
+    """Steps the policy next to a student that another package steps.
+
+    The policy has an optimizer of its own: SGD, since Adam divides a gradient by its own size, and
+    λ with it. Its gradient is averaged over the ranks here, because no wrapper of the student sees
+    it.
+
+    Attributes:
+        distiller: the game.
+        optimizer: of the Distiller's parameters; None where it has none.
+        last: the means over the rows of the last step, 0-d tensors on the device: `loss`, the
+            terms, and `temperature`.
+    """
+
+    def __init__(
+        self,
+        distiller: Distiller,
+        optimizer: torch.optim.Optimizer | None = None,
+        lr: float = 0.5,
+        recipe_epochs: float | None = None,
+        t_star_rows: int = 0,
+    ) -> None:
+        """Makes the optimizer, SGD with momentum 0.9, unless one is given.
+
+        `recipe_epochs` is the length of the whole run on the schedule's scale; None for the run's
+        own epochs. `t_star_rows` is the number of rows on which `shown` measures T*.
+
+        Raises:
+            ConfigError: a part of the game that needs more than the logits of one step's part.
+        """
+        check_supported(distiller)
+        expect(lr > 0, "adapter", "policy_lr", lr, "a number above 0")
+        self.distiller, self.recipe_epochs, self.t_star_rows = distiller, recipe_epochs, t_star_rows
+        self.parameters = [each for each in distiller.parameters() if each.requires_grad]
+        if optimizer is None and self.parameters:
+            optimizer = torch.optim.SGD(self.parameters, lr=lr, momentum=0.9)
+        self.optimizer = optimizer
+        self.last: dict[str, Tensor] = {}
+        self._names = ["loss", *distiller.weights(0.0)]
+        self._names += ["temperature"] if distiller.policy is not None else []
+        self._sums: dict[str, Tensor] = {}
+        self._since_shown: Tensor | None = None
+        self._steps = 0
+        self._probe: Rows | None = None
+
+    def begin(self, device: torch.device) -> None:
+        """Moves the Distiller to the device; every rank gets the parameters of rank 0."""
+        self.distiller.to(device)
+        if ranks() > 1:
+            for tensor in self.distiller.state_dict().values():
+                torch.distributed.broadcast(tensor, 0)
+
+    def at(self, progress: float, epochs: float) -> None:
+        """Sets λ: `progress` is the share of the run that is done, `epochs` its epochs."""
+        position = epochs if self.recipe_epochs is None else progress * self.recipe_epochs
+        self.distiller.at(position, min(progress, 1.0))
+
+    def loss(
+        self, student: Tensor, teacher: Tensor | None, targets: Tensor, total: Tensor | float
+    ) -> Tensor:
+        """The sum of the loss over these rows, divided by `total`.
+
+        Args:
+            student, teacher: logits [N, C]; the teacher's is None without a teacher.
+            targets: [N].
+            total: the rows of the whole step, or 1.
+        """
+        if not len(targets):  # every token of this part is masked
+            return student.sum() * 0.0
+        student = student.float()
+        teacher = None if teacher is None else teacher.float()
+        outcome = self.distiller(student, teacher, targets)
+        if self.t_star_rows and teacher is not None:
+            few = slice(self.t_star_rows)  # copies, since a slice would keep all rows in memory
+            self._probe = Rows(
+                student.detach()[few].clone(), teacher[few].clone(), targets[few].clone()
+            )
+        return self._counted(outcome, len(targets) / total)
+
+    def loss_in_blocks(self, rows: HiddenRows, total: Tensor | float) -> Tensor:
+        """As `loss`, of rows whose logits are made for `rows.block` of them at a time."""
+        assert rows.student_head is not None
+        if not len(rows.targets):
+            return rows.student_head(rows.student).sum() * 0.0
+        outcome = play_in_blocks(self.distiller, rows, len(rows.targets), NO_AUTOCAST)
+        return self._counted(outcome, len(rows.targets) / total)
+
+    def _counted(self, outcome: Outcome, share: Tensor | float) -> Tensor:
+        """The loss times `share`; adds the outcome to the step's means."""
+        loss = outcome.loss * share
+        parts = {**{name: term * share for name, term in outcome.terms.items()}, "loss": loss}
+        if outcome.temperature is not None:
+            parts["temperature"] = outcome.temperature.mean() * share
+        for name in self._names:
+            self._sums[name] = self._sums.get(name, 0.0) + parts[name].detach()
+        return loss
+
+    def step(self, gradient: Tensor | float = 1.0, sums: Tensor | float = 1.0) -> None:
+        """Averages gradient and means over the ranks, multiplies them by the two, and steps.
+
+        One all-reduce; no wait for the device.
+        """
+        device = self.distiller.get_buffer("lambda_").device
+        zero = torch.zeros((), device=device)
+        shown = torch.stack([self._sums.get(name, zero).float() for name in self._names])
+        gradients = [
+            torch.zeros_like(each) if each.grad is None else each.grad for each in self.parameters
+        ]
+        if ranks() > 1:
+            flat = torch.cat([shown, *(each.reshape(-1) for each in gradients)])
+            torch.distributed.all_reduce(flat)
+            flat /= ranks()
+            sizes = [len(shown), *(each.numel() for each in gradients)]
+            shown, *parts = torch.split(flat, sizes)
+            gradients = [p.view_as(g) for p, g in zip(parts, gradients, strict=True)]
+        for parameter, mean in zip(self.parameters, gradients, strict=True):
+            parameter.grad = mean * gradient
+        if self.optimizer is not None:
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        shown = shown * sums
+        self.last = dict(zip(self._names, shown, strict=True))
+        self._since_shown = shown if self._since_shown is None else self._since_shown + shown
+        self._steps, self._sums = self._steps + 1, {}
+
+    def shown(self) -> dict[str, float]:
+        """Means since the last call: `temperature` and the terms; `lambda` of the last step.
+
+        Waits for the device, once. T* is measured here, where `t_star_rows` is set.
+        """
+        if self._since_shown is None:
+            return {}
+        values = torch.cat(
+            [self._since_shown / self._steps, self.distiller.get_buffer("lambda_")[None]]
+        ).tolist()
+        named = dict(zip([*self._names, "lambda"], values, strict=True))
+        del named["loss"]
+        self._since_shown, self._steps = None, 0
+        if self._probe is not None:
+            named["t_star"] = t_star_of(self.distiller, self._probe)
+        return named
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs: the Distiller's parameters, the optimizer's state."""
+        optimizer = None if self.optimizer is None else self.optimizer.state_dict()
+        return {"distiller": self.distiller.state_dict(), "optimizer": optimizer}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes what `state_dict` returned."""
+        self.distiller.load_state_dict(state["distiller"])
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+
+
+def ranks() -> int:
+    """The number of processes of this run."""
+    distributed = torch.distributed
+    started = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if started else 1
+
+
+def check_supported(distiller: Distiller) -> None:
+    """Raises ConfigError for a game that needs more than the logits of one part of a step."""
+    objective = distiller.objective
+    name = type(objective).__name__
+    if distiller.features:
+        raise ConfigError(
+            "an adapter passes logits only, and feature losses need features: set features = ()"
+        )
+    if getattr(objective, "needs_strong_view", False):
+        raise ConfigError(f"an adapter passes one view only, and {name} needs a strong view")
+    if needs_whole_step(objective):
+        raise ConfigError(
+            f"{name} compares the rows of a step with one another, and an adapter computes a step "
+            "in parts: use an objective whose terms are of single rows, such as KD or DKD"
+        )
+
+
+def check_teacher(distiller: Distiller, teacher: object) -> None:
+    """Raises ConfigError unless there is one teacher, or none where the game needs none."""
+    if isinstance(teacher, (list, tuple, dict, torch.nn.ModuleList)):
+        raise ConfigError(
+            f"teacher_model is a {type(teacher).__name__} of {len(teacher)}: an adapter takes one "
+            "teacher, so pass a module that combines their logits"
+        )
+    if teacher is None and distiller.needs_teacher:
+        name = type(distiller.objective).__name__
+        raise ConfigError(f"{name} compares the student with a teacher: pass teacher_model")

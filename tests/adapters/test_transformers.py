@@ -1,0 +1,190 @@
+"""The game in a Trainer of transformers: parts, processes and a resumed run give the same step."""
+
+import types
+
+import pytest
+import torch
+
+from ctkd.errors import ConfigError
+from ctkd.losses.dist import DIST
+from ctkd.losses.kd import kd_loss
+
+pytest.importorskip("accelerate")
+transformers = pytest.importorskip("transformers")
+
+from ctkd.adapters.trainer_policy import check_trainer  # noqa: E402
+from ctkd.adapters.transformers import CTKDTrainer  # noqa: E402
+
+pytestmark = pytest.mark.slow(traced=True)
+ROUNDING = 1e-6
+
+
+@pytest.fixture
+def trainer(game, llama, samples, tmp_path):
+    """A function that makes a Trainer of a random student and a random teacher."""
+
+    def make(batch=16, parts=1, steps=4, strength=1.0, lr=0.05, save=None, **given):
+        args = transformers.TrainingArguments(
+            str(tmp_path / "run"),
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=parts,
+            max_steps=steps,
+            optim="sgd",
+            learning_rate=lr,
+            lr_scheduler_type="constant",
+            logging_steps=1,
+            save_strategy="steps" if save else "no",
+            save_steps=save or 1,
+            report_to=[],
+            use_cpu=True,
+            disable_tqdm=True,
+        )
+        given = {"distiller": game(strength), "teacher_model": llama(2, 2), **given}
+        return CTKDTrainer(
+            llama(1, 1), args, train_dataset=samples, eval_dataset=samples[:9], **given
+        )
+
+    return make
+
+
+def learned(trainer):
+    """The student's weights and the policy's."""
+    policy = trainer.policy_steps.distiller.state_dict().values()
+    return [each.detach().clone() for each in (*trainer.model.parameters(), *policy)]
+
+
+def temperatures(trainer):
+    return [line["temperature"] for line in trainer.state.log_history if "temperature" in line]
+
+
+def test_one_batch_and_four_parts_and_two_processes_make_the_same_step(
+    trainer, two_processes, distance
+):
+    def as_rank():
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state(reset_partial_state=True)
+        shared = trainer(batch=4, parts=2)
+        shared.train()
+        assert torch.distributed.get_world_size() == 2
+        return learned(shared), shared.state.log_history[0]
+
+    # The processes are forked before anything here starts a thread.
+    (first, line), (second, _) = two_processes(as_rank)
+    whole, parts = trainer(), trainer(batch=4, parts=4)
+    before = learned(whole)
+    whole.train()
+    parts.train()
+    assert distance(before, learned(whole)) > 1e-2
+    assert abs(temperatures(whole)[-1] - 2.0) > 1e-2
+    assert distance(learned(whole), learned(parts)) < ROUNDING
+    assert distance(learned(whole), first) < ROUNDING
+    assert distance(first, second) == 0
+    for name in ("loss", "ce", "kd", "temperature"):
+        values = [each.state.log_history[0][name] for each in (whole, parts)]
+        assert values == pytest.approx([line[name]] * 2, abs=1e-5)
+
+
+def test_the_logged_loss_is_the_mean_over_the_tokens_that_count(trainer, llama, samples):
+    one = trainer(batch=32, steps=1)
+    student = llama(1, 1).double()
+    one.train()
+    batch = {name: torch.stack([each[name] for each in samples]) for name in samples[0]}
+    targets = batch.pop("labels")[:, 1:]
+    kept = targets != -100
+    with torch.no_grad():
+        ours, theirs = (
+            network(**batch).logits[:, :-1][kept] for network in (student, llama(2, 2).double())
+        )
+    ce = torch.nn.functional.cross_entropy(ours, targets[kept])
+    loss = 0.5 * ce + 0.5 * kd_loss(ours, theirs, 2.0)
+    assert one.state.log_history[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(trainer):
+    whole, first = trainer(parts=2, batch=4, steps=4), trainer(parts=2, batch=4, steps=2, save=2)
+    whole.train()
+    first.train()
+    resumed = trainer(parts=2, batch=4, steps=4)
+    resumed.train(resume_from_checkpoint=True)
+    ends = zip(learned(whole), learned(resumed), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in ends)
+    with pytest.raises(ConfigError, match=r"has no ctkd_policy\.pt"):
+        resumed.train(resume_from_checkpoint=resumed.args.output_dir)
+
+
+def test_t_climbs_at_a_frozen_student_and_stays_without_lambda(trainer):
+    climbing = trainer(batch=32, lr=0.0, steps=6)
+    climbing.train()
+    kd = [line["kd"] for line in climbing.state.log_history if "kd" in line]
+    assert kd == sorted(kd)
+    assert kd[-1] > kd[0] + 1e-3
+    still = trainer(strength=0.0, t_star_rows=8)
+    still.train()
+    assert set(temperatures(still)) == {temperatures(still)[0]}
+    stars = [line["t_star"] for line in still.state.log_history if "t_star" in line]
+    assert len(stars) == 4
+    assert all(0.5 <= each <= 40 for each in stars)
+
+
+def test_evaluation_reports_means_over_tokens_and_leaves_the_policy_alone(trainer):
+    one = trainer()
+    before = learned(one)
+    one.args.per_device_eval_batch_size = 4  # batches with different numbers of tokens
+    found = one.evaluate()
+    one.args.per_device_eval_batch_size = 9
+    assert one.evaluate()["eval_ce"] == pytest.approx(found["eval_ce"], rel=1e-6)
+    assert one.evaluate()["eval_loss"] == pytest.approx(found["eval_ce"], rel=1e-6)
+    assert 0 <= found["eval_agreement"] <= 100
+    assert found["eval_kl"] > 0
+    assert all(torch.equal(*pair) for pair in zip(before, learned(one), strict=True))
+
+
+def test_a_classifier_has_a_row_for_each_sample(game, llama, samples, tmp_path):
+    def classifier(seed):
+        torch.manual_seed(seed)
+        return transformers.LlamaForSequenceClassification(llama(1, seed).config)
+
+    data = [{**each, "labels": torch.tensor(k % 2)} for k, each in enumerate(samples)]
+    args = transformers.TrainingArguments(
+        str(tmp_path), max_steps=1, report_to=[], use_cpu=True, disable_tqdm=True
+    )
+    given = {"distiller": game(), "teacher_model": classifier(2)}
+    one = CTKDTrainer(classifier(1), args, train_dataset=data[:8], **given)
+    expected = one.evaluate(data[:8])["eval_ce"]
+    one.train()
+    assert one.policy_steps.last["ce"].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"_n_gpu": 2}, "n_gpu = 2: DataParallel"),
+        ({"fp16": True}, "fp16 = True"),
+        ({"torch_compile": True}, "torch_compile"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),
+    ],
+)
+def test_settings_that_would_be_wrong_are_refused(trainer, settings, message):
+    one = trainer()
+    vars(one.args).update(settings)
+    with pytest.raises(ConfigError, match=message):
+        check_trainer(one)
+
+
+def test_games_and_networks_that_would_be_wrong_are_refused(trainer, game, llama, samples):
+    with pytest.raises(ConfigError, match="of 2: an adapter takes one teacher"):
+        trainer(teacher_model=[llama(1, 1), llama(1, 2)])
+    with pytest.raises(ConfigError, match="pass teacher_model"):
+        trainer(teacher_model=None)
+    whole_step = game()
+    whole_step.objective = DIST()
+    with pytest.raises(ConfigError, match="DIST compares the rows of a step"):
+        trainer(distiller=whole_step)
+    with pytest.raises(ConfigError, match="64 columns and the teacher's 72"):
+        trainer(teacher_model=llama(2, 2, vocabulary=72)).train()
+    trainer(teacher_model=llama(2, 2, vocabulary=72), vocabulary=64, steps=1).train()
+    headless = trainer()
+    headless.model.forward = lambda **inputs: types.SimpleNamespace(logits=None)
+    with pytest.raises(ConfigError, match="returned no logits: switch off its fused head"):
+        headless.train()
