@@ -23,6 +23,9 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+from notebook_pages import Notebook
 
 import ctkd
 
@@ -182,5 +185,6 @@ def _escaped(line: str) -> str:
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.add_directive("modules", Modules)
+    app.add_directive("notebook", Notebook)
     app.connect("autodoc-skip-member", _skip_constants)
     app.connect("autodoc-process-docstring", _as_written, priority=100)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 def load(name):
@@ -48,6 +49,29 @@ def test_ctkd_with_a_feature_loss_trains_in_under_forty_lines(capsys):
     output = capsys.readouterr().out
     assert float(re.search(r"accuracy ([\d.]+)", output)[1]) > 80
     assert 1 < found["outcome"].temperature < 15.6  # it has moved from where it starts
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_in_a_kernel_and_was_saved_with_its_figures(tmp_path, monkeypatch):
+    nbclient = pytest.importorskip("nbclient", reason="a package of the extra 'dev'")
+    import nbformat
+
+    notebook = nbformat.read(ROOT / "examples/ctkd.ipynb", as_version=4)
+    assert figures(notebook) == 3
+    for cell in notebook.cells:
+        shorter = cell.source.replace("range(10)", "range(2)")
+        cell.source = shorter.replace("epochs = 10", "trial = True")
+        if cell.cell_type == "code":
+            cell.outputs = []
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    client = nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3")
+    client.execute(cwd=str(tmp_path))
+    assert figures(notebook) == 3
+
+
+def figures(notebook):
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
+    return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
 @pytest.mark.slow

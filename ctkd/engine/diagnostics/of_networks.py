@@ -3,6 +3,7 @@
 It shows where a learned temperature would go at this moment, and what a constant one would do.
 """
 
+import io
 import math
 import os
 from collections.abc import Iterable
@@ -57,6 +58,12 @@ class LandscapeOfNetworks:
 
         target = Path(path).with_suffix("")
         return save_figure(self.figure(), target.parent, target.name)
+
+    def _repr_png_(self) -> bytes:
+        """The figure, which a notebook shows."""
+        stream = io.BytesIO()
+        self.figure().savefig(stream, format="png", dpi=100)
+        return stream.getvalue()
 
 
 def landscape(

@@ -65,6 +65,7 @@ def test_at_the_end_of_the_grid_there_is_a_bound_and_no_maximum(given):
     found = ctkd.landscape(student, teacher, batches, low=0.01, high=0.1, points=5)
     assert found.t_star == pytest.approx(0.1)
     assert "T* ≥ 0.1" in found.figure()._suptitle.get_text()
+    assert found._repr_png_().startswith(b"\x89PNG")  # for notebooks
 
 
 def test_mistakes(given):
