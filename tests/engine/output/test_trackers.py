@@ -1,6 +1,8 @@
-"""Further trackers: `metrics.csv`, and Weights & Biases with a stand-in for its package."""
+"""Further trackers: `metrics.csv`; Weights & Biases, in its offline mode and by a stand-in."""
 
 import csv
+import json
+import struct
 import sys
 import types
 
@@ -42,6 +44,39 @@ def test_csv_and_wandb_have_the_numbers_of_each_epoch(train, monkeypatch):
     assert stand_in.finished
     assert stand_in.given["config"]["Recipe.epochs"] == 2
     assert stand_in.given["name"] == "ctkd seed 0"
+
+
+@pytest.mark.slow
+def test_wandb_keeps_the_history_of_a_run_offline(train, monkeypatch):
+    pytest.importorskip("wandb", reason="the extra 'wandb' is not installed")
+    for name, value in (("MODE", "offline"), ("SILENT", "true"), ("PROJECT", "ours")):
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    run = train("ctkd", "trial = True", "Runtime.trackers = ['wandb']")
+    (file,) = run.path.glob("wandb/offline-run-*/*.wandb")
+    records = list(wandb_records(file.read_bytes()))
+    (opened,) = (record.run for record in records if record.WhichOneof("record_type") == "run")
+    assert (opened.project, opened.display_name) == ("ours", "ctkd-trial seed 0")
+    history = [
+        {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+        for items in (record.history.item for record in records)
+        if items
+    ]
+    assert [epoch["_step"] for epoch in history] == [1, 2]
+    for tag, key in (("test/top1", "test_top1"), ("temperature/t_star", "t_star")):
+        assert [epoch[tag] for epoch in history] == run.column(key)
+
+
+def wandb_records(data):
+    """The records of a small file: behind 7 bytes, each has a checksum, its length and its kind."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    start, whole = 7, 1
+    while start < len(data):
+        _, length, kind = struct.unpack_from("<IHB", data, start)
+        assert kind == whole
+        start += 7
+        yield Record.FromString(data[start : start + length])
+        start += length
 
 
 def test_a_package_that_is_missing_is_an_error_before_the_run(monkeypatch):
