@@ -1,0 +1,168 @@
+"""The game in trl's trainers, on data and on the student's own completions."""
+
+import os
+
+import pytest
+import torch
+
+from ctkd.errors import ConfigError
+
+os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+trl = pytest.importorskip("trl")
+datasets = pytest.importorskip("datasets")
+
+from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
+from transformers import PreTrainedTokenizerFast  # noqa: E402
+from trl.experimental.gkd import GKDConfig  # noqa: E402
+
+from ctkd.adapters.transformers import CTKDMixin  # noqa: E402
+from ctkd.adapters.trl import (  # noqa: E402
+    CTKDDistillationTrainer,
+    CTKDGKDTrainer,
+    check_linear_head,
+)
+
+pytestmark = pytest.mark.slow(traced=True)
+ROUNDING = 1e-6
+ENDS = list(range(30))  # half of the tokens end a completion: their lengths differ
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    words = {f"w{k}": k for k in range(60)} | {"<pad>": 60, "<eos>": 61, "<unk>": 62}
+    inner = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=inner, **special)
+
+
+@pytest.fixture(scope="module")
+def data(samples):
+    rows = []
+    for k, each in enumerate(samples[:16]):
+        ids, length = each["input_ids"].tolist(), 2 + k % 4
+        prompt = " ".join(f"w{token}" for token in ids[:length])
+        mask = [0] * length + [1] * (12 - length)
+        rows.append({"input_ids": ids, "completion_mask": mask, "prompt": prompt})
+    return datasets.Dataset.from_list(rows)
+
+
+@pytest.fixture
+def trainer(game, llama, data, tokenizer, tmp_path):
+    """A function that makes a trainer of a kind with its configuration."""
+
+    def make(kind, configuration, batch=8, parts=1, steps=2, save=None, given=None, **settings):
+        args = configuration(
+            str(tmp_path / "run"),
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=parts,
+            max_steps=steps,
+            optim="sgd",
+            learning_rate=0.05,
+            lr_scheduler_type="constant",
+            logging_steps=1,
+            save_strategy="steps" if save else "no",
+            save_steps=save or 1,
+            report_to=[],
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            disable_tqdm=True,
+            **settings,
+        )
+        student = llama(1, 1)
+        student.generation_config.eos_token_id = ENDS
+        networks = {"teacher_model": llama(2, 2), "processing_class": tokenizer}
+        given = {"distiller": game(ce=0.0), **networks, **(given or {})}
+        return kind(model=student, args=args, train_dataset=data, **given)
+
+    return make
+
+
+@pytest.fixture
+def gkd(trainer):
+    def make(sampled=False, lmbda=1.0, **given):
+        made = trainer(CTKDGKDTrainer, GKDConfig, lmbda=lmbda, max_new_tokens=5, **given)
+        made.generation_config.do_sample = sampled
+        return made
+
+    return make
+
+
+def learned(trainer):
+    """The student's weights and the policy's."""
+    policy = trainer.policy_steps.distiller.state_dict().values()
+    return [each.detach().clone() for each in (*trainer.model.parameters(), *policy)]
+
+
+def logged(trainer, name):
+    return [line[name] for line in trainer.state.log_history if name in line]
+
+
+def test_gkd_on_policy_has_one_step_for_parts_and_processes(gkd, two_processes, distance):
+    def as_rank():
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state(reset_partial_state=True)
+        shared = gkd(batch=2, parts=2)
+        shared.train()
+        return learned(shared)
+
+    first, second = two_processes(as_rank)
+    whole, parts = gkd(), gkd(batch=2, parts=4)
+    whole.train()
+    parts.train()
+    assert distance(learned(whole), learned(parts)) < ROUNDING
+    assert distance(learned(whole), first) < ROUNDING
+    assert distance(first, second) == 0
+    assert logged(whole, "loss") == pytest.approx(logged(parts, "loss"), rel=1e-5)
+    assert abs(logged(whole, "temperature")[-1] - 2.0) > 1e-2
+
+
+def test_gkd_with_sampled_completions_resumes_as_if_uninterrupted(gkd):
+    given = {"sampled": True, "lmbda": 0.5, "batch": 4, "parts": 2}
+    whole = gkd(steps=4, **given)
+    whole.train()  # before the next one sets the seeds again
+    gkd(steps=2, save=2, **given).train()
+    resumed = gkd(steps=4, **given)
+    resumed.train(resume_from_checkpoint=True)
+    ends = zip(learned(whole), learned(resumed), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in ends)
+
+
+def test_the_mixin_before_an_sft_trainer_plays_on_the_same_tokens_as_gkd(gkd, trainer):
+    class Mine(CTKDMixin, trl.SFTTrainer):
+        pass
+
+    settings = {"completion_only_loss": True, "packing": False, "max_length": None}
+    sft, off_policy = trainer(Mine, trl.SFTConfig, **settings), gkd(lmbda=0.0)
+    sft.train()
+    off_policy.train()
+    assert logged(sft, "kd") == pytest.approx(logged(off_policy, "kd"), rel=1e-5)
+
+
+def test_distillation_trainer_plays_in_blocks_and_parts_as_at_once(trainer, data, distance):
+    def run(batch, parts, block):
+        given = {"block": block, "eval_dataset": data.select(range(4))}
+        settings = {"max_completion_length": 5, "given": given}
+        made = trainer(CTKDDistillationTrainer, trl.DistillationConfig, batch, parts, **settings)
+        made.train()
+        return made
+
+    whole, parts = run(8, 1, 1000), run(2, 4, 3)
+    assert distance(learned(whole), learned(parts)) < ROUNDING
+    assert logged(whole, "loss") == pytest.approx(logged(parts, "loss"), rel=1e-5)
+    assert abs(logged(whole, "temperature")[-1] - 2.0) > 1e-2
+    assert not logged(whole, "entropy")  # it is not measured
+    lengths = whole.state.log_history[0]
+    assert lengths["completions/min_length"] < lengths["completions/max_length"]
+    assert whole.evaluate()["eval_loss"] > 0
+
+
+def test_cross_entropy_to_own_completions_and_changed_logits_are_refused(gkd, game, llama):
+    with pytest.raises(ConfigError, match=r"ce_weight = 0\.5\) teaches what the student already"):
+        gkd(given={"distiller": game(ce=0.5)})
+    capped = llama(1, 1)
+    capped.config.final_logit_softcapping = 30.0
+    with pytest.raises(ConfigError, match=r"\(final_logit_softcapping\): use CTKDGKDTrainer"):
+        check_linear_head(capped, "student")
