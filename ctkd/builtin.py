@@ -61,7 +61,10 @@ MODELS = {
 }
 # Prefixes of names that are not listed: timm_NAME is any network of timm.
 MODEL_FAMILIES = dict.fromkeys(("torchvision_", "timm_"), "ctkd.models.imagenet_networks")
-TRANSFORMS = {"LogitStandardization": "ctkd.losses.transforms"}
+TRANSFORMS = {
+    "LogitStandardization": "ctkd.losses.transforms",
+    **dict.fromkeys(("SharedColumns", "SortedColumns"), "ctkd.losses.columns"),
+}
 TEMPERATURES = {
     "ConstantTemperature": "ctkd.temperature.constant",
     "InverseTemperature": "ctkd.temperature.inverse",
@@ -90,6 +93,7 @@ OBJECTIVES = {
     "WTTM": "ctkd.losses.wttm",
     "DIST": "ctkd.losses.dist",
     "HardKD": "ctkd.losses.hard_kd",
+    "ULD": "ctkd.losses.uld",
     "MLKD": "ctkd.losses.mlkd",
     "CRLD": "ctkd.losses.crld",
     **dict.fromkeys(("QuirkKD", "QuirkDKD"), "ctkd.losses.quirks"),

@@ -39,6 +39,15 @@ class Dataset(abc.ABC):
         """Values for the parameters of networks and policies with these names."""
         return {"num_classes": self.num_classes}
 
+    @property
+    def teacher_offers(self) -> dict[str, object]:
+        """The same for the teacher, which may have another vocabulary."""
+        return self.offers
+
+    def check_teacher(self, other: "Dataset") -> None:
+        """Raises ConfigError where a teacher of the data set `other` cannot teach on this one."""
+        return None
+
 
 class ImageDataset(Dataset):
     """Images of one shape, with one class each.

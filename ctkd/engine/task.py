@@ -117,6 +117,7 @@ class Rows:
             samples; None in a run without one.
         class_student: the student's logits [N, C] for cross-entropy, where `student` are those of a
             distillation token.
+        teacher_targets: [N], the classes in the teacher's columns, where it has other columns.
     """
 
     student: Tensor
@@ -130,6 +131,7 @@ class Rows:
     features: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
     strong: tuple[Tensor, Tensor] | None = None
     class_student: Tensor | None = None
+    teacher_targets: Tensor | None = None
 
     def blocks(self) -> Iterator["Rows"]:
         """The rows with their logits, in parts that fit in memory; here as one part."""
@@ -189,6 +191,10 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """The metrics of a network, accuracies in percent; the network's mode is restored."""
+
+    def evaluate_teacher(self, teacher: nn.Module) -> dict[str, float]:
+        """The metrics of the teacher, which a task may judge on inputs of its own."""
+        return self.evaluate(teacher)
 
     def evaluate_student(self, student: nn.Module, teacher: Any) -> dict[str, float]:
         """The metrics of a student; a task may add its agreement with the frozen teacher."""

@@ -8,9 +8,16 @@ from typing import ClassVar
 
 from ctkd.checks import expect
 from ctkd.data.dataset import Dataset, data_path
+from ctkd.data.text.alignment import OtherText, other_text
 from ctkd.data.text.documents import Document, split_documents
-from ctkd.data.text.tokenizer import Tokenizer, make_tokenizer
+from ctkd.data.text.tokenizer import BPETokenizer, Tokenizer, make_tokenizer
 from ctkd.data.text.windows import Windows, stream_of
+from ctkd.errors import ConfigError
+
+# What compares two vocabularies, for messages.
+COLUMNS = (
+    "Method.transform = @SharedColumns, @SortedColumns or @PrefixBytes, or Method.objective = @ALM"
+)
 
 
 @dataclass(frozen=True)
@@ -20,11 +27,13 @@ class TextSplits:
     Attributes:
         evaluated: "test", and "validation" where there is one.
         notes: sentences for the user.
+        teacher: "train" and "test" in the teacher's tokens, where its vocabulary is another one.
     """
 
     train: Windows
     evaluated: dict[str, Windows]
     notes: tuple[str, ...] = ()
+    teacher: dict[str, OtherText] | None = None
 
 
 class TextDataset(Dataset):
@@ -34,12 +43,14 @@ class TextDataset(Dataset):
         context: tokens of a window.
         stride: new tokens of a window in an evaluation.
         tokenizer: text to tokens.
+        teacher_tokenizer: the teacher's, where its vocabulary is another one; else None.
         tag_names: the classes of words, where the data set knows them.
     """
 
     kind = "text"
     owner: ClassVar[str]
     tag_names: Sequence[str] = ()
+    teacher_tokenizer: Tokenizer | None = None
 
     def __init__(
         self,
@@ -68,6 +79,31 @@ class TextDataset(Dataset):
         """The number of tokens of the vocabulary."""
         return self.tokenizer.size
 
+    @property
+    def teacher_offers(self) -> dict[str, object]:
+        """See `Dataset`."""
+        return {"num_classes": (self.teacher_tokenizer or self.tokenizer).size}
+
+    def check_teacher(self, other: Dataset) -> None:
+        """See `Dataset`: the teacher's documents and tokens must be those of this run."""
+        if not isinstance(other, TextDataset):
+            return
+        expected, found = self.teacher_tokenizer or self.tokenizer, other.tokenizer
+        compared: dict[str, tuple[object, object]] = {
+            "the tokenizer": (expected.named, found.named)
+        }
+        if isinstance(expected, BPETokenizer):  # it is trained on the training documents
+            compared["the data set"] = self.owner, other.owner
+            compared["the share of the test"] = self._test, other._test
+            compared["the share of the validation"] = self._validation, other._validation
+        for name, (here, there) in compared.items():
+            if here != there:
+                raise ConfigError(
+                    f"the teacher's tokens differ: {name} is {there} in Teacher.run, and {here} "
+                    "in this run. Give both runs the same text and shares. For a teacher with "
+                    f"another vocabulary set Alignment.tokenizer and a transform: {COLUMNS}"
+                )
+
     @abc.abstractmethod
     def documents(self) -> Sequence[Document]:
         """Reads the documents. Raises DataError where they are missing or damaged."""
@@ -84,6 +120,12 @@ class TextDataset(Dataset):
             f"{len(evaluated[name]):,} of {len(stream):,} for {name}"
             for name, stream in streams.items()
         ]
+        teacher = None
+        if self.teacher_tokenizer is not None:
+            self.teacher_tokenizer.fit(splits.train)
+            both = {"train": splits.train, "test": splits.test}
+            made = self.teacher_tokenizer
+            teacher = {name: other_text(d, stream_of(d, made)) for name, d in both.items()}
         least = self.context - self.stride
         return TextSplits(
             Windows(train, self.context),
@@ -93,6 +135,7 @@ class TextDataset(Dataset):
                 f"each token is judged once, after {least} to {self.context - 1} tokens of its "
                 "document, or all there are",
             ),
+            teacher,
         )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctkd.data.text.documents import Document
+from ctkd.data.text.token_bytes import bytes_of_tokens
 from ctkd.errors import ConfigError, DataError
 from ctkd.files import replacing, user_path
 
@@ -56,6 +57,15 @@ class Tokenizer(abc.ABC):
         return None
 
     @abc.abstractmethod
+    def token_bytes(self) -> list[bytes]:
+        """The bytes that each token stands for; empty for a token that is no text."""
+
+    @property
+    @abc.abstractmethod
+    def named(self) -> str:
+        """The tokenizer for messages, and for comparing the settings of two runs."""
+
+    @abc.abstractmethod
     def fingerprint(self) -> str:
         """16 hexadecimal digits that depend on the whole vocabulary."""
 
@@ -76,6 +86,11 @@ class ByteTokenizer(Tokenizer):
     """Every byte of the UTF-8 text is a token."""
 
     size = 256
+    named = "bytes"
+
+    def token_bytes(self) -> list[bytes]:
+        """See `Tokenizer`."""
+        return [bytes([value]) for value in range(self.size)]
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """See `Tokenizer`."""
@@ -99,6 +114,8 @@ class ByteTokenizer(Tokenizer):
 class FileTokenizer(Tokenizer):
     """A `tokenizer.json` of the `tokenizers` library, as Hugging Face's models have one."""
 
+    named = ""  # of the class; each object sets its own
+
     def __init__(self, path: str | os.PathLike[str], setting: str) -> None:
         """Reads the file, or the file `tokenizer.json` in a folder.
 
@@ -119,6 +136,7 @@ class FileTokenizer(Tokenizer):
             raise ConfigError(f"{setting}: {file} is no tokenizer.json: {error}") from error
         self._made.no_truncation()
         self._made.no_padding()
+        self.named = f"the tokenizer of {file}"
         self.size = self._made.get_vocab_size(with_added_tokens=True)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
@@ -138,6 +156,10 @@ class FileTokenizer(Tokenizer):
         made = getattr(self, "_made", None)
         found: dict[str, int] | None = made and made.get_vocab(with_added_tokens=True)
         return found
+
+    def token_bytes(self) -> list[bytes]:
+        """See `Tokenizer`."""
+        return bytes_of_tokens(json.loads(self._made.to_str()), self._made.get_vocab(), self.size)
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer`."""
@@ -159,6 +181,7 @@ class BPETokenizer(FileTokenizer):
     def __init__(self, size: int, setting: str) -> None:
         """Trains nothing yet. Raises ConfigError where `tokenizers` is missing."""
         self.size, self._setting = size, setting
+        self.named = f"byte-level BPE of {size:,} tokens"
         _library(setting)
 
     def fit(self, documents: Sequence[Document]) -> None:

@@ -118,23 +118,23 @@ class Windows:
     def __len__(self) -> int:
         return len(self._starts)
 
-    def _positions(self, windows: Tensor) -> Tensor:
+    def positions(self, windows: Tensor) -> Tensor:
         """[B, context], the index in the stream of each input; beyond the end for padding."""
         return self._starts[windows][:, None] + torch.arange(self.context)
 
     def ids(self, windows: Tensor) -> Tensor:
         """[B, context], the input tokens; 0 for padding."""
-        at = self._positions(windows)
+        at = self.positions(windows)
         return self._taken(self.stream.ids, at).masked_fill(at >= len(self.stream), 0)
 
     def documents(self, windows: Tensor) -> Tensor | None:
         """[B, context], the document of each input; None if every window has only one."""
-        numbers = self._taken(self.stream.documents, self._positions(windows))
+        numbers = self._taken(self.stream.documents, self.positions(windows))
         return None if bool((numbers == numbers[:, :1]).all()) else numbers
 
     def targets(self, windows: Tensor) -> Tensor:
         """[B, context], the token after each input, `IGNORED` where the row does not count."""
-        at = self._positions(windows) + 1
+        at = self.positions(windows) + 1
         counted = self._taken(self.stream.counted, at) & (at < len(self.stream))
         first = self._starts[windows] == 0
         new = torch.arange(self.context) >= self.context - self._new
@@ -144,7 +144,7 @@ class Windows:
     def of_targets(self, column: Tensor, windows: Tensor) -> Tensor:
         """A column of the stream at the targets of the rows that count, [N]."""
         counted = self.targets(windows) != IGNORED
-        return self._taken(column, self._positions(windows) + 1)[counted]
+        return self._taken(column, self.positions(windows) + 1)[counted]
 
     @staticmethod
     def _taken(column: Tensor, at: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from ctkd.engine.config.parse import macros
 from ctkd.engine.config.run_name import name_of_run, undone
 from ctkd.engine.config.settings import Instrument, Method, Recipe, Runtime, Seed, Teacher
 from ctkd.engine.distributed.gather_rows import check_parts, check_whole_step
+from ctkd.engine.tasks.alignment_settings import TeacherRowsSettings, align, check_alignment
 from ctkd.engine.tasks.augmentation import check_augmentation
 from ctkd.engine.tasks.specs import spec_of
 from ctkd.engine.tasks.strong_view import StrongViewSettings, check_strong_view
@@ -64,6 +65,7 @@ class Run:
         method: the settings that say how the student is taught.
         task_part: the further settings of the data set's kind, if it has any.
         strong_view: None where the objective needs no strong view.
+        teacher_rows: what is done to the teacher's rows; None for nothing.
         config_faults: warnings about the Gin files and bindings.
     """
 
@@ -87,6 +89,7 @@ class Run:
     task_part: Any = None
     method: Method | None = None
     strong_view: StrongViewSettings | None = None
+    teacher_rows: TeacherRowsSettings | None = None
     config_faults: tuple[str, ...] = ()
 
     @property
@@ -137,6 +140,9 @@ def build(
     method, recipe, teacher = call.part(Method), call.part(Recipe), call.part(Teacher)
     seed, instrument = call.part(Seed).seed, call.part(Instrument)
     dataset: Dataset = call.component(DATASETS, "Recipe.dataset", recipe.dataset)
+    if (alignment := call.part_if_bound("Alignment")) is not None:
+        align(dataset, alignment)
+    teacher_rows = call.part_if_bound("TeacherRows")
     recipe = trial.shortened(recipe, dataset.kind)
     instrument = trial.smaller_probe(instrument, recipe, dataset.kind)
     optimizers = optimizers_of(call, recipe, bindings)
@@ -158,6 +164,7 @@ def build(
         if loss.compares_rows:
             check_parts(loss.named, "it", runtime.accumulate)
     check_classes(distiller, dataset)
+    check_alignment(distiller, dataset, getattr(task_part, "block", None))
     check_whole_step(distiller.objective, dataset, runtime.accumulate, ranks=1)
     check_augmentation(task_part, distiller.objective, distiller.features)
     check_policy(distiller, dataset)
@@ -186,6 +193,7 @@ def build(
         task_part=task_part,
         method=method,
         strong_view=strong_view,
+        teacher_rows=teacher_rows,
         config_faults=(
             *(warning for file in files for warning in file.warnings),
             *undone(files),
@@ -237,7 +245,8 @@ def _networks(
         student = call.component(MODELS, "Recipe.student", recipe.student, **offers)
     use_distillation_token(student, needs_teacher)
     with _placed(meta or not needs_teacher), seeded(seed, "teacher"):
-        network = call.component(MODELS, "Teacher.network", teacher.network, **offers)
+        theirs = dataset.teacher_offers
+        network = call.component(MODELS, "Teacher.network", teacher.network, **theirs)
     return student, network if needs_teacher else None
 
 

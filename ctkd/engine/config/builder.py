@@ -10,7 +10,7 @@ from torch import nn
 from ctkd.checks import expect
 from ctkd.data.dataset import Dataset
 from ctkd.engine.config.identity import Settings
-from ctkd.engine.config.settings import spell
+from ctkd.engine.config.settings import PARTS, spell
 from ctkd.errors import ConfigError
 from ctkd.registry import COMPONENTS, MODELS, Registry, gin, name_of
 
@@ -55,6 +55,15 @@ class Builder:
         """One of the engine's own parts."""
         part: T = self._call(name_of(kind), {})
         return part
+
+    def part_if_bound(self, name: str) -> Any:
+        """One of the engine's own parts where the configuration binds it, else None.
+
+        A run without the part then has the same settings as before the part existed.
+        """
+        component = PARTS.component(name)
+        bound = gin.get_bindings(component.bound)
+        return self._call(name, {}) if bound else None
 
     def component(self, registry: Registry, role: str, reference: Any, **offers: Any) -> Any:
         """The component a setting refers to, or None; it is offered values it may have use for."""

@@ -17,10 +17,12 @@ from ctkd.registry import Registry
 Factory = Callable[..., Any]
 DEVICE = re.compile(r"auto|(cpu|cuda)(:\d+)?")
 OWN_PARTS = {
+    "Alignment": "ctkd.engine.tasks.alignment_settings",
     "Augmentation": "ctkd.engine.tasks.augmentation",
     "Language": "ctkd.engine.tasks.language_settings",
     "Proposals": "ctkd.engine.tasks.proposals",
     "StrongView": "ctkd.engine.tasks.strong_view",
+    "TeacherRows": "ctkd.engine.tasks.alignment_settings",
 }
 PARTS = Registry("engine part", "recipe", OWN_PARTS)
 

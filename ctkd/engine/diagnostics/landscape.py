@@ -100,11 +100,13 @@ class Probe:
         Confidence and target are the teacher's probabilities at T = 1: the largest, the target's.
         """
         soft = rows.targets.is_floating_point()  # of mixed images, the class of the larger share
+        theirs = rows.teacher_targets
         classes = rows.targets.argmax(dim=1) if soft else rows.targets
         parts: list[Tensor] = []
         for block in rows.blocks():
             assert block.teacher is not None
             chosen = block.targets.argmax(dim=1) if soft else block.targets
+            chosen = chosen if theirs is None else theirs  # such rows are one block
             confidences = block.teacher.double().softmax(dim=1)
             losses = cross_entropy_rows(block.student.double(), block.targets)
             of_targets = confidences.gather(1, chosen[:, None]).squeeze(1)

@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ctkd.data.dataset import Dataset, digest
+from ctkd.data.dataset import digest
 from ctkd.data.text.text_dataset import TextDataset, TextSplits
-from ctkd.data.text.tokenizer import FileTokenizer
 from ctkd.data.text.windows import IGNORED, Windows
-from ctkd.engine.distributed.gather_rows import needs_whole_step
 from ctkd.engine.distributed.world import World
 from ctkd.engine.hidden_rows import Head, HiddenRows
 from ctkd.engine.task import (
@@ -23,13 +21,14 @@ from ctkd.engine.task import (
     TeacherFunction,
 )
 from ctkd.engine.tasks.continuations import FILE, continuations
+from ctkd.engine.tasks.language_checks import check_blocks, check_network
 from ctkd.engine.tasks.language_metrics import language_metrics
 from ctkd.engine.tasks.language_settings import LanguageSettings
 from ctkd.engine.tasks.specs import TaskSpec
 from ctkd.engine.tasks.token_kinds import token_kinds
 from ctkd.engine.teacher.frozen_language import FrozenLanguageModel
 from ctkd.errors import ConfigError
-from ctkd.models.language_model import LanguageModel, TokenInputs
+from ctkd.models.language_model import TokenInputs
 from ctkd.seeds import generator
 
 if TYPE_CHECKING:
@@ -48,49 +47,15 @@ def make_task(run: "Run", device: torch.device, world: World) -> "LanguageTask":
     splits = world.agree(run.dataset.load) if world.size > 1 else run.dataset.load()
     check_blocks(run)
     steps, settings = run.recipe.steps_per_epoch, run.task_part
-    return LanguageTask(run.dataset, splits, size, run.seed, device, world, steps, settings)
+    given = (run.dataset, splits, size, run.seed, device, world, steps, settings)
+    if splits.teacher is None:
+        return LanguageTask(*given)
+    from ctkd.engine.tasks.two_vocabularies import TwoVocabularies  # it imports this module
 
-
-def check_blocks(run: "Run") -> None:
-    """Refuses blocks of rows where a loss or a policy needs all rows of a step at once."""
-    game = run.distiller
-    reasons = {
-        f"{type(game.objective).__name__} compares rows": needs_whole_step(game.objective),
-        "feature losses compare rows": len(game.features) > 0,
-        "two temperatures are scaled together": bool(getattr(game.policy, "two_temperatures", 0)),
-    }
-    for reason, holds in reasons.items():
-        if holds and run.task_part.block is not None:
-            raise ConfigError(f"Language.block = {run.task_part.block}: {reason}; set it to None")
-
-
-def check_network(role: str, model: nn.Module, dataset: Dataset, meta: bool) -> None:
-    """See `TaskSpec`: a causal network with a column for each token of the vocabulary."""
-    if not isinstance(model, LanguageModel):
-        raise ConfigError(
-            f"the {role} is a {type(model).__name__}, no language model: choose a network such as "
-            "@decoder"
-        )
-    if model.vocabulary < dataset.num_classes:
-        raise ConfigError(
-            f"the {role} tells {model.vocabulary:,} tokens apart, the tokenizer makes "
-            f"{dataset.num_classes:,}: choose the tokenizer that the {role} was trained with"
-        )
-    assert isinstance(dataset, TextDataset)
-    check_tokenizer(role, model, dataset)
-
-
-def check_tokenizer(role: str, model: LanguageModel, dataset: TextDataset) -> None:
-    """Refuses a network whose weights belong to another vocabulary than the text's."""
-    if model.loaded_from is None or model.tokenizer_file is None:
-        return
-    own = FileTokenizer(model.tokenizer_file, f"the tokenizer of the {role}")
-    if own.vocabulary() != dataset.tokenizer.vocabulary():
-        raise ConfigError(
-            f"the {role} {model.loaded_from} has a vocabulary of its own of {own.size:,} tokens, "
-            f"and the text is cut into other tokens. Set {dataset.owner}.tokenizer = "
-            f"{model.tokenizer_file!r}; student and teacher must share one vocabulary"
-        )
+    task = TwoVocabularies(*given)
+    shuffled = run.teacher_rows is not None and run.teacher_rows.shuffled
+    task.align(splits.teacher, run.distiller.transform, shuffled)
+    return task
 
 
 class TextBatch(DeferredBatch):

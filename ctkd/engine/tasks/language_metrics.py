@@ -16,9 +16,16 @@ EVALUATED = 2**23  # logits of one call: 2,048 rows of 4,096 tokens
 
 
 def language_metrics(
-    model: nn.Module, teacher: nn.Module | None, task: "LanguageTask", windows: Windows
+    model: nn.Module,
+    teacher: nn.Module | None,
+    task: "LanguageTask",
+    windows: Windows,
+    vocabulary: int | None = None,
 ) -> dict[str, float]:
     """The metrics of one split; each token counts once, for any number of ranks.
+
+    Args:
+        vocabulary: the number of tokens, where the windows are not in the task's own tokens.
 
     Returns:
         bits_per_byte; top1, of the next token, in percent; loss (nats per token); perplexity. With
@@ -27,7 +34,8 @@ def language_metrics(
     """
     totals = torch.zeros(5, dtype=torch.float64, device=task.device)
     size, world = 0, task.world
-    count = max(1, EVALUATED // (task.vocabulary * windows.context))
+    columns = vocabulary or task.vocabulary
+    count = max(1, EVALUATED // (columns * windows.context))
     everything = torch.arange(len(windows))[: task.evaluated_samples]
     for indices in torch.split(world.shard(everything), count):
         if not len(indices):
@@ -35,12 +43,12 @@ def language_metrics(
         inputs, labels = task.inputs(windows, indices)
         targets = task.on_device(labels[labels != IGNORED])
         size += int(windows.of_targets(windows.stream.bytes, indices).sum())
-        logits = model(inputs)[:, : task.vocabulary].float()
+        logits = model(inputs)[:, :columns].float()
         best = logits.argmax(1)
         sums = [F.cross_entropy(logits, targets, reduction="sum"), (best == targets).sum()]
         sums.append(torch.full_like(sums[0], len(targets)))
         if teacher is not None:
-            sums += _agreement(logits, teacher(inputs)[:, : task.vocabulary].float(), best)
+            sums += _agreement(logits, teacher(inputs)[:, :columns].float(), best)
         totals[: len(sums)] += torch.stack([value.double() for value in sums])
     bytes_ = world.sum(torch.tensor(float(size), dtype=torch.float64, device=task.device)).item()
     loss, right, rows, agreed, kl = world.sum(totals).tolist()

@@ -160,7 +160,7 @@ def judge(teacher: FrozenTeacher, settings: Teacher, task: Task, cause: str) -> 
         DataError: the monitor is below `Teacher.min_accuracy`, or undefined.
     """
     if teacher.metrics is None:  # runs that share the teacher evaluate it once
-        teacher.metrics = task.evaluate(teacher.network)
+        teacher.metrics = task.evaluate_teacher(teacher.network)
         task.files = {}  # an evaluation writes files of the student only
     metrics = teacher.metrics
     measured = metrics[task.monitor]

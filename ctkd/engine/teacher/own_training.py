@@ -44,6 +44,7 @@ def teacher_home(run: Run, path: pathlib.Path) -> tuple[Run, Workdir]:
     on the data, since the same command may use other images.
     """
     teacher_run = teacher_job(run).build()
+    run.dataset.check_teacher(teacher_run.dataset)
     identity = identity_of(teacher_run.settings)
     name = f"{teacher_run.name}-{identity[:8]}"
     given, beside = run.runtime.teachers_dir, path.absolute().parent / "teachers" / name

@@ -1,0 +1,103 @@
+"""A teacher with another vocabulary than the student's: its tokenizer, and what must fit."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ctkd.checks import expect
+from ctkd.data.dataset import Dataset
+from ctkd.data.text.text_dataset import COLUMNS, TextDataset
+from ctkd.data.text.tokenizer import make_tokenizer
+from ctkd.distiller import Distiller
+from ctkd.engine.config.settings import PARTS
+from ctkd.errors import ConfigError
+from ctkd.losses.columns import SortedColumns, VocabularyColumns
+
+
+@PARTS.register("Alignment")
+@dataclass(frozen=True)
+class AlignmentSettings:
+    """The tokenizer of a teacher whose vocabulary is not the student's.
+
+    Attributes:
+        tokenizer: as of the data set: 'bytes', 'bpe', or the path of a tokenizer.json.
+        vocabulary: the number of tokens of 'bpe'.
+    """
+
+    tokenizer: str | None = None
+    vocabulary: int = 4096
+
+    def __post_init__(self) -> None:
+        wanted = "'bytes', 'bpe' or the path of a tokenizer.json, the teacher's"
+        expect(bool(self.tokenizer), "Alignment", "tokenizer", self.tokenizer, wanted)
+        fine = self.vocabulary >= 257
+        expect(fine, "Alignment", "vocabulary", self.vocabulary, "a number of tokens above 256")
+
+
+@PARTS.register("TeacherRows", settings="method")
+@dataclass(frozen=True)
+class TeacherRowsSettings:
+    """What is done to the teacher's rows before the student sees them.
+
+    Attributes:
+        shuffled: whether a step's rows of the teacher change places at random: the control of a
+            study, which must not help.
+    """
+
+    shuffled: bool = False
+
+
+def align(dataset: Dataset, settings: AlignmentSettings) -> None:
+    """Gives the data set the teacher's tokenizer. Raises ConfigError for images."""
+    if not isinstance(dataset, TextDataset):
+        raise ConfigError(
+            "Alignment is for text: remove its settings, or set Recipe.dataset to text"
+        )
+    assert settings.tokenizer is not None
+    dataset.teacher_tokenizer = make_tokenizer(settings.tokenizer, settings.vocabulary, "Alignment")
+
+
+def check_alignment(distiller: Distiller, dataset: Dataset, block: int | None) -> None:
+    """Raises ConfigError where the game cannot be played on rows of two vocabularies."""
+    transform, objective = distiller.transform, distiller.objective
+    if not isinstance(dataset, TextDataset):
+        if getattr(transform, "needs_tokens", False):
+            name = type(transform).__name__
+            raise ConfigError(f"{name} compares vocabularies of text: set Method.transform = None")
+        return
+    in_chunks = bool(getattr(objective, "in_chunks", False))
+    if in_chunks and transform is not None:
+        name = type(objective).__name__
+        raise ConfigError(f"{name} compares chunks of text: set Method.transform = None")
+    if dataset.teacher_tokenizer is None or not distiller.needs_teacher:
+        return
+    if not (in_chunks or isinstance(transform, (VocabularyColumns, SortedColumns))):
+        raise ConfigError(
+            f"the teacher has another vocabulary (Alignment.tokenizer), and nothing compares the "
+            f"two: set {COLUMNS}"
+        )
+    if isinstance(transform, SortedColumns) and transform.padded and distiller.learned:
+        raise ConfigError(
+            "SortedColumns.padded = True with a learned temperature: the loss grows with T without "
+            "limit where the vocabularies have different sizes. Set SortedColumns.padded = False"
+        )
+    if block is not None:
+        raise ConfigError(f"Language.block = {block}: two vocabularies need None")
+    if len(distiller.features):
+        raise ConfigError("feature losses need rows of one vocabulary: set Method.features = ()")
+    _check_policy(distiller, 2 if in_chunks else 5)
+
+
+def _check_policy(distiller: Distiller, columns: int) -> None:
+    """Raises ConfigError where the policy is made for rows of the student's vocabulary."""
+    if distiller.policy is None:
+        return
+    logits = torch.zeros(2, columns)
+    try:
+        with torch.no_grad():
+            distiller.temperature_of(logits, logits, torch.zeros(2, dtype=torch.long))
+    except ValueError as error:
+        raise ConfigError(
+            f"{type(distiller.policy).__name__} is made for rows of one vocabulary: {error}. Set "
+            "Method.policy = @GlobalTemperature or @TokenTemperature"
+        ) from error
