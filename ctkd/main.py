@@ -16,6 +16,7 @@ from ctkd.errors import ConfigError
 from ctkd.files import user_path
 from ctkd.macro_flags import MACROS, SWITCHES, macro_bindings
 from ctkd.memory import keep_freed_memory
+from ctkd.standard_output import passing_line
 
 FLAGS = flags.FlagValues()  # type: ignore[no-untyped-call]
 HELP = {
@@ -53,10 +54,11 @@ def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
     files = _gin_files()
     _check_flags()
     keep_freed_memory()  # before torch allocates anything
-    from ctkd.engine.dry_run import describe
-    from ctkd.engine.group import check_group, execute_group
-    from ctkd.engine.job import Job, evaluate, execute
-    from ctkd.engine.output.console import Console  # torch takes seconds to import, --help none
+    with passing_line("loading PyTorch …"):  # takes seconds
+        from ctkd.engine.dry_run import describe
+        from ctkd.engine.group import check_group, execute_group
+        from ctkd.engine.job import Job, evaluate, execute
+        from ctkd.engine.output.console import Console
 
     early.raise_if_signalled()
     flagged = macro_bindings(

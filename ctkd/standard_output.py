@@ -112,6 +112,21 @@ def safe_output() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
+@contextlib.contextmanager
+def passing_line(text: str) -> Iterator[None]:
+    """Inside, a terminal shows the text; afterwards the line is empty again. A log has none."""
+    shown = sys.stdout.isatty()
+    if shown:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    try:
+        yield
+    finally:
+        if shown:
+            sys.stdout.write("\r" + " " * len(text) + "\r")
+            sys.stdout.flush()
+
+
 def output_fault() -> OSError | None:
     """Why standard output could not be written, the first time; None where all was written."""
     stream = getattr(sys.stdout, "rich_proxied_file", sys.stdout)  # under a live view

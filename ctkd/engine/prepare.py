@@ -74,7 +74,8 @@ def prepare(
     if earlier:
         task = earlier[0].task.for_run(run)
     else:
-        task = spec_of(run.dataset).make(run, device, folder.world)
+        with console.phase("reading the data"):
+            task = spec_of(run.dataset).make(run, device, folder.world)
     task.evaluated_samples = evaluated(run.recipe, run.dataset.kind)
     for note in task.notes:
         console.say(note)
@@ -116,6 +117,7 @@ def _new_teacher(
     if weights is None:
         weights = folder.on_rank_0(lambda: str(trained_teacher(run, folder.path, console)))
         prepare_device(run)  # again: the teacher's training may have had other settings
-    teacher = load_teacher(run, weights, device, folder.world, console)
+    with console.phase("loading the teacher"):
+        teacher = load_teacher(run, weights, device, folder.world, console)
     attach_cache(run, teacher, task, device, folder.path, console, fill=fill)
     return teacher

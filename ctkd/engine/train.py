@@ -57,8 +57,8 @@ class Trainer:
         """Moves the networks to the device, and draws the batch of the landscape."""
         run, task, device = prepared.run, prepared.task, prepared.device
         self.run, self.task, self.teacher = run, task, prepared.teacher
-        self.folder, self.console, self.world = folder, console, folder.world
-        self.prepared = prepared
+        self.prepared, self.console = prepared, console
+        self.folder, self.world = folder, folder.world
         average = Average(run.student, run.recipe.ema_decay)
         synchronize_batch_norm(run.student, self.world if run.recipe.sync_batch_norm else World())
         synchronize_batch_norm(run.distiller, self.world)
@@ -78,9 +78,8 @@ class Trainer:
         self.checkpoints = Checkpoints(folder.path / "checkpoints", keep, console.warn)
         self.identity = identity_of(run.settings)
         self.progress = Progress()
-        self.saved_at = -1
+        self.saved_at, self.lr = -1, 0.0
         self.warm = False  # whether this process has taken a step
-        self.lr = 0.0
         self.clock = time.monotonic()
 
     @property
@@ -131,6 +130,7 @@ class Trainer:
     def begin(self) -> None:
         """Evaluates the teacher and measures the first landscape, unless a checkpoint has them."""
         if self.teacher is not None and not self.progress.teacher:
+            self.console.between_steps("evaluating the teacher", logged=True)
             expected = replace(self.run.teacher, min_accuracy=self.prepared.min_accuracy)
             cause = faults.cause_of_weak_teacher(self.run)
             self.progress.teacher = judge(self.teacher, expected, self.task, cause)
@@ -217,6 +217,7 @@ class Trainer:
             epoch, self.progress, self.meter, self.lr, lambda_, self.task.unit
         )
         if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
+            self.console.between_steps("evaluating the student")
             record |= self.optimizer.average.evaluate(self.task, self.world)
             record |= self.task.evaluate_student(self.run.deployed, self.teacher)
             record |= self.measure_landscape(epoch)
@@ -262,9 +263,8 @@ class Trainer:
             return
         average_statistics(self.student, self.world)
         self.check()
-        now = time.monotonic()
-        self.progress.seconds += now - self.clock
-        self.clock = now
+        before, self.clock = self.clock, time.monotonic()
+        self.progress.seconds += self.clock - before
         state = {"identity": self.identity, **self.moving.state(self.progress)}
         if self.folder.writes:
             self.checkpoints.save(self.progress.steps, state)

@@ -1,25 +1,20 @@
 """Output for the user: a live view on a terminal, one plain line per epoch in a log."""
 
 import contextlib
+import datetime
 import math
-import re
+import textwrap
 import time
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
-from rich.progress import (
-    BarColumn,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from ctkd.results.read.grid_ends import bound_of, bound_text
+from ctkd.engine.output.epoch_line import as_text, epoch_line
+from ctkd.engine.output.live_view import LiveView
+from ctkd.results.read.grid_ends import bound_text
 from ctkd.standard_output import output_fault
 
 if TYPE_CHECKING:
@@ -31,20 +26,28 @@ if TYPE_CHECKING:
     from ctkd.engine.progress import Progress
     from ctkd.engine.task import Task
 
-WAIT_SHOWN = 0.05  # share of the training time; a lower share is not shown
-HIDDEN = ("finished", "name", "primary", "lower_is_better")  # of the summary's table
+__all__ = ["Console", "as_text"]
+
+HIDDEN = ("finished", "name", "primary", "lower_is_better", "t_star_is", "teacher_fingerprint")
+TITLES = {
+    "t_star": "T*, the T of the largest loss",
+    "temperature": "T",
+    "images_per_s": "images per second",
+    "tokens_per_s": "tokens per second",
+    "seconds": "time",
+    "teacher_claimed": "teacher, published",
+}
 REFRESH = 0.5  # seconds between two reads of the device's accumulators
-PERCENT = re.compile(r"(.*[_/])?(top\d+|a[pr]\d*|claimed|agreement)([_/].*)?")  # metrics in percent
-
-
-def as_text(name: str, value: float) -> str:
-    """A number as text, with its unit if that is percent; "–" if undefined."""
-    if math.isnan(value):
-        return "–"
-    return f"{value:.2f} %" if PERCENT.fullmatch(name) else f"{value:.4g}"
-
-
-OPEN_FIRST = ("landscape.png", "curves.png", "summary.json")
+FILES = {  # of a work directory, by importance: the first one is opened first
+    "landscape.png": "the loss over all temperatures, with T and T*",
+    "curves.png": "accuracy, losses, schedules and temperature by epoch",
+    "rows.png": "the temperatures of single rows",
+    "summary.json": "the result, for programs",
+    "metrics.jsonl": "the numbers of every epoch",
+    "student_last.pt": "the student's weights after the last epoch",
+    "student_best.pt": "the student's weights of the best test epoch",
+    "config.gin": "all settings; repeats the run as a --gin_file",
+}
 
 
 class Console:
@@ -65,15 +68,15 @@ class Console:
         options: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
         self._out = RichConsole(file=file, quiet=quiet, **options)
         self._errors = RichConsole(file=file, stderr=file is None, quiet=quiet, **options)
-        self._prefix, self._is_live = prefix, live
-        self._bars: Bars | None = None
+        self._prefix, self._is_live = prefix, live and not quiet and self._out.is_terminal
+        self._view: LiveView | None = None
         self._looked = 0.0
         self._said: set[str] = set()
         self._grid = (0.0, math.inf)  # the temperatures of the instrument
 
     def say(self, text: str) -> None:
         """Prints one line without a delay: users read a log during the run."""
-        self._out.print(self._prefix + text)  # which flushes
+        self._print(self._out, self._prefix + text)
         if (fault := output_fault()) is not None:
             reason = fault.strerror
             self.warn(f"standard output cannot be written ({reason}); the run continues without it")
@@ -82,64 +85,74 @@ class Console:
         """Prints one line on standard error; the same line only once."""
         if text not in self._said:
             self._said.add(text)
-            console = self._out if self._bars is not None else self._errors
-            console.print(f"{self._prefix}warning: {text}", style="yellow")
+            console = self._out if self._view is not None else self._errors
+            self._print(console, f"{self._prefix}warning: {text}", style="yellow")
+
+    def _print(self, console: RichConsole, text: str, style: str | None = None) -> None:
+        """Prints, which flushes. A terminal breaks long lines between words; a log keeps them."""
+        if console.is_terminal:
+            look = {"break_long_words": False, "break_on_hyphens": False}
+            text = textwrap.fill(text, console.width, subsequent_indent="    ", **look)  # type: ignore[arg-type]
+        console.print(text, style=style)
+
+    @contextlib.contextmanager
+    def phase(self, text: str) -> Iterator[None]:
+        """Shows on a terminal that a slow part of the run without a live view goes on."""
+        if not self._is_live or self._view is not None:
+            yield
+            return
+        with self._out.status(f"{self._prefix}{text}"):
+            yield
+
+    def between_steps(self, text: str, *, logged: bool = False) -> None:
+        """Shows in the live view what the run does until the next step, such as an evaluation.
+
+        A log has a line for it if it is `logged`.
+        """
+        if self._view is not None:
+            self._view.phase(text)
+        elif logged:
+            self.say(text)
 
     @contextlib.contextmanager
     def live(self, run: "Run", task: "Task") -> Iterator[None]:
         """A context with a view of two bars and the newest numbers, on a terminal."""
         self._grid = run.instrument.low, run.instrument.high
-        if self._out.quiet or not (self._is_live and self._out.is_terminal):
+        self._metric, self._unit = task.monitor, task.unit
+        if not self._is_live:
             yield
             return
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}"),
-        )
-        self._bars = Bars(*columns, console=self._out, transient=True)
-        self._per_epoch, self._primary = task.steps_per_epoch, task.monitor
-        self._unit = task.unit
-        total = run.recipe.epochs * task.steps_per_epoch
-        self._run_bar = self._bars.add_task(f"{self._prefix}{run.name}", total=total, numbers="")
-        self._epoch_bar = self._bars.add_task("epoch", total=task.steps_per_epoch, numbers="")
-        try:
-            with self._bars:
+        name = self._prefix.strip(" |") or run.name
+        with LiveView(self._out, name, task, run.recipe.epochs) as view:
+            self._view = view
+            try:
                 yield
-        finally:
-            self._bars = None
+            finally:
+                self._view = None
 
     def step(
         self, progress: "Progress", meter: "Meter", rate: float, lambda_: "Tensor | None"
     ) -> None:
         """Shows some of the steps on the live view: each update waits for the device."""
-        if self._bars is None or time.monotonic() - self._looked < REFRESH:
+        if self._view is None or time.monotonic() - self._looked < REFRESH:
             return
         self._looked = time.monotonic()
-        measured = meter.read()
-        numbers = {name: f"{measured[name]:.3f}" for name in meter.losses}
+        measured, seconds, best = meter.read(), progress.train_seconds, progress.best
+        losses = sorted(meter.losses, key=lambda name: name != "loss")
+        first, *terms = [f"{name} {measured[name]:.3f}" for name in losses] or [""]
+        numbers = [first]
         if "temperature" in measured:
-            numbers["T"] = f"{measured['temperature']:.2f}"
+            numbers.append(f"T {measured['temperature']:.2f}")
         if lambda_ is not None:
-            numbers["λ"] = f"{lambda_.item():.3f}"
-        numbers["lr"] = f"{rate:.2g}"
-        epoch, done = divmod(progress.steps - 1, self._per_epoch)
-        seconds, best = progress.train_seconds, progress.best
-        speed = progress.timed_images / seconds if seconds else 0.0
-        run_numbers = [f"{speed:.0f} {self._unit}/s"] if seconds else []
+            numbers.append(f"λ {lambda_.item():.3f}")
+        numbers += [f"lr {rate:.2g}", *terms]
+        run_numbers = []
         if "best" in best:
-            value = as_text(self._primary, best["best"])
+            value = as_text(self._metric, best["best"])
             run_numbers.append(f"best {value} (epoch {best['best_epoch']:.0f})")
-        self._bars.update(self._run_bar, completed=progress.steps, numbers="  ".join(run_numbers))
-        self._bars.update(
-            self._epoch_bar,
-            completed=done + 1,
-            description=f"epoch {epoch + 1}",
-            numbers=" ".join(f"{name} {value}" for name, value in numbers.items()),
-        )
+        if seconds:
+            run_numbers.append(f"{progress.timed_images / seconds:,.0f} {self._unit}/s")
+        self._view.step(progress.steps, run_numbers, numbers)
 
     def teacher(self, run: "Run", metrics: dict[str, float]) -> None:
         """The teacher's measured accuracy and the published one."""
@@ -150,44 +163,36 @@ class Console:
             self.say(f"teacher: {name.removeprefix('teacher_')} {as_text(name, value)}{claim}")
 
     def epoch(self, record: dict[str, Any], epochs: int, task: "Task") -> None:
-        """Prints an epoch's plain line."""
-        parts = [f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"]
-        labels = task.labels or {task.monitor: task.monitor}
-        if record.get("train_loss") is not None:
-            parts.append(f"loss {record['train_loss']:.4f}")
-        for key, label in labels.items():
-            if record.get(key) is not None:
-                parts.append(f"{label} {as_text(key, record[key])}")
-            if record.get(f"ema_{key}") is not None:
-                parts.append(f"ema {as_text(key, record[f'ema_{key}'])}")
-        for key, label in (("temperature", "T"), ("t_star", "T*"), ("lambda", "λ"), ("lr", "lr")):
-            if record.get(key) is not None:
-                parts.append(f"{label} {self._number(key, record[key])}")
-        for unit in ("images", "tokens"):
-            if speed := record.get(f"{unit}_per_s"):
-                parts.append(f"{speed:.0f} {unit}/s")
-        if (record.get("data_wait") or 0) >= WAIT_SHOWN:
-            parts.append(f"waiting for data {record['data_wait']:.0%}")
-        if record.get("bad_images"):
-            parts.append(f"bad images {record['bad_images']}")
-        self.say("  ".join(parts))
-
-    def _number(self, key: str, value: float) -> str:
-        """A number as text; T* at an end of the grid is a bound, since the grid ends there."""
-        bound = bound_of(value, self._grid) if key == "t_star" else None
-        return bound_text(value, bound)
+        """Prints an epoch's line: all numbers in a log, those that fit on a terminal."""
+        width = self._out.width - len(self._prefix) if self._out.is_terminal else math.inf
+        self.say(epoch_line(record, epochs, task, self._grid, width))
 
     def summary(self, summary: dict[str, Any], workdir: "Workdir") -> None:
-        """Prints a table of a finished run, and the paths of its files."""
+        """Prints a table of a finished run, its most useful files, and the file to open first."""
         table = Table(
             title=f"{self._prefix}{summary['name']}", show_header=False, title_justify="left"
         )
         for name, value in summary.items():
             if value is not None and name not in HIDDEN:
-                text = as_text(name, value) if isinstance(value, float) else str(value)
-                table.add_row(name.replace("_", " "), Text(text, justify="right"))
+                title = TITLES.get(name, name.replace("_", " "))
+                table.add_row(title, Text(_of_summary(name, value, summary), justify="right"))
         self._out.print(table)
-        names = sorted(p.name for p in workdir.path.iterdir() if not p.name.startswith("."))
-        self.say(f"{workdir.path} holds {', '.join(names)}")
-        if first := next((name for name in OPEN_FIRST if name in names), None):
-            self.say(f"open first: {workdir.path / first}")
+        found = [name for name in FILES if (workdir.path / name).is_file()]
+        self.say(f"files in {workdir.path}:")
+        for name in found:
+            self.say(f"  {name:<15}  {FILES[name]}")
+        if found:
+            self.say(f"open first: {workdir.path / found[0]}")
+
+
+def _of_summary(name: str, value: Any, summary: dict[str, Any]) -> str:
+    """A value of the summary's table as text."""
+    if not isinstance(value, float):
+        return str(value)
+    if name == "t_star":
+        return bound_text(value, summary.get("t_star_is"))
+    if name == "seconds":
+        return str(datetime.timedelta(seconds=round(value)))
+    if name == "regret":
+        return f"{100 * value:.2f} %"
+    return f"{value:,.0f}" if name.endswith("_per_s") else as_text(name, value)

@@ -32,10 +32,10 @@ def test_at_the_end_there_is_a_table_and_the_paths_of_what_was_written(train):
     out = run.result.out
     for name in ("last_top1", "best_top1", "chosen_top1", "teacher_top1"):
         assert re.search(rf"{name.replace('_', ' ')} +│ +{run.summary[name]:.2f} %", out)
-    (listed,) = re.findall(r"^run holds (.*)$", out, re.MULTILINE)
-    names = sorted(path.name for path in run.path.iterdir() if not path.name.startswith("."))
-    assert listed.split(", ") == names
-    assert "open first: run/" in out
+    listed = re.findall(r"^  (\S+\.\w+) +\S", out.partition("files in run:\n")[2], re.MULTILINE)
+    assert {"summary.json", "student_last.pt", "config.gin"} <= set(listed)
+    assert all((run.path / name).is_file() for name in listed)
+    assert out.endswith("open first: run/summary.json\n")  # figures are not drawn in tests
 
 
 def test_numbers_that_a_run_does_not_have_are_left_out(train):
@@ -50,11 +50,11 @@ def test_numbers_that_a_run_does_not_have_are_left_out(train):
     ("offered", "line"),
     [
         ({}, "test_psnr 31.42"),
-        ({"labels": {"test_psnr": "PSNR", "ap/person": "person"}}, "PSNR 31.42  person 12.35 %"),
+        ({"labels": {"test_psnr": "PSNR", "ap/person": "person"}}, "PSNR 31.42  person  12.35 %"),
     ],
 )
 def test_a_tasks_own_metric_is_shown_under_its_own_name_and_unit(capsys, offered, line):
-    task = type("Task", (), {"primary": "test_psnr", "labels": {}, **offered})()
+    task = type("Task", (), {"monitor": "test_psnr", "labels": {}, **offered})()
     record = {"epoch": 1, "train_loss": 0.5, "test_psnr": 31.4159, "ap/person": 12.345}
     Console().epoch(record, 20, task)
     assert capsys.readouterr().out == f"epoch  1/20  loss 0.5000  {line}\n"
@@ -83,7 +83,7 @@ def test_a_warning_is_printed_once_on_standard_error(capsys):
 def terminal(train, monkeypatch):
     """Trains with standard output on a pseudo-terminal; what was written there."""
 
-    def call(method, *bindings):
+    def call(method, *bindings, columns="220"):
         reader, writer = pty.openpty()
         written = []
 
@@ -96,7 +96,7 @@ def terminal(train, monkeypatch):
         listener.start()
         monkeypatch.setattr(console_module, "REFRESH", 0.0)
         monkeypatch.setenv("TERM", "xterm-256color")
-        monkeypatch.setenv("COLUMNS", "220")
+        monkeypatch.setenv("COLUMNS", columns)
         with open(writer, "w", encoding="utf-8") as screen, monkeypatch.context() as patched:
             patched.setattr(sys, "stdout", screen)
             train(method, *bindings)
@@ -119,6 +119,19 @@ def test_on_a_terminal_there_is_a_live_view(terminal):
     assert "│" in text
 
 
+def test_a_narrow_terminal_drops_whole_columns(terminal):
+    text = ESCAPES.sub("", terminal("ctkd", columns="80"))
+    lines = [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.startswith("epoch")]
+    kept = [line for line in lines if re.match(r"epoch \d/3  loss", line)]
+    assert len(kept) == 3
+    assert all(
+        len(line) <= 80 and " test " in line and " T* " in line for line in lines if "T*" in line
+    )
+    assert "…" not in "".join(line for line in text.splitlines() if "%" in line)
+    for phase in ("evaluating the teacher", "evaluating the student", "drawing the figures"):
+        assert phase in text
+
+
 def test_a_warning_does_not_break_the_live_view(terminal):
     text = ESCAPES.sub("", terminal("ctkd", "GlobalTemperature.raw_init = -9.0"))
     assert text.count("warning: T stood at its lower bound 1 for the whole epoch") == 1
@@ -138,10 +151,10 @@ def test_a_look_at_the_device_is_taken_only_now_and_then(monkeypatch):
     class Progress:
         steps, train_seconds, timed_images, best = 1, 0.0, 0, {}
 
-    class Bars:
-        def update(self, *_, **__): ...
+    class View:
+        def step(self, *_): ...
 
-    console._bars, console._per_epoch, console._run_bar, console._epoch_bar = Bars(), 10, 0, 1
+    console._view = View()
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     for _ in range(100):
