@@ -2,11 +2,13 @@
 
     ctkd compare WORKDIR... [--baseline kd] [--show last|best|chosen]
                             [--format terminal|markdown|csv|latex] [--output FILE]
-                            [--figure FILE.png] [--contrasts A:B,A:C]
+                            [--figure FILE.png] [--contrasts A:B,A:C] [--where epochs=10]
+    ctkd compare WORKDIR WORKDIR --config
 
-A WORKDIR may also be a folder with work directories at any depth. Instead of work directories, the
-runs.csv of one or several sweeps can be given. Exit status: 0, or 2 with a message on standard
-error if the runs cannot be compared.
+A WORKDIR may also be a folder with work directories at any depth. Runs of different recipes have
+separate tables; --where chooses runs. --config shows in what two runs differ. Instead of work
+directories, the runs.csv of one or several sweeps can be given. Exit status: 0, or 2 with a message
+on standard error if the runs cannot be compared.
 """
 
 import argparse
@@ -21,10 +23,12 @@ from ctkd.files import replacing
 from ctkd.results.compare.contrasts import contrasts_table
 from ctkd.results.compare.methods import Standings, compare
 from ctkd.results.compare.standings import notes, standings_table
-from ctkd.results.compare.tables import FORMATS, print_table
+from ctkd.results.compare.tables import FORMATS, print_notes, print_table
+from ctkd.results.compare.two_runs import difference_text
 from ctkd.results.figures.draw_differences import draw_differences
 from ctkd.results.figures.save import save_figure
 from ctkd.results.read.runs import RunRecord, find_runs, read_run
+from ctkd.results.read.select import select
 from ctkd.results.read.summaries import NOTE, read_summaries
 from ctkd.standard_output import check_output
 
@@ -38,9 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _compare(options: argparse.Namespace) -> None:
     """Compares, then prints or writes. Raises UserError or OSError."""
+    if options.config:
+        _print_differences(options.workdirs)
+        return
     kind = _format(options.format, options.output)
     given = [str(path) for path in options.workdirs]
-    records = _records(given)
+    records = select(_records(given), options.where)
     result = compare(records, options.show, _baseline(options.baseline, records))
     contrasts = options.contrasts.split(",") if options.contrasts else []
     if options.figure is not None:
@@ -52,6 +59,14 @@ def _compare(options: argparse.Namespace) -> None:
         _save(result, kind, options.output, contrasts)
     if given[0].endswith(".csv"):
         print(NOTE, file=sys.stderr)
+
+
+def _print_differences(folders: Sequence[Path]) -> None:
+    """Prints the differences of two runs."""
+    if len(folders) != 2:
+        raise ConfigError(f"--config compares two work directories, {len(folders)} came")
+    sys.stdout.write(difference_text(folders[0], folders[1]))
+    check_output()
 
 
 def _records(given: Sequence[str]) -> list[RunRecord]:
@@ -111,6 +126,19 @@ def make_parser() -> argparse.ArgumentParser:
         help="instead of the comparison, these planned differences, corrected by Holm's method, "
         "with McNemar's test of the predictions; A:B? is exploratory",
     )
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="only runs with this value of a setting, such as epochs=10, student=resnet20 or "
+        "CosineLambda.end=1; may be repeated",
+    )
+    parser.add_argument(
+        "--config",
+        action="store_true",
+        help="of two work directories: the settings that differ, and where the runs come from",
+    )
     return parser
 
 
@@ -152,7 +180,7 @@ def _write(result: Standings, kind: str, stream: TextIO, contrasts: Sequence[str
     table = contrasts_table(result, contrasts) if contrasts else standings_table(result)
     if kind == "terminal" and contrasts:
         print_table(table, stream)
-        stream.write("".join(f"{note}\n" for note in table.notes))
+        print_notes(table.notes, stream)
         return
     if kind == "terminal":
         _print_tables(result, stream)
@@ -164,9 +192,8 @@ def _write(result: Standings, kind: str, stream: TextIO, contrasts: Sequence[str
 
 
 def _print_tables(result: Standings, stream: TextIO) -> None:
-    """One table for each pair, and the notes once."""
+    """One table for each pair and recipe, and the notes once."""
     for pair in dict.fromkeys(row.pair for row in result.standings):
         print_table(standings_table(result, pair), stream, title=pair)
         stream.write("\n")
-    for note in notes(result):
-        stream.write(f"{note}\n")
+    print_notes(notes(result), stream)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ctkd.results.read.measures import MEASURES
-from ctkd.results.read.schema import measure_of
+from ctkd.results.read.schema import METRICS_FILE, TEACHER_FILE, measure_of
 from ctkd.sweeps import slurm
 from ctkd.sweeps.folder import SavedCell, SweepFolder
 from ctkd.sweeps.jobs import JobState, number_of
@@ -48,6 +48,8 @@ class Status:
         log: the job's log; its log of errors if it failed.
         again: how often the launcher has sent it again.
         listed: whether SLURM may still have its job, in a state that is not clear.
+        phase: "training the teacher" or "waiting for the teacher" while a running job does that.
+        teacher_epochs: finished and all epochs of the teacher's training, such as "3/20".
     """
 
     cell: SavedCell
@@ -62,6 +64,13 @@ class Status:
     again: int = 0
     listed: bool = False
     measure: str = "test_top1"
+    phase: str = ""
+    teacher_epochs: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The state for a reader: the phase of a run that has not begun, otherwise the state."""
+        return self.phase or self.state
 
     @property
     def active(self) -> bool:
@@ -141,6 +150,8 @@ def _unfinished(
     went_wrong = state in ("failed", "killed")
     error = str(note.get("error", "")) if went_wrong or state == "stopped" else ""
     log = _log(folder, cell, entry, "err" if went_wrong else "out")
+    begun = row or state != "running"
+    phase, teacher_epochs = ("", "") if begun else teacher_phase(folder.workdir(cell.key))
     if state == "killed" and not error:
         error = ["ended without a message", *(last_lines(log) if log else [])][-1]
     return Status(
@@ -156,7 +167,18 @@ def _unfinished(
         log=log,
         again=entry.again,
         listed=state == "unknown" and job is not None,
+        phase=phase,
+        teacher_epochs=teacher_epochs,
     )
+
+
+def teacher_phase(workdir: Path) -> tuple[str, str]:
+    """What a run does about its teacher, and the teacher's epochs; empty texts if nothing."""
+    note: dict[str, Any] = read_json(workdir / TEACHER_FILE) or {}
+    if not note:
+        return "", ""
+    done = int(last_row(Path(note["folder"]) / METRICS_FILE).get("epoch", 0))
+    return str(note["phase"]), f"{done}/{note['epochs']}"
 
 
 def _local_state(

@@ -56,7 +56,7 @@ def _sweep_run(folder: SweepFolder, status: Status) -> SweepRun:
         cell=status.cell.label,
         labels=status.cell.labels,
         seed=status.cell.seed,
-        state=status.state,
+        state=status.shown,
         path=folder.workdir(status.cell.key),
         epochs=status.cell.epochs,
         error=status.error,

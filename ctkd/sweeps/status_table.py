@@ -48,7 +48,7 @@ URGENCY: tuple[State, ...] = (
 
 
 def status_table(found: Sequence[Status]) -> RichTable:
-    """Cell, state, epoch, accuracy, T, time left, node."""
+    """Cell, state, epoch (of the teacher while it trains), accuracy, T, time left, node."""
     table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("cell", "state"):
         table.add_column(title, no_wrap=True)
@@ -61,8 +61,8 @@ def status_table(found: Sequence[Status]) -> RichTable:
         again = f" (sent again: {status.again})" if status.again else ""
         table.add_row(
             Text(status.cell.key),
-            Text(status.state + again, style=COLORS[status.state]),
-            f"{status.epoch}/{status.cell.epochs}",
+            Text(status.shown + again, style=COLORS[status.state]),
+            status.teacher_epochs or f"{status.epoch}/{status.cell.epochs}",
             _number(status.accuracy, shown[0].digits),
             _number(status.temperature),
             "" if status.seconds_left is None else duration(status.seconds_left),
@@ -98,9 +98,9 @@ def complaints(found: Sequence[Status]) -> list[str]:
 
 def counts(found: Sequence[Status]) -> str:
     """The number of cells in each state."""
-    counted = Counter(status.state for status in found)
-    parts = ", ".join(f"{counted[state]} {state}" for state in reversed(URGENCY) if counted[state])
-    return f"{len(found)} runs: {parts}"
+    ordered = sorted(found, key=lambda status: -URGENCY.index(status.state))
+    parts = Counter(status.shown for status in ordered)
+    return f"{len(found)} runs: {', '.join(f'{count} {shown}' for shown, count in parts.items())}"
 
 
 def duration(seconds: float) -> str:
@@ -150,7 +150,8 @@ def follow(
 
 def _alike(one: Sequence[Status], other: Sequence[Status]) -> bool:
     """Whether nothing has changed between two checks."""
-    return [(s.state, s.epoch) for s in one] == [(s.state, s.epoch) for s in other]
+    before, now = ([(s.shown, s.epoch, s.teacher_epochs) for s in found] for found in (one, other))
+    return before == now
 
 
 def _patiently(ask: Callable[[], Answer], console: Console) -> Answer:
@@ -179,8 +180,8 @@ def _shown(console: Console) -> Iterator[Callable[[Sequence[Status]], None]]:
 
         def print_changes(found: Sequence[Status]) -> None:
             for status in found:
-                if before.get(status.cell.key) != status.state:
-                    before[status.cell.key] = status.state
+                if before.get(status.cell.key) != status.shown:
+                    before[status.cell.key] = status.shown
                     console.print(_line(status), markup=False)
 
         yield print_changes
@@ -190,7 +191,7 @@ def _shown(console: Console) -> Iterator[Callable[[Sequence[Status]], None]]:
 
 
 def _line(status: Status) -> str:
-    parts = [f"{status.cell.key}: {status.state}"]
+    parts = [f"{status.cell.key}: {status.shown}"]
     if status.state == "finished" and status.accuracy is not None:
         parts.append(measure(status.measure).write(status.accuracy))
     if status.error:

@@ -1,6 +1,7 @@
 import csv
 import importlib.util
 import io
+import json
 import os
 import subprocess
 import sys
@@ -121,7 +122,12 @@ def test_users_mistakes(runs, tmp_path, capsys):
 
 def test_different_recipes(runs, capsys):
     build(runs / "other", name="dkd", recipe={"Sgd.lr": 0.1})
-    assert "Sgd.lr: 0.05 in" in refused(capsys, runs)
+    assert compare.main([str(runs)]) == 0
+    text = capsys.readouterr().out
+    assert [line for line in text.splitlines() if line.startswith("resnet56")] == [
+        "resnet56 → resnet20, lr = 0.05",
+        "resnet56 → resnet20, lr = 0.1",
+    ]
 
 
 def test_a_damaged_run(runs, capsys):
@@ -153,3 +159,30 @@ def test_as_a_command_from_anywhere(runs, tmp_path):
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_two_runs_are_compared_setting_by_setting(tmp_path, capsys):
+    for name, epochs, more in (("a", 10, ""), ("b", 20, "CTKD.steps = \\\n    [1,\n     2]\n")):
+        (tmp_path / name).mkdir()
+        text = f"# Macros:\nepochs = {epochs}\nseed = 0\n{more}"
+        (tmp_path / name / "config.gin").write_text(text)
+        origin = {"commit": name, "torch": "2.0"}
+        (tmp_path / name / "provenance.jsonl").write_text(json.dumps(origin) + "\n")
+    assert compare.main([str(tmp_path / "a"), str(tmp_path / "b"), "--config"]) == 0
+    lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()[2:] if line]
+    assert lines == [
+        ["config.gin", "A", "B"],
+        ["epochs", "10", "20"],
+        ["CTKD.steps", "–", "[1, 2]"],
+        ["provenance.jsonl", "A", "B"],
+        ["commit", "a", "b"],
+    ]
+    assert "compares two work directories, 1 came" in refused(capsys, tmp_path / "a", "--config")
+    assert "expected the config.gin" in refused(capsys, tmp_path / "a", tmp_path, "--config")
+
+
+def test_contrasts_need_one_recipe(runs, capsys):
+    build(runs / "other", name="kd", seed=0, policy="constant", recipe={"Recipe.epochs": 99})
+    assert "Choose one with --where" in refused(capsys, runs, "--contrasts=ctkd:kd")
+    assert compare.main([str(runs), "--contrasts=ctkd:kd", "--where", "epochs=12"]) == 0
+    assert "ctkd − kd" in capsys.readouterr().out

@@ -5,11 +5,13 @@ import socket
 
 import pytest
 
+from ctkd.results.read.schema import TEACHER_FILE
 from ctkd.sweeps import sbatch, send, slurm
 from ctkd.sweeps.arrays import send as send_arrays
 from ctkd.sweeps.cancel import cancel
 from ctkd.sweeps.cell_states import statuses
 from ctkd.sweeps.jobs import JobState
+from ctkd.sweeps.status_table import counts
 
 
 def first(folder):
@@ -33,6 +35,21 @@ def test_a_job_of_which_nobody_knows_was_killed(folder, known):
     (folder.jobs / "5_0_0_log.err").write_text("one\nslurmstepd: out of memory\n\n")
     status = first(folder)
     assert (status.state, status.error) == ("killed", "slurmstepd: out of memory")
+
+
+def test_a_run_that_trains_its_teacher_says_so(folder, known, tmp_path):
+    folder.ledger.add("sent", "kd-seed0", "slurm", "5_0")
+    known["5_0"] = JobState("running", "n1")
+    (workdir := folder.workdir("kd-seed0")).mkdir(parents=True)
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
+    note = {"phase": "training the teacher", "folder": str(tmp_path), "epochs": 20}
+    (workdir / TEACHER_FILE).write_text(json.dumps(note))
+    status = first(folder)
+    assert (status.state, status.shown) == ("running", "training the teacher")
+    assert status.teacher_epochs == "2/20"
+    assert counts([status]) == "1 runs: 1 training the teacher"
+    (workdir / "metrics.jsonl").write_text('{"epoch": 1}\n')  # the student trains
+    assert first(folder).shown == "running"
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,11 @@ import torch
 
 import ctkd
 from ctkd.command_line import PACKAGE
-
-FILE = "provenance.jsonl"
+from ctkd.results.read.schema import PROVENANCE_FILE
 
 
 def provenance() -> dict[str, Any]:
-    """The date, the command, the host, and the versions of what runs here."""
+    """The date, the command, the host, and the versions of ctkd, PyTorch and Python."""
     return {
         "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
@@ -52,6 +51,9 @@ def commit_of(folder: pathlib.Path) -> str | None:
 
 
 def write_provenance(folder: pathlib.Path) -> None:
-    """Adds a line for this start; where the folder cannot be written, other files report it."""
-    with contextlib.suppress(OSError), (folder / FILE).open("a", encoding="utf-8") as stream:
+    """Adds a line for this start. If the folder cannot be written, the first record reports it."""
+    with (
+        contextlib.suppress(OSError),
+        (folder / PROVENANCE_FILE).open("a", encoding="utf-8") as stream,
+    ):
         stream.write(json.dumps(provenance()) + "\n")

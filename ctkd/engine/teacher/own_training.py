@@ -10,6 +10,7 @@ from ctkd.engine.config.gin_files import find, read_with_includes
 from ctkd.engine.config.identity import identity_of
 from ctkd.engine.output.console import Console
 from ctkd.engine.output.workdir import Workdir
+from ctkd.engine.teacher.training_note import TrainingNote
 from ctkd.errors import ConfigError, WorkdirError
 from ctkd.files import cache_folder, user_path
 
@@ -82,7 +83,13 @@ def trained_teacher(run: Run, path: pathlib.Path, console: Console) -> pathlib.P
 
     teacher_run, home = teacher_home(run, path)
     teacher_console = Console(prefix="  teacher | ")
-    with home.owned(wait=console.say) as locked:
+    note = TrainingNote(path, home.path, teacher_run.recipe.epochs)
+
+    def wait(text: str) -> None:
+        note.write("waiting for the teacher")
+        console.say(text)
+
+    with note, home.owned(wait=wait) as locked:
         weights = home.path / "student_last.pt"
         if home.read_summary() is not None and weights.is_file():
             check_finished(home, teacher_run)
@@ -93,6 +100,7 @@ def trained_teacher(run: Run, path: pathlib.Path, console: Console) -> pathlib.P
             )
         else:
             home.reopen()  # the last checkpoint restores missing weights
+            note.write("training the teacher")
             console.say(f"training the teacher, once: {home.path}")
             train_in(home, teacher_run, teacher_console)
     return weights

@@ -52,9 +52,16 @@ def contrasts_of(result: Standings, written: Sequence[str]) -> list[Contrast]:
     """The contrasts, in the order given.
 
     Raises:
-        ConfigError: a contrast is not of the form A:B, or names no method of the comparison.
+        ConfigError: a contrast is not of the form A:B, or names no method of the comparison, or
+            the runs have several pairs or recipes.
         DataError: a file of predictions is damaged.
     """
+    pairs = list(dict.fromkeys(row.pair for row in result.standings))
+    if len(pairs) > 1:
+        raise ConfigError(
+            f"--contrasts needs runs of one pair and one recipe, there are {len(pairs)}: "
+            f"{'; '.join(pairs)}. Choose one with --where, such as --where epochs=10"
+        )
     found = [_contrast(result, text) for text in written]
     planned = [c.accuracy.p_value for c in found if c.planned and c.accuracy.p_value is not None]
     corrected = iter(holm(planned))

@@ -1,40 +1,44 @@
-"""Groups of runs that can be compared: one recipe per pair of networks, one run per seed.
+"""Groups of runs that can be compared: one pair of networks, one recipe, one run per seed.
 
-Runs of one teacher and student form a group. Runs without a teacher belong to every group of
-their student. Within a group all recipes must be equal. A method is identified by its name and, if
+Runs of one teacher, student and recipe form a group. Runs without a teacher belong to every group
+of their student that has their recipe. A method is identified by its name and, if
 runs of one name differ in the method's settings (a sweep), also by these settings.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ctkd.errors import ConfigError
-from ctkd.results.read.runs import FINGERPRINTS, RunRecord
-
-ABSENT = object()
+from ctkd.results.compare.recipes import ABSENT, by_recipe, text_of
+from ctkd.results.read.runs import RunRecord
 
 
 @dataclass(frozen=True)
 class Group:
-    """Finished runs of one teacher (None: without one) and student, by method and seed."""
+    """Finished runs of one teacher (None: without one), student and recipe, by method and seed.
+
+    Attributes:
+        recipe: what differs from the other recipes of the pair, such as "epochs = 10"; "" if the
+            pair has one recipe.
+    """
 
     teacher: str | None
     student: str
     methods: dict[str, dict[int, RunRecord]]
+    recipe: str = ""
 
     @property
     def pair(self) -> str:
-        """The name of the pair in tables."""
-        return f"{self.teacher} → {self.student}" if self.teacher else f"{self.student} alone"
+        """The name of the pair in tables, with its recipe if there are several."""
+        pair = f"{self.teacher} → {self.student}" if self.teacher else f"{self.student} alone"
+        return f"{pair}, {self.recipe}" if self.recipe else pair
 
 
 def group_runs(records: Sequence[RunRecord]) -> list[Group]:
     """The groups, sorted by pair, their methods by name.
 
     Raises:
-        ConfigError: recipes differ within a group, or two runs share pair, method and seed.
+        ConfigError: two runs share pair, recipe, method and seed.
     """
     pairs: dict[tuple[str | None, str], list[RunRecord]] = {}
     for record in records:
@@ -47,39 +51,12 @@ def group_runs(records: Sequence[RunRecord]) -> list[Group]:
         if teacher is None and student in taught:
             continue  # these runs are in the groups with a teacher
         members = runs if teacher is None else runs + pairs.get((None, student), [])
-        group = Group(teacher, student, {})
-        _check_recipes(group.pair, members)
-        for label, record in _labeled(members):
-            _add(group, label, record)
-        groups.append(group)
+        for recipe in by_recipe(members):
+            group = Group(teacher, student, {}, recipe.title)
+            for label, record in _labeled(recipe.runs):
+                _add(group, label, record)
+            groups.append(group)
     return groups
-
-
-def _check_recipes(pair: str, runs: Sequence[RunRecord]) -> None:
-    """Raises ConfigError if recipes differ, with each setting, its values and their runs."""
-    lines = []
-    for setting in sorted({key for run in runs for key in run.settings.recipe}):
-        seen: dict[str, RunRecord] = {}
-        for run in runs:
-            value = run.settings.recipe.get(setting, ABSENT)
-            if not _may_differ(setting, value, run):
-                seen.setdefault(_text(value), run)
-        if len(seen) > 1:
-            values = ", ".join(f"{value} in {run.path}" for value, run in seen.items())
-            lines.append(f"  {setting}: {values}")
-    if lines:
-        raise ConfigError(
-            f"the runs of {pair} follow different recipes, so they cannot be compared:\n"
-            + "\n".join(lines)
-            + "\ncompare only the runs of one recipe"
-        )
-
-
-def _may_differ(setting: str, value: object, run: RunRecord) -> bool:
-    """Whether a setting may differ: the teacher's without a teacher, an absent fingerprint."""
-    if run.teacher is None and "teacher" in setting.lower():
-        return True
-    return setting in FINGERPRINTS and value is ABSENT
 
 
 def _labeled(runs: Sequence[RunRecord]) -> Iterable[tuple[str, RunRecord]]:
@@ -96,12 +73,12 @@ def _labeled(runs: Sequence[RunRecord]) -> Iterable[tuple[str, RunRecord]]:
         values: dict[str, set[str]] = {}
         for key in {key for method in methods for key in method}:
             users = [method for method in methods if _component(key) in map(_component, method)]
-            values[key] = {_text(method.get(key, ABSENT)) for method in users}
+            values[key] = {text_of(method.get(key, ABSENT)) for method in users}
         differing = sorted(key for key, found in values.items() if len(found) > 1)
         for run, method in zip(namesakes, methods, strict=True):
             used = set(map(_component, method))
             shown = ", ".join(
-                f"{key} = {_text(method.get(key, ABSENT))}"
+                f"{key} = {text_of(method.get(key, ABSENT))}"
                 for key in differing
                 if _component(key) in used
             )
@@ -125,12 +102,3 @@ def _add(group: Group, label: str, record: RunRecord) -> None:
             f"two runs of {label}, {group.pair}, have seed {record.seed}: {first.path} and "
             f"{record.path}; leave one of them out"
         )
-
-
-def _text(value: Any) -> str:
-    """A setting's value as JSON; 1 and 1.0 have the same text."""
-    if value is ABSENT:
-        return "(absent)"
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)

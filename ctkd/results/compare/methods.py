@@ -1,4 +1,4 @@
-"""The comparison of methods over seeds, within each pair of networks."""
+"""The comparison of methods over seeds, within each pair of networks and each recipe."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,12 +45,12 @@ def compare(
 ) -> Standings:
     """Compares finished runs within each pair of networks, method by method over their seeds.
 
-    Differences are paired over the seeds that a method shares with the baseline. Recipes must be
-    equal within a pair; they may differ between pairs.
+    Differences are paired over the seeds that a method shares with the baseline. Only runs of one
+    recipe are compared: a pair with several recipes is divided.
 
     Raises:
-        ConfigError: no run is finished, recipes differ within a pair, two runs share pair, method
-            and seed, no run belongs to the baseline, or a run lacks the accuracy `shown`.
+        ConfigError: no run is finished, two runs share pair, recipe, method and seed, no run
+            belongs to the baseline, or a run lacks the accuracy `shown`.
         DataError: a summary lacks the last or the best accuracy.
     """
     if shown not in KINDS:
@@ -78,7 +78,11 @@ def _rows(group: Group, shown: Accuracy, baseline: str | None) -> list[Row]:
     """The methods of a group by name, after the baseline, each with its difference to it."""
     first = baseline and _baseline_of(group, baseline)
     rows = {
-        method: Row(method, {"pair": group.pair, "method": method}, dict(sorted(runs.items())))
+        method: Row(
+            method,
+            {"pair": group.pair, "recipe": group.recipe, "method": method},
+            dict(sorted(runs.items())),
+        )
         for method, runs in group.methods.items()
     }
     ordered = sorted(rows, key=lambda method: (method != first, method))

@@ -42,6 +42,11 @@ def standings_table(result: Standings, pair: str | None = None) -> Table:
 
 def notes(result: Standings) -> Iterator[str]:
     """The accuracy shown, its selection, the tests, the published numbers, the runs left out."""
+    if any(row.labels["recipe"] for row in result.standings):
+        yield (
+            "The runs follow different recipes, so each recipe has its own comparison; --where "
+            "chooses one, such as --where epochs=10."
+        )
     measure = result.measure
     scale = "Lower is better" if measure.lower_is_better else "All in percent"
     yield (

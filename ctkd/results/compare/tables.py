@@ -7,7 +7,9 @@ and standard deviation in two columns of CSV.
 import csv
 import io
 import re
-from collections.abc import Sequence
+import shutil
+import textwrap
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TextIO
 
@@ -172,6 +174,14 @@ def print_table(table: Table, stream: TextIO, title: str | None = None) -> None:
             title, style="bold", markup=False
         )
     Console(file=stream, highlight=False, width=width).print(drawn)
+
+
+def print_notes(notes: Iterable[str], stream: TextIO) -> None:
+    """Prints each note in one line; on a terminal the lines break between words."""
+    for note in notes:
+        wraps = stream.isatty()
+        text = textwrap.fill(note, shutil.get_terminal_size().columns) if wraps else note
+        stream.write(f"{text}\n")
 
 
 def _markdown(text: str) -> str:

@@ -15,8 +15,12 @@ METRICS_FILE, LANDSCAPE_FILE = "metrics.jsonl", "landscape.jsonl"
 TRACE_FILE, ROWS_FILE = "temperature.csv", "rows.csv"
 PREDICTIONS_FILE = "predictions.csv"  # columns: target, prediction
 SUMMARY_FILE = "summary.json"
+CONFIG_FILE = "config.gin"
+PROVENANCE_FILE = "provenance.jsonl"  # a line for each start
+TEACHER_FILE = ".teacher.json"  # while a run trains its teacher, or waits for it
 
-SETS = ("method", "recipe", "seed", "runtime")
+IDENTITY = ("method", "recipe", "seed")  # the sets that make a run what it is
+SETS = (*IDENTITY, "runtime")
 TRACE_COLUMNS = ("step", "epoch", "temperature", "low", "high", "lambda")
 ROW_TEXTS = ("group", "target")
 ROW_NUMBERS = ("temperature", "student_ce", "teacher_confidence", "teacher_target")

@@ -8,6 +8,7 @@ from ctkd.results.compare.methods import compare
 from ctkd.results.compare.standings import notes, standings_table
 from ctkd.results.compare.tables import to_csv, to_markdown
 from ctkd.results.read.runs import read_run
+from ctkd.results.read.select import select
 
 
 @pytest.fixture
@@ -71,15 +72,34 @@ def test_only_shared_seeds_are_paired_and_a_note_says_so(runs):
     assert any("shares 1 of its 2 seeds with kd" in note for note in notes(result))
 
 
-def test_different_recipes_are_refused_naming_both_values(runs):
-    records = runs(*KD) + runs(("ctkd", 0, 71.0), recipe={"Sgd.lr": 0.1, "Sgd.nesterov": True})
-    with pytest.raises(ConfigError, match="follow different recipes") as caught:
-        compare(records)
-    message = str(caught.value)
-    ours, theirs = records[0].path, records[3].path
-    assert f"Sgd.lr: 0.05 in {ours}, 0.1 in {theirs}" in message
-    assert f"Sgd.nesterov: (absent) in {ours}, true in {theirs}" in message
-    assert "Recipe.epochs" not in message
+def test_each_recipe_of_a_pair_is_compared_by_itself(runs):
+    other = {"recipe": {"Sgd.lr": 0.1, "Sgd.nesterov": True}}
+    result = compare(
+        runs(*KD, *CTKD) + runs(("kd", 0, 60.0), ("ctkd", 0, 61.0), **other), "last", "kd"
+    )
+    titles = list(dict.fromkeys(row.pair for row in result.standings))
+    assert titles == [
+        "resnet56 → resnet20, lr = 0.05, nesterov = (absent)",
+        "resnet56 → resnet20, lr = 0.1, nesterov = true",
+    ]
+    found = [row(result, "ctkd", title).against for title in titles]
+    assert [(each.difference, each.n) for each in found] == [(2.0, 3), (1.0, 1)]
+    assert any("each recipe has its own comparison" in note for note in notes(result))
+    assert not any("different recipes" in note for note in notes(compare(runs(*KD))))
+
+
+def test_runs_are_chosen_by_a_setting_or_a_field(runs):
+    records = runs(*KD) + runs(*CTKD, recipe={"Sgd.lr": 0.1})
+    assert {run.name for run in select(records, ["lr=0.10"])} == {"ctkd"}
+    assert len(select(records, ["Sgd.lr=0.05", "seed=1"])) == 1
+    assert len(select(records, ["student=resnet20", "method=kd"])) == 3
+    for condition, message in (
+        ("epoch=10", "no setting is named 'epoch'; did you mean .*epochs"),
+        ("lr=3", "no run has this value; lr is 0.05, 0.1"),
+        ("lr", "expected NAME=VALUE, such as epochs=10"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            select(records, [condition])
 
 
 def test_equal_numbers_are_one_value_however_they_are_written(runs):
@@ -87,12 +107,12 @@ def test_equal_numbers_are_one_value_however_they_are_written(runs):
     assert len(compare(records).standings) == 2
 
 
-def test_another_teacher_checkpoint_is_refused_but_an_unknown_one_is_not(runs):
+def test_another_teacher_checkpoint_is_another_recipe_but_an_unknown_one_is_not(runs):
     other = runs(*CTKD, recipe={"Teacher.fingerprint": "ffff"})
     unknown = runs(("dkd", 0, 71.0), recipe={"Teacher.fingerprint": "absent"})
     assert len(compare(runs(*KD) + unknown).standings) == 2
-    with pytest.raises(ConfigError, match=r'fingerprint: "a1b2" in .*, "ffff" in'):
-        compare(unknown + runs(*KD) + other)
+    titles = {row.pair for row in compare(unknown + runs(*KD) + other).standings}
+    assert titles == {f'resnet56 → resnet20, fingerprint = "{name}"' for name in ("a1b2", "ffff")}
 
 
 def test_moved_data_and_other_devices_do_not_matter(runs):
