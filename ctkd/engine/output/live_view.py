@@ -63,7 +63,7 @@ class LiveView:
 
     def phase(self, text: str) -> None:
         """Shows what the run does between two steps: a bar that moves, since its end is unknown."""
-        self._bars.update(self._epoch, total=None, numbers=text)
+        self._bars.update(self._epoch, total=None, numbers=text, refresh=True)
 
     def _fit(self, numbers: Iterable[str]) -> str:
         """The first numbers that fit into the line."""

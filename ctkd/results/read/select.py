@@ -53,8 +53,8 @@ def _key(name: str, records: Sequence[RunRecord], condition: str) -> str:
         raise ConfigError(f"--where {condition!r}: give one of {', '.join(ends)}")
     names = [*OWN, *settings, *(key.rpartition(".")[2] for key in settings)]
     raise ConfigError(
-        f"--where {condition!r}: no setting is named {name!r}{suggest(name, names) or '.'} The names are "
-        "those in config.gin of a run"
+        f"--where {condition!r}: no setting is named {name!r}{suggest(name, names) or '.'} The "
+        "names are those in config.gin of a run"
     )
 
 
