@@ -12,7 +12,7 @@ SHOWN = 3  # settings that the text of a recipe names
 
 
 @dataclass
-class Recipe:
+class RunsOfRecipe:
     """The runs of one recipe.
 
     Attributes:
@@ -25,20 +25,20 @@ class Recipe:
     title: str = ""
 
 
-def by_recipe(runs: Sequence[RunRecord]) -> list[Recipe]:
+def by_recipe(runs: Sequence[RunRecord]) -> list[RunsOfRecipe]:
     """The recipes of the runs; a run without a teacher belongs to each recipe that it fits.
 
     Settings of a teacher may differ from those of a run without one, and a fingerprint may be
     absent.
     """
     names = sorted({name for run in runs for name in run.settings.recipe})
-    found: list[Recipe] = []
+    found: list[RunsOfRecipe] = []
     for run in sorted(runs, key=lambda run: run.teacher is None):
         own = {name: text_of(run.settings.recipe.get(name, ABSENT)) for name in names}
         own = {name: text for name, text in own.items() if not _may_differ(run, name)}
         fitting = [r for r in found if all(r.known.get(k, text) == text for k, text in own.items())]
         if not fitting:
-            fitting = [Recipe([])]
+            fitting = [RunsOfRecipe([])]
             found += fitting
         for recipe in fitting if run.teacher is None else fitting[:1]:
             recipe.runs.append(run)
@@ -55,7 +55,7 @@ def _may_differ(run: RunRecord, name: str) -> bool:
     return name in FINGERPRINTS and name not in run.settings.recipe
 
 
-def _title(recipe: Recipe, recipes: Sequence[Recipe]) -> str:
+def _title(recipe: RunsOfRecipe, recipes: Sequence[RunsOfRecipe]) -> str:
     """`epochs = 10, lr = 0.1`: the settings that differ between the recipes."""
     differing = [
         name
