@@ -45,7 +45,7 @@ function draw() {
     if (card) cards.append(card);
   }
   for (const card of cards?.children ?? []) card.hidden = !kept.has(card.dataset.cell);
-  for (const point of all("#charts svg [data-cell]")) point.classList.toggle("faint", !kept.has(point.dataset.cell));
+  for (const point of all("#charts svg [data-cell], #learning svg [data-cell]")) point.classList.toggle("faint", !kept.has(point.dataset.cell));
   for (const head of heads) head.ariaSort = head.dataset.title !== sort ? "none" : down ? "descending" : "ascending";
   document.getElementById("shown").textContent = kept.size === bodies.length ? "" : `${kept.size} of ${bodies.length} cells`;
 }
@@ -59,7 +59,7 @@ for (const body of bodies) {
   row.onclick = () => { detail.hidden = !detail.hidden; body.classList.toggle("open", !detail.hidden); };
   row.onkeydown = (event) => { if (event.key === "Enter") row.click(); };
 }
-for (const point of all("#charts svg [data-cell]")) {
+for (const point of all("#charts svg [data-cell], #learning svg [data-cell]")) {
   const title = document.createElementNS("http://www.w3.org/2000/svg", "title");
   title.textContent = bodies[point.dataset.cell].dataset.hint;
   point.append(title);

@@ -11,21 +11,32 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ctkd.results.compare.published import EPOCHS
 from ctkd.results.compare.statistics import MeanStd
 from ctkd.results.compare.sweep_table import SweepCell, SweepRun, notes, sweep_fields
+from ctkd.results.compare.sweep_text import about, verdict
 from ctkd.results.compare.tables import Cell, Column
 from ctkd.results.figures import draw_sweep
+from ctkd.results.figures.draw_learning import draw_learning
 from ctkd.results.figures.save import svg_text
+from ctkd.results.read.grid_ends import bound_text
 from ctkd.results.read.runs import RunRecord
+from ctkd.results.read.schema import KINDS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STATES = ("failed", "killed", "stopped", "unknown", "running", "queued", "cancelled")  # by urgency
-NOT_SHOWN = ("baseline", "seeds needed", "reports")  # columns of report.csv only
+NOT_SHOWN = ("baseline", "reports")  # columns of report.csv only
+HEADINGS = {  # columns whose title in report.csv is short
+    "n": "seeds",
+    "last": "last epoch",
+    "best": "best epoch",
+    "chosen": "chosen epoch",
+    "temperature": "T",
+}
 ON_A_PHONE = ("cell", "last", "difference", "95 % interval", "p", "temperature", "published")
 FILES = {"configuration": "config.gin", "curves": "curves.png", "landscape": "landscape.png",
          "metrics": "metrics.jsonl"}  # fmt: skip
@@ -51,6 +62,8 @@ def sweep_page(
         "name": escape(name),
         "made": f"{len(cells)} cells, {len(runs)} runs; "
         f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(made))}",
+        "about": escape(" · ".join(about(cells))),
+        "verdict": escape(verdict(cells)),
         "counts": "".join(
             f'<span class="chip {escape(state)}">{count} {escape(state)}</span>'
             for state, count in states.items()
@@ -58,6 +71,13 @@ def sweep_page(
         "selects": _selects(axes, cells, list(states)),
         "table": _table(axes, cells, folder),
         "notes": "".join(f"<li>{escape(note)}</li>" for note in notes(cells)),
+        "learning": _section(
+            "Learning curves",
+            "learning",
+            [("learning curves", draw_learning(cells))],
+            "A line is the mean over the seeds of a cell, the band reaches from its lowest seed to "
+            "its highest one.",
+        ),
         "charts": _section("Accuracy along each axis", "charts", zip(axes, charts, strict=True)),
         "cards": _section(
             "Temperatures",
@@ -106,7 +126,7 @@ def _table(axes: Sequence[str], cells: Sequence[SweepCell], folder: Path) -> str
     heads = "".join(
         f'<th class="{kinds[column.title]}" scope="col" data-title="{escape(column.title)}" '
         f'title="{escape(column.title)}"><button type="button">'
-        f"{escape(short.get(column.title, column.title))}</button></th>"
+        f"{escape(short.get(column.title) or _heading(column.title, cells))}</button></th>"
         for column, _ in fields
     )
     bodies = []
@@ -122,9 +142,16 @@ def _table(axes: Sequence[str], cells: Sequence[SweepCell], folder: Path) -> str
         bodies.append(
             f'<tbody data-cell="{index}" data-words="{escape(found)}" data-hint="{escape(hint)}" '
             f'data-values="{escape(json.dumps(values))}"><tr class="cell" tabindex="0">{row}</tr>'
-            f'<tr class="detail" hidden><td colspan="{len(fields)}">{runs}</td></tr></tbody>\n'
+            f'<tr class="detail" hidden><td colspan="{len(fields)}"><div>{runs}</div></td></tr>'
+            "</tbody>\n"
         )
     return f"<thead><tr>{heads}</tr></thead>\n{''.join(bodies)}"
+
+
+def _heading(title: str, cells: Sequence[SweepCell]) -> str:
+    """The heading of a column of numbers, with the unit of accuracies."""
+    unit = cells[0].shown.unit if title in KINDS else ""
+    return HEADINGS.get(title, title) + (f", {unit}" if unit else "")
 
 
 def _kind(column: Column) -> str:
@@ -167,7 +194,10 @@ def _run(run: SweepRun, record: RunRecord | None, folder: Path) -> str:
     )
     epoch = record.metrics[-1].epoch if record and record.metrics else 0
     last = record.result(f"last_{record.measure}") if record else None
-    reached = "" if last is None else f", {last:.2f} %"
+    reached = "" if record is None or last is None else f", {record.shown.write(last)}"
+    if record is not None and (star := record.result("t_star")) is not None:
+        bound: Any = record.summary and record.summary.t_star_is
+        reached += f", T {record.result('temperature'):.3g}, T* {bound_text(star, bound)}"
     return (
         f'<div class="run"><p><b>seed {run.seed}</b> <span class="{run.state}">{run.state}</span> '
         f"– epoch {epoch} of {run.epochs}{reached}</p><p>{links}</p>"

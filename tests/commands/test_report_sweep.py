@@ -139,6 +139,15 @@ def test_the_page_needs_no_network_and_escapes_what_runs_wrote(made):
     assert "</script><b>" not in page
 
 
+def test_the_page_opens_with_networks_and_a_verdict(made):
+    page = (made / "report.html").read_text()
+    about = re.search(r'<p class="about">(.*?)</p>', page)[1]
+    assert about == "resnet56 → resnet20 · cifar100 · 4 epochs · 3 seeds"
+    verdict = re.search(r'<p class="verdict">(.*?)</p>', page)[1]
+    assert verdict.startswith("2 of 2 cells have a 95 % interval that excludes 0: ctkd end=1: +1.0")
+    assert "Chance alone gives 0.1 of 2 on average." in verdict
+
+
 def test_a_sweep_half_done_has_a_report_and_a_folder_of_something_else_has_none(
     sweep_dir, tmp_path, capsys
 ):
@@ -210,8 +219,8 @@ def test_the_browser_shows_table_charts_and_temperatures(made, browse):
     assert [row[0] for row in rows] == ["kd", "ctkd end=0.5", "ctkd end=1", "ctkd end=10"]
     assert "baseline" in rows[0]
     assert any(cell.startswith("+1.0") for cell in rows[2])
-    assert document.count("<figure") == 2 + 4  # two parameters, four cells
-    assert document.count('download="') == 2 + 4  # each with a link to save it
+    assert document.count("<figure") == 1 + 2 + 4  # learning curves, two parameters, four cells
+    assert document.count('download="') == 1 + 2 + 4  # each with a link to save it
     assert document.count("data:image/png") == 4  # the landscapes
     assert "8 finished" not in document
     assert "10 finished" in document
@@ -254,7 +263,7 @@ def test_a_row_opens_to_errors_logs_and_configuration(made, browse, tmp_path):
     assert all((made / link).is_file() for link in links)
     assert "loss was NaN &lt;/script&gt;&lt;b&gt;&amp; more&lt;/b&gt;" in document
     assert "python -m ctkd.main --workdir=" in detail[0]
-    saved = re.search(r'download="method.svg" href="data:image/svg[^,]+,([^"]+)"', document)[1]
+    saved = re.search(r'download="learning_curves.svg" href="data:image/svg[^,]+,([^"]+)"', document)[1]
     assert ElementTree.fromstring(unquote(saved)).tag.endswith("svg")
 
 

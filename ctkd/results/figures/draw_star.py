@@ -37,7 +37,7 @@ def draw_star(
         ends = [row for row, found in zip(rows, bounds, strict=True) if found == bound]
         if ends:
             last = ends[-1]["t_star"]
-            text = rf"$T^{{*}} {relation} {last:.3g}$, the end of the grid"
+            text = rf"$T^{{*}} {relation} {last:.3g}$ (end of grid)"
             order = {"zorder": look.get("zorder", 2) + 1, "clip_on": look.get("clip_on", True)}
             star = {"marker": SHAPES[bound], "label": text if explained else "", **HOLLOW, **order}
             axes.plot(*pick(ends, "t_star"), markevery=max(1, round(len(ends) / 14)), **star)

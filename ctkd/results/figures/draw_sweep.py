@@ -175,7 +175,7 @@ def _draw_seeds(axes: "Axes", records: Sequence[RunRecord]) -> None:
         label = "$T$ of each seed" if record is records[0] else ""
         look: dict[str, Any] = {"color": style.VERMILLION, "alpha": 0.75, "linewidth": 1.0}
         style.line(axes, *pick(record.landscape, "temperature"), label, **look)
-    draw_star(axes, records[0].landscape, marker="", linewidth=0.8)
+    draw_star(axes, records[0].landscape, explained=False, marker="", linewidth=0.8)
     for bound in bounds_of(records[0].landscape):
         style.level(axes, bound, "", linestyle=style.DOTTED)
     style.dress(axes, "Epoch", "Temperature $T$")

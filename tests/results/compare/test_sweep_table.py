@@ -3,6 +3,7 @@
 import pytest
 
 from ctkd.results.compare.sweep_table import SweepRun, sweep_cells, sweep_table
+from ctkd.results.compare.sweep_text import verdict
 
 
 @pytest.fixture
@@ -55,6 +56,20 @@ def test_the_only_cell_with_the_baselines_values_serves_all_but_none_of_several_
     several = [(f"kd{t}", {"method": "kd", "T": t}, 0, 70.0) for t in "12"]
     made = cells(*several, ("ctkd", {"method": "ctkd"}, 0, 71.0), baseline={"method": "kd"})
     assert [cell.baseline for cell in made] == ["kd1", "kd2", None]
+
+
+def test_the_verdict_on_one_cell_says_what_the_interval_says(cells):
+    def said(name, *values):
+        given = [(f"kd{name}", {"m": "kd"}, seed, 70.0 + seed) for seed in range(3)]
+        given += [(name, {"m": "ctkd"}, seed, 70.0 + seed + v) for seed, v in enumerate(values)]
+        return verdict(cells(*given, baseline={"m": "kd"}))
+
+    assert said("a", -1.0, -1.1, -0.9).endswith("The interval excludes 0: a is worse.")
+    unclear = said("b", 0.5, -0.5, 0.3)
+    assert unclear.startswith("b: +0.10 points against kdb, 95 % interval −1.21 to +1.41, 3 shared")
+    assert (
+        "do not tell the two apart. The test would find a difference of this size with" in unclear
+    )
 
 
 def test_a_difference_of_recipes_has_a_note(cells):
