@@ -102,7 +102,7 @@ class Trainer:
         """Trains from the latest checkpoint to the end; pauses after every step."""
         self.resume()
         run, must_stop = self.run, StopVote(self.world, lambda: stop.requested)
-        with self.console.live(run, self.task), Trackers(run, self.folder) as board:
+        with self.console.live(run, self.task), Trackers(run, self.folder, self.trace) as board:
             self.begin()
             while self.epoch <= run.recipe.epochs:
                 for batch in self.batches(stop):

@@ -263,7 +263,9 @@ def test_a_row_opens_to_errors_logs_and_configuration(made, browse, tmp_path):
     assert all((made / link).is_file() for link in links)
     assert "loss was NaN &lt;/script&gt;&lt;b&gt;&amp; more&lt;/b&gt;" in document
     assert "python -m ctkd.main --workdir=" in detail[0]
-    saved = re.search(r'download="learning_curves.svg" href="data:image/svg[^,]+,([^"]+)"', document)[1]
+    saved = re.search(
+        r'download="learning_curves.svg" href="data:image/svg[^,]+,([^"]+)"', document
+    )[1]
     assert ElementTree.fromstring(unquote(saved)).tag.endswith("svg")
 
 

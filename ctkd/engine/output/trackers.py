@@ -12,6 +12,7 @@ from typing import Any
 
 from ctkd.engine.config.build import Run
 from ctkd.engine.config.identity import identity_of
+from ctkd.engine.metrics import Trace
 from ctkd.engine.output.checkpoint import write_text
 from ctkd.engine.output.tensorboard import Board, tag_of
 from ctkd.engine.output.workdir import Workdir
@@ -96,9 +97,9 @@ TRACKERS: dict[str, type[CsvTracker] | type[WandbTracker]] = {
 class Trackers:
     """All trackers of a run, on rank 0; TensorBoard is `Runtime.tensorboard`."""
 
-    def __init__(self, run: Run, workdir: Workdir) -> None:
+    def __init__(self, run: Run, workdir: Workdir, trace: Trace) -> None:
         """Opens the trackers in `Runtime.trackers`."""
-        self._board = Board(run, workdir)
+        self._board = Board(run, workdir, trace)
         names = run.runtime.trackers if workdir.writes else ()
         self._others = [TRACKERS[name](run, workdir) for name in names]
 

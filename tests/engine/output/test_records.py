@@ -179,8 +179,17 @@ def test_tensorboard_has_every_epochs_numbers_and_the_figures(whole):
 
     from ctkd.engine.output.tensorboard import tag_of
 
-    events = EventAccumulator(str(whole / "tensorboard"), size_guidance={"images": 0})
+    (folder,) = (whole / "tensorboard").iterdir()
+    assert folder.name == f"{json.loads((whole / 'settings.json').read_text())['name']}-seed0"
+    events = EventAccumulator(str(folder), size_guidance={"images": 0})
     events.Reload()
+    assert "_hparams_/session_start_info" in events.summary_metadata
+    steps = EventAccumulator(str(folder / "steps"))
+    steps.Reload()
+    trace = (whole / "temperature.csv").read_text().splitlines()[1:]
+    found = [(event.step, event.value) for event in steps.Scalars("steps/temperature")]
+    expected = [(int(line.split(",")[0]), float(line.split(",")[2])) for line in trace]
+    assert found == [(step, pytest.approx(value, rel=1e-5)) for step, value in expected]
     metrics = rows(whole / "metrics.jsonl")
     for name in ("train_loss", "test_top1", "temperature", "lambda", "lr", "t_star", "regret"):
         written = [(event.step, event.value) for event in events.Scalars(tag_of(name))]
@@ -212,7 +221,7 @@ def test_after_a_resumption_tensorboard_has_each_epoch_once(train, monkeypatch):
         patched.setattr(Trainer, "finish_epoch", stop)
         train("kd", board, status=130)
     run = train("kd", board)
-    events = EventAccumulator(str(run.path / "tensorboard"))
+    events = EventAccumulator(str(run.path / "tensorboard" / "kd-seed0"))
     events.Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3]
 
