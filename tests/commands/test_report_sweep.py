@@ -173,10 +173,8 @@ def test_the_summaries_compare_as_the_work_directories_do(made, capsys):
 
 
 def test_it_runs_from_a_clone(made):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "report.py"), str(made)],
-        capture_output=True, text=True, cwd="/", timeout=120,
-    )  # fmt: skip
+    command = [sys.executable, str(ROOT / "tools" / "report.py"), str(made)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=120)
     assert done.returncode == 0, done.stderr
 
 
@@ -236,12 +234,8 @@ def test_it_sorts_and_filters(made, browse):
 
     assert shown("sort=-last") == ["ctkd end=1", "ctkd end=0.5", "kd", "ctkd end=10"]
     assert shown("sort=last")[0] == "ctkd end=10"
-    assert shown("sort=-CosineLambda.end") == [
-        "ctkd end=10",
-        "ctkd end=1",
-        "ctkd end=0.5",
-        "kd",
-    ]  # as numbers
+    ends = ["ctkd end=10", "ctkd end=1", "ctkd end=0.5", "kd"]  # as numbers
+    assert shown("sort=-CosineLambda.end") == ends
     assert shown("search=0.5") == ["ctkd end=0.5"]
     assert shown("method=kd") == ["kd"]
     assert shown("state=failed") == ["ctkd end=10"]
