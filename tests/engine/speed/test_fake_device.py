@@ -138,7 +138,7 @@ POLICIES = [f"Method.policy = @{name}" for name in builtin.TEMPERATURES.keys() -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pair", itertools.zip_longest(sorted(FEATURES), sorted(POLICIES)))
+@pytest.mark.parametrize("pair", list(itertools.zip_longest(sorted(FEATURES), sorted(POLICIES))))
 def test_in_any_feature_loss_and_policy(step, pair):
     """The two do not see one another: each run tries one of both."""
     learned = any(name in str(pair) for name in LEARNED)
