@@ -27,6 +27,7 @@ from ctkd.engine.config.parse import macros
 from ctkd.engine.config.run_name import name_of_run, undone
 from ctkd.engine.config.settings import Instrument, Method, Recipe, Runtime, Seed, Teacher
 from ctkd.engine.distributed.gather_rows import check_parts, check_whole_step
+from ctkd.engine.speed.capturable import check_capturable
 from ctkd.engine.tasks.alignment_settings import TeacherRowsSettings, align, check_alignment
 from ctkd.engine.tasks.augmentation import check_augmentation
 from ctkd.engine.tasks.specs import spec_of
@@ -168,6 +169,7 @@ def build(
     check_whole_step(distiller.objective, dataset, runtime.accumulate, ranks=1)
     check_augmentation(task_part, distiller.objective, distiller.features)
     check_policy(distiller, dataset)
+    check_capturable(runtime, optimizers, dataset, task_part, strong_view is not None)
     check_effect(bindings, call.used)
     folder = dataset.folder  # a setting may leave it to the environment
     call.settings["runtime"]["Dataset.folder"] = None if folder is None else str(folder.absolute())

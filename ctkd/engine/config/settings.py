@@ -191,7 +191,8 @@ class Runtime:
             scaled for its gradients' sake, and a step whose gradients overflow is passed over.
         compile: whether the networks are compiled by torch.compile; "auto" compiles the teacher,
             and on a GPU the student too, unless steps_per_epoch leaves too few steps for it.
-        cuda_graph: whether a GPU captures the whole step once and then replays it.
+        cuda_graph: whether a GPU captures the whole step once and then replays it; what it cannot
+            capture is refused, see `ctkd.engine.speed.capturable`.
         threads: for computing on a CPU; None leaves torch's own choice.
         workers: processes that load data, for data sets that need them.
         accumulate: parts in which a step is computed, to save memory.

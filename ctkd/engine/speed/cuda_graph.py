@@ -15,8 +15,8 @@ from ctkd.distiller import Outcome
 from ctkd.engine.config.build import Run
 from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Batch, Task, TeacherFunction, ViewedTask
-from ctkd.engine.tasks.augmentation import has_policy
 from ctkd.engine.teacher.frozen import FrozenTeacher
+from ctkd.errors import ConfigError
 from ctkd.models.extraction import Features
 
 WARM_UP = 3  # eager steps before the capture, in which libraries initialize themselves
@@ -33,20 +33,16 @@ def capture(
     world: World,
     warn: Callable[[str], None],
 ) -> WholeStep:
-    """`step` captured as a CUDA graph if `Runtime.cuda_graph` is set, otherwise `step` itself."""
+    """`step` captured as a CUDA graph if `Runtime.cuda_graph` is set, otherwise `step` itself.
+
+    Settings that prevent a capture were refused when the run was built, see `check_capturable`.
+    """
     if not run.runtime.cuda_graph:
         return step
     reasons = {
         "there is no GPU": device.type != "cuda",
         "several processes share the run": world.size > 1,
-        "the rate of TorchOptimizer is a number of the host": not all(
-            kind.tensor_rates for kind in (run.optimizers.student, run.optimizers.policy)
-        ),
-        "float16 scales the loss": run.runtime.precision == "float16",
         "its batches cannot be made on the device": not isinstance(task, ViewedTask),
-        "the operations on images, and so their sizes, differ from step to step": (
-            run.strong_view is not None or has_policy(run.task_part)
-        ),
     }
     for reason, holds in reasons.items():
         if holds:
@@ -108,9 +104,17 @@ class GraphedStep:
     def _capture(self, teacher: TeacherFunction | None) -> None:
         """Records the step without computing it."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            batch = self._samples.batch_of(self._indices, self._views)
-            outcome, norms = self._step(batch, teacher)
+        try:
+            with torch.cuda.graph(graph):
+                batch = self._samples.batch_of(self._indices, self._views)
+                outcome, norms = self._step(batch, teacher)
+        except RuntimeError as error:  # CUDA refuses what waits for the device, or depends on it
+            reason = str(error).split("\n")[0]
+            raise ConfigError(
+                f"Runtime.cuda_graph = True: the step cannot be captured ({reason}). Network, "
+                "objective or policy may read a value from the device. Set Runtime.cuda_graph = "
+                "False"
+            ) from error
         # Drop the tensors for backward: they would tie later steps to the capture's stream.
         self._taken = outcome._replace(loss=outcome.loss.detach()), norms
         self._graph = graph

@@ -145,11 +145,6 @@ def partners_of(indices: Tensor, world: World) -> Tensor | None:
     return world.shard(indices.roll(-(len(indices) // 2)))
 
 
-def has_policy(settings: object) -> bool:
-    """Whether the further settings of a run give images a policy."""
-    return isinstance(settings, Augmentation) and settings.policy != "none"
-
-
 def check_augmentation(
     settings: object, objective: object, features: Iterable[FeatureLoss]
 ) -> None:

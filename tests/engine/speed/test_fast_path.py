@@ -10,16 +10,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ctkd import memory
 from ctkd.data.digits import Digits
 from ctkd.engine.distributed.world import World
-from ctkd.engine.job import Job
-from ctkd.engine.output.console import Console
-from ctkd.engine.output.workdir import Workdir
-from ctkd.engine.prepare import prepare
 from ctkd.engine.task import Batch, DeferredBatch
 from ctkd.engine.tasks.images_in_memory import ClassificationTask
-from ctkd.engine.train import Trainer
 
 CPU = torch.device("cpu")
 GPU = pytest.mark.gpu(only=True)
+GRAPH = "Runtime.cuda_graph = True"
+CAPTURED = [
+    ("kd", ["SGD.warmup_epochs = 3.0"]),
+    ("ctkd", ["Recipe.ema_decay = 0.9"]),
+    ("ctkd_instance", ["Runtime.accumulate = 2", "SGD.clip_norm = 1.0"]),
+    ("dkd_ctkd", ["Recipe.optimizer = @AdamW"]),
+    ("kd", ["Method.features = [@CRD]", "CRD.negatives = 16"]),
+    ("kd", ["Augmentation.mixup = 0.5", "Augmentation.erasing = 0.5"]),
+]
 
 
 class Watch(TorchDispatchMode):
@@ -32,21 +36,6 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.names.add(func.name())
         return func(*args, **(kwargs or {}))
-
-
-@pytest.fixture
-def trainer(teacher_file, tmp_path):
-    """A Trainer of a small digits run."""
-
-    def make(method, *bindings):
-        given = [f"teacher_weights = {str(teacher_file)!r}", "digits.train_images = 100"]
-        job = Job([f"gin/digits/{method}.gin"], [*given, "batch_size = 32", *bindings])
-        folder, console = Workdir(tmp_path), Console(quiet=True)
-        made = Trainer(prepare(job.build(), folder, console), folder, console)
-        made.student.train()
-        return made
-
-    return make
 
 
 class TestStep:
@@ -81,12 +70,12 @@ class TestStep:
         assert [len(part.inputs) for part in first.parts(3)] == [11, 11, 10]
 
     @GPU
-    @pytest.mark.parametrize("method", ["kd", "ctkd", "ctkd_instance", "dkd_ctkd"])
-    def test_a_captured_step_equals_the_eager_one(self, trainer, method):
+    @pytest.mark.parametrize(("method", "bindings"), CAPTURED)
+    def test_a_captured_step_equals_the_eager_one(self, trainer, method, bindings):
         """The same steps, with λ and the learning rate moving, an epoch's short batch included."""
         ended = []
-        for bindings in ((), ("Runtime.cuda_graph = True",)):
-            made = trainer(method, "SGD.warmup_epochs = 3.0", *bindings)
+        for more in ((), (GRAPH,)):
+            made = trainer(method, *bindings, *more)
             for epoch in (1, 2, 3):
                 for batch in made.task.batches(epoch, skip=0):
                     made.train_step(batch)
@@ -96,6 +85,23 @@ class TestStep:
                 torch.testing.assert_close(one[name], other[name], rtol=1e-5, atol=1e-6)
         for name, value in ended[0][2].read().items():
             assert ended[1][2].read()[name] == pytest.approx(value, rel=1e-4)
+
+    @GPU
+    @pytest.mark.parametrize("more", [(), (GRAPH,)])
+    @pytest.mark.parametrize(("method", "bindings"), CAPTURED)
+    def test_cuda_counts_no_wait_in_a_step(self, trainer, method, bindings, more):
+        """Eager, and captured; the first steps initialize libraries, and the capture waits."""
+        made = trainer(method, *bindings, *more)
+        for epoch in (1, 2):
+            for batch in made.task.batches(epoch, skip=0):
+                made.train_step(batch)
+        batches = list(made.task.batches(3, skip=0))
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for batch in batches:
+                made.train_step(batch)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
     def test_without_a_gpu_a_run_says_that_nothing_is_captured(self, train):
         if torch.cuda.is_available():
