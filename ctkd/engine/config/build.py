@@ -20,7 +20,7 @@ from ctkd.engine.config.feature_plan import (
     feature_losses,
     plan_features,
 )
-from ctkd.engine.config.gin_files import GinFile, find_named
+from ctkd.engine.config.gin_files import GinFile, find_or_name
 from ctkd.engine.config.identity import Settings
 from ctkd.engine.config.label import labeled, named
 from ctkd.engine.config.parse import macros
@@ -190,7 +190,7 @@ def build(
         config=gin.operative_config_str(),
         inherited=macros(INHERITED),
         gin_files=tuple(files),
-        teacher_gin=_teacher_gin(teacher, files, bindings),
+        teacher_gin=find_or_name(teacher.run, files, bindings),
         features=features,
         task_part=task_part,
         method=method,
@@ -250,16 +250,6 @@ def _networks(
         theirs = dataset.teacher_offers
         network = call.component(MODELS, "Teacher.network", teacher.network, **theirs)
     return student, network if needs_teacher else None
-
-
-def _teacher_gin(teacher: Teacher, files: Sequence[GinFile], bindings: Sequence[str]) -> str | None:
-    """The path of the Gin file that trains the teacher; its name where there is no such file."""
-    if teacher.run is None:
-        return None
-    try:
-        return str(find_named(teacher.run, files, bindings))
-    except ConfigError:
-        return teacher.run  # an error only for a run that trains its teacher
 
 
 def _check_networks(

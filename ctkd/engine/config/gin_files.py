@@ -116,3 +116,13 @@ def _read(path: pathlib.Path) -> str:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except NotUTF8Error as error:
         raise ConfigError(f"{path} cannot be read as a Gin file: {error}") from error
+
+
+def find_or_name(name: str | None, files: Sequence[GinFile], bindings: Sequence[str]) -> str | None:
+    """The path of a file that a setting names, see `find_named`; its name if there is none."""
+    if name is None:
+        return None
+    try:
+        return str(find_named(name, files, bindings))
+    except ConfigError:
+        return name  # an error only for a run that trains its teacher
