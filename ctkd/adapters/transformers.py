@@ -1,5 +1,6 @@
 """CTKD in transformers: `CTKDTrainer`, or `CTKDMixin` in front of another Trainer."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -78,7 +79,7 @@ class CTKDMixin(PolicyMixin):
     ) -> Any:
         """The share of a part in the step's loss; in evaluation its mean cross-entropy."""
         targets, given = self.targets(inputs), inputs_of(inputs)
-        outputs = model(**given)
+        outputs = model(**given, **self._without_cache(model))
         student = rows_of_logits(logits_of(outputs, model, "student"), targets, self.vocabulary)
         teacher = self._teacher_rows(given, targets)
         if teacher is not None:
@@ -98,10 +99,14 @@ class CTKDMixin(PolicyMixin):
         teacher = self.teacher_model
         if teacher is None:
             return None
-        teacher.eval()
-        cached = {"use_cache": False} if hasattr(teacher.config, "use_cache") else {}
-        logits = logits_of(teacher(**given, **cached), teacher, "teacher")
-        return rows_of_logits(logits, targets, self.vocabulary)
+        outputs = teacher.eval()(**given, **self._without_cache(teacher))
+        return rows_of_logits(logits_of(outputs, teacher, "teacher"), targets, self.vocabulary)
+
+    def _without_cache(self, model: Any) -> dict[str, bool]:
+        """An argument for models that would keep keys and values of all tokens for generation."""
+        inner = self.accelerator.unwrap_model(model)  # type: ignore[attr-defined]
+        cached = "use_cache" in inspect.signature(inner.forward).parameters
+        return {"use_cache": False} if cached else {}
 
     def _judge(self, sums: dict[str, Tensor], rows: int) -> None:
         """Adds sums over rows to those of the evaluation."""

@@ -3,6 +3,8 @@
 import math
 import multiprocessing
 import os
+import pathlib
+import re
 import socket
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from ctkd import KD, ConstantLambda, Distiller, GlobalTemperature
 
 VOCABULARY = 64
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "adapters.md"
 
 
 @pytest.fixture
@@ -92,3 +95,23 @@ def distance():
     return lambda ours, theirs: max(
         (a - b).abs().max().item() for a, b in zip(ours, theirs, strict=True)
     )
+
+
+@pytest.fixture
+def from_the_page(tmp_path, monkeypatch):
+    """Runs the page's example that has a text in it, with the reader's own names; its names.
+
+    On a CPU, as the page says for trl.
+    """
+
+    def run(text, **names):
+        blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+        (block,) = (block for block in blocks if text in block)
+        assert len(block.splitlines()) < 30
+        if "from trl" in block:
+            block = block.replace("report_to=[]", "report_to=[], use_cpu=True, bf16=False")
+        monkeypatch.chdir(tmp_path)
+        exec(compile(block, PAGE.name, "exec"), names)
+        return names
+
+    return run

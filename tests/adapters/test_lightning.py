@@ -134,3 +134,12 @@ def test_settings_that_would_be_wrong_are_refused(made):
         check_trainer(sharded)
     with pytest.raises(ConfigError, match="of 2: an adapter takes one teacher"):
         made.module(teacher=[network(8, 1), network(8, 2)])
+
+
+def test_the_example_of_the_page(from_the_page):
+    loader = DataLoader(images(), batch_size=8)
+    loaders = {"train_loader": loader, "test_loader": loader}
+    found = from_the_page("CTKDModule(", student=network(8, 1), teacher=network(16, 2), **loaders)
+    metrics = found["trainer"].callback_metrics
+    assert {"train_loss", "train_kd", "temperature", "lambda", "val_top1"} <= set(metrics)
+    assert found["distiller"].policy.raw.item() != 1.0

@@ -1,5 +1,7 @@
 """The game in a Trainer of transformers: parts, processes and a resumed run give the same step."""
 
+import pathlib
+import runpy
 import types
 
 import pytest
@@ -188,3 +190,16 @@ def test_games_and_networks_that_would_be_wrong_are_refused(trainer, game, llama
     headless.model.forward = lambda **inputs: types.SimpleNamespace(logits=None)
     with pytest.raises(ConfigError, match="returned no logits: switch off its fused head"):
         headless.train()
+
+
+def test_the_examples_of_the_page_and_the_folder(from_the_page, llama, samples, tmp_path):
+    found = from_the_page(
+        "CTKDTrainer(", student=llama(1, 1), teacher=llama(2, 2), train_set=samples,
+        test_set=samples[:8],
+    )  # fmt: skip
+    (line,) = (line for line in found["trainer"].state.log_history if "eval_ce" in line)
+    assert line["eval_kl"] > 0
+    assert found["temperature"].raw.item() != pytest.approx(-1.386294, abs=1e-4)
+    path = pathlib.Path(__file__).parents[2] / "examples" / "transformers_trainer.py"
+    trainer = runpy.run_path(str(path))["main"](steps=10, folder=str(tmp_path))
+    assert abs(temperatures(trainer)[-1] - 2.0) > 1e-2

@@ -166,3 +166,13 @@ def test_cross_entropy_to_own_completions_and_changed_logits_are_refused(gkd, ga
     capped.config.final_logit_softcapping = 30.0
     with pytest.raises(ConfigError, match=r"\(final_logit_softcapping\): use CTKDGKDTrainer"):
         check_linear_head(capped, "student")
+
+
+def test_the_examples_of_the_page(from_the_page, llama, data, tokenizer):
+    given = {"teacher": llama(2, 2), "tokenizer": tokenizer, "prompts": data.select(range(8))}
+    given["conversations"] = given["prompts"]
+    for kind in ("CTKDGKDTrainer(", "CTKDDistillationTrainer("):
+        found = from_the_page(kind, student=llama(1, 1), **given)
+        assert found["temperature"].raw.item() != pytest.approx(-1.386294, abs=1e-4)
+    mine = from_the_page("CTKDMixin, SFTTrainer")["CTKDSFTTrainer"]
+    assert issubclass(mine, (CTKDMixin, trl.SFTTrainer))

@@ -26,6 +26,7 @@ def test_every_example_is_short_and_has_a_test():
         "image_folder",
         "landscape",
         "own_loop",
+        "transformers_trainer",  # run by tests/adapters/test_transformers.py
     ]
     assert all(len(path.read_text(encoding="utf-8").splitlines()) < 60 for path in EXAMPLES)
 
