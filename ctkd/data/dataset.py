@@ -44,6 +44,10 @@ class Dataset(abc.ABC):
         """The same for the teacher, which may have another vocabulary."""
         return self.offers
 
+    def shrink(self) -> None:
+        """Makes the samples of a trial smaller, where their size is a setting."""
+        return None
+
     def check_teacher(self, other: "Dataset") -> None:
         """Raises ConfigError where a teacher of the data set `other` cannot teach on this one."""
         return None

@@ -48,3 +48,9 @@ def test_every_kind_of_data_is_cut(files, batch):
     assert made.recipe_epochs == whole.recipe_epochs  # its schedules are the whole run's
     assert "Recipe.trial" not in whole.settings["recipe"]
     assert trial.evaluated(whole.recipe, whole.dataset.kind) is None
+
+
+def test_the_pictures_of_a_trial_are_small():
+    made = Job(["gin/coco/kd.gin"], ["trial = True"]).build(meta=True)
+    assert (max(made.dataset.short_sides), made.dataset.long_side) == (256, 512)
+    assert made.dataset.offers["min_size"] == 256  # of the detectors

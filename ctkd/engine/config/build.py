@@ -144,6 +144,8 @@ def build(
     if (alignment := call.part_if_bound("Alignment")) is not None:
         align(dataset, alignment)
     teacher_rows = call.part_if_bound("TeacherRows")
+    if recipe.trial:
+        dataset.shrink()
     recipe = trial.shortened(recipe, dataset.kind)
     instrument = trial.smaller_probe(instrument, recipe, dataset.kind)
     optimizers = optimizers_of(call, recipe, bindings)

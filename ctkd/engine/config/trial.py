@@ -1,7 +1,8 @@
 """A trial: a run of any configuration cut to seconds, with the files of a full run.
 
 `trial = True` (or `--trial`) shortens epochs, steps, batches, evaluation, probe and the training of
-a teacher together. The name of the run ends with "-trial", so that no table takes it for a result.
+a teacher together; a detector's pictures are smaller. The name of the run ends with "-trial", so
+that no table takes it for a result.
 """
 
 from dataclasses import replace
