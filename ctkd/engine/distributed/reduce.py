@@ -30,6 +30,7 @@ def parallel(module: nn.Module, world: World, accumulate: int) -> nn.Module:
     ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
     ignore(module, own)  # type: ignore[no-untyped-call]
     warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # its successor is new
     return DistributedDataParallel(
         module,
         broadcast_buffers=False,
