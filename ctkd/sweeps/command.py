@@ -215,8 +215,8 @@ def _follow(
     found = follow(look, _pause(folder), console, end)
     if not console.is_terminal:
         console.print(view(found))
-    for path in write_report(folder, statuses(folder)):
-        print(path)
+    page, *tables = write_report(folder, statuses(folder))
+    print(f"open first: {page}; its tables: {', '.join(path.name for path in tables)}")
     return 0 if all(status.state == "finished" for status in found) else 1
 
 

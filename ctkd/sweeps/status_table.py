@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 600.0  # seconds for which a cluster that has answered once may be silent
 AGAIN = 10.0  # seconds between two calls of a silent cluster
+SHORTEST = 16  # characters that a cell's name has at least
+LAST = 14  # of the last column: its title
 Answer = TypeVar("Answer")
 COLORS = {
     "finished": "green",
@@ -47,37 +49,62 @@ URGENCY: tuple[State, ...] = (
 )
 
 
-def status_table(found: Sequence[Status]) -> RichTable:
-    """Cell, state, epoch (of the teacher while it trains), accuracy, T, time left, node."""
-    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("cell", "state"):
-        table.add_column(title, no_wrap=True)
+def status_table(found: Sequence[Status], width: int | None = None) -> RichTable:
+    """Cell, state, epoch (of the teacher while it trains), accuracy, T, time left, node.
+
+    A table that is wider than `width` has shortened names of cells, and wrapped reasons.
+    """
     shown = [measure(status.measure) for status in found] or [measure("test_top1")]
     lower = any(each.lower_is_better for each in shown)
-    for title in ("epoch", shown[0].noun if lower else "test %", "T", "left"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("node, or why it waits or is unknown", no_wrap=True)
-    for status in found:
-        again = f" (sent again: {status.again})" if status.again else ""
-        table.add_row(
-            Text(status.cell.key),
-            Text(status.shown + again, style=COLORS[status.state]),
-            status.teacher_epochs or f"{status.epoch}/{status.cell.epochs}",
-            _number(status.accuracy, shown[0].digits),
-            _number(status.temperature),
-            "" if status.seconds_left is None else duration(status.seconds_left),
-            Text(status.node),
-        )
+    titles = ["cell", "state", "epoch", shown[0].noun if lower else "test %", "T", "left"]
+    rows = [_row(status, shown[0].digits) for status in found]
+    widths = [max(map(len, texts)) for texts in zip(titles, *rows, strict=True)]
+    others = sum(widths[1:]) + LAST + 3 * len(widths)
+    longest = max(SHORTEST, width - others) if width is not None else widths[0]
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, title in enumerate(titles):
+        table.add_column(title, justify="right" if index > 1 else "left", no_wrap=True)
+    table.add_column("node or reason", min_width=LAST)
+    for status, row in zip(found, rows, strict=True):
+        name, state, *numbers = row
+        cells = Text(_shortened(name, longest)), Text(state, style=COLORS[status.state])
+        table.add_row(*cells, *numbers, Text(status.node))
     return table
 
 
-def view(found: Sequence[Status], rows: int | None = None) -> "RenderableType":
-    """The table, the errors and the counts; with `rows`, the most important cells."""
+def _row(status: Status, digits: int) -> list[str]:
+    """The texts of a row, without the node."""
+    again = f" (sent again: {status.again})" if status.again else ""
+    return [
+        status.cell.key,
+        status.shown + again,
+        status.teacher_epochs or f"{status.epoch}/{status.cell.epochs}",
+        _number(status.accuracy, digits),
+        _number(status.temperature),
+        "" if status.seconds_left is None else duration(status.seconds_left),
+    ]
+
+
+def _shortened(name: str, longest: int) -> str:
+    """The name with at most `longest` characters: its end has the seed, so its middle is cut."""
+    if len(name) <= longest:
+        return name
+    kept = longest - 1
+    return f"{name[: kept - kept // 2]}…{name[len(name) - kept // 2 :]}"
+
+
+def view(
+    found: Sequence[Status], rows: int | None = None, width: int | None = None
+) -> "RenderableType":
+    """The table, the errors and the counts; with `rows`, the most important cells.
+
+    `width` is the width of the terminal; None for a table as wide as its texts.
+    """
     shown = list(found)
     if rows is not None and len(shown) > rows:
         urgent = sorted(range(len(found)), key=lambda i: URGENCY.index(found[i].state))
         shown = [found[i] for i in sorted(urgent[:rows])]
-    parts: list[RenderableType] = [status_table(shown)]
+    parts: list[RenderableType] = [status_table(shown, width)]
     if len(shown) < len(found):
         parts.append(Text(f"… and {len(found) - len(shown)} more", style="dim"))
     parts += [Text(line) for line in complaints(found)]
@@ -187,7 +214,9 @@ def _shown(console: Console) -> Iterator[Callable[[Sequence[Status]], None]]:
         yield print_changes
         return
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
-        yield lambda found: live.update(view(found, max(5, console.height - 12)), refresh=True)
+        yield lambda found: live.update(
+            view(found, max(5, console.height - 12), console.width), refresh=True
+        )
 
 
 def _line(status: Status) -> str:

@@ -1,8 +1,10 @@
 """The table of a sweep's runs: what it shows, and how often SLURM is asked."""
 
 import json
+from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from ctkd.sweeps import slurm, status_table
 from ctkd.sweeps.cell_states import statuses
@@ -54,6 +56,22 @@ def test_a_long_table_is_cut_to_what_matters_most(folder, known, note):
     assert "… and 2 more" in capture.get()
     assert capture.get().index("kd-seed2") < capture.get().index("… and")
     assert "kd-seed0" not in capture.get()
+
+
+def test_at_80_columns_names_are_cut_and_numbers_are_whole(folder, known):
+    folder.ledger.add("sent", "kd-seed0", "slurm", "5_0")
+    known["5_0"] = JobState("running", "n3")
+    status = statuses(folder)[0]
+    cell = replace(status.cell, key=f"{'CosineLambda.end=0.5,' * 3}-seed0")
+    long = replace(status, cell=cell, epoch=10, accuracy=93.25, temperature=9.5)
+    console = Console(width=80, highlight=False)
+    with console.capture() as capture:
+        console.print(view([long], width=80))
+    lines = [line.rstrip() for line in capture.get().splitlines()]
+    (row,) = (line for line in lines if "running" in line and "…" in line)
+    assert row.split()[1:5] == ["running", "10/10", "93.25", "9.50"]
+    assert "-seed0" in row.split()[0]
+    assert max(map(len, lines)) <= 80
 
 
 def test_a_log_has_a_line_for_each_change(folder, known):
