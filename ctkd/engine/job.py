@@ -126,7 +126,7 @@ def begin(folder: Workdir, run: Run, console: Console) -> Summary | None:
         folder.claim(run.settings, run.config)
         write_provenance(folder.path)
         console.say(f"Gin files, later ones win: {', '.join(map(str, run.gin_files))}")
-        console.say(f"{run.name}: {folder.path}")
+        console.say(f"{run.name}, work directory: {folder.path}")
         return None
     different = check_finished(folder, run)
     console.say(f"{folder.path} holds this run, finished; nothing is left to train")

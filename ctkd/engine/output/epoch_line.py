@@ -53,7 +53,7 @@ def _results(record: dict[str, Any], task: "Task") -> list[tuple[str, str]]:
     """The training loss and the metrics; the first metric is never dropped."""
     found = []
     if record.get("train_loss") is not None:
-        found.append(("loss", f"loss {record['train_loss']:.4f}"))
+        found.append(("loss", f"loss {record['train_loss']:>7.4f}"))
     labels = task.labels or {task.monitor: task.monitor}
     for number, (key, label) in enumerate(labels.items()):
         for prefix, kind in (("", "labels" if number else "first"), ("ema_", "ema")):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 LABELS = {"t_star": r"$T^\ast$", "temperature": "Mean $T$ of the policy"}
+OUTSIDE = "Hollow marker: $T^\\ast$ is an end of the grid or lies outside"
 MARKERS = "osD^v<>PXhp*"
 
 
@@ -42,6 +43,9 @@ def draw_kinds(record: RunRecord) -> "Figure":
                 style.legend(axes, rows=6)
                 axes.set_title(kind.capitalize(), fontsize=style.NORMAL, loc="left", pad=62)
     style.headline(figure, headline_of(record))
+    grid = rows[0]["temperatures"]
+    if any(bound_of(value, grid) for value in _values(rows, "t_star")):
+        figure.supxlabel(OUTSIDE, fontsize=style.SMALL, x=0.01, ha="left")
     return figure
 
 

@@ -57,7 +57,7 @@ def test_a_tasks_own_metric_is_shown_under_its_own_name_and_unit(capsys, offered
     task = type("Task", (), {"monitor": "test_psnr", "labels": {}, **offered})()
     record = {"epoch": 1, "train_loss": 0.5, "test_psnr": 31.4159, "ap/person": 12.345}
     Console().epoch(record, 20, task)
-    assert capsys.readouterr().out == f"epoch  1/20  loss 0.5000  {line}\n"
+    assert capsys.readouterr().out == f"epoch  1/20  loss  0.5000  {line}\n"
 
 
 def test_a_long_path_stays_on_one_line(capsys):
