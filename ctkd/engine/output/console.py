@@ -178,9 +178,10 @@ class Console:
                 table.add_row(title, Text(_of_summary(name, value, summary), justify="right"))
         self._out.print(table)
         found = [name for name in FILES if (workdir.path / name).is_file()]
-        self.say(f"files in {workdir.path}:")
-        for name in found:
-            self.say(f"  {name:<15}  {FILES[name]}")
+        if not self._prefix:  # a teacher and the runs of a group have the same files
+            self.say(f"files in {workdir.path}:")
+            for name in found:
+                self.say(f"  {name:<15}  {FILES[name]}")
         if found:
             self.say(f"open first: {workdir.path / found[0]}")
 
