@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ctkd.adapters.model_rows import (
     IGNORED,
+    check_columns,
     inputs_of,
     judged,
     logits_of,
@@ -44,6 +45,7 @@ class CTKDModule(LightningModule):  # type: ignore[misc]
         recipe_epochs: float | None = None,
         policy_lr: float = 0.5,
         policy_optimizer: torch.optim.Optimizer | None = None,
+        vocabulary: int | None = None,
         shift_labels: bool | None = None,
     ) -> None:
         """Takes the networks.
@@ -55,6 +57,7 @@ class CTKDModule(LightningModule):  # type: ignore[misc]
                 epochs of the run.
             policy_lr: the rate of the policy's SGD, whose momentum is 0.9.
             policy_optimizer: another optimizer of `distiller.parameters()`.
+            vocabulary: columns of the logits that are used, where some are padding.
             shift_labels: of a language model, whether logits i predict label i + 1; None finds out
                 by the model's class.
 
@@ -63,7 +66,8 @@ class CTKDModule(LightningModule):  # type: ignore[misc]
         """
         super().__init__()
         check_teacher(distiller, teacher)
-        self.student, self._optimizer, self._shift = student, optimizer, shift_labels
+        self.student, self._optimizer = student, optimizer
+        self.vocabulary, self._shift = vocabulary, shift_labels
         # In a tuple the teacher is no submodule: it stays in eval mode and out of checkpoints.
         self._teacher = (None if teacher is None else teacher.requires_grad_(False).eval(),)
         self.policy_steps = PolicySteps(distiller, policy_optimizer, policy_lr, recipe_epochs)
@@ -97,17 +101,24 @@ class CTKDModule(LightningModule):  # type: ignore[misc]
             with torch.no_grad():
                 theirs = None if teacher is None else teacher(inputs)
             return self.student(inputs), theirs, targets
-        if batch["labels"].dim() == 2 and self._shift is None:
+        targets, given = self._targets(batch), inputs_of(batch)
+        logits = logits_of(self.student(**given), self.student, "student")
+        student = rows_of_logits(logits, targets, self.vocabulary)
+        kept = targets[targets != IGNORED]
+        if teacher is None:
+            return student, None, kept
+        with torch.no_grad():
+            logits = logits_of(teacher(**given), teacher, "teacher")
+            theirs = rows_of_logits(logits, targets, self.vocabulary)
+        check_columns(student, theirs, self.policy_steps.distiller.transform)
+        return student, theirs, kept
+
+    def _targets(self, batch: Mapping[str, Any]) -> Tensor:
+        """The labels of a batch, each at the index of its logits."""
+        labels = batch.get("labels")
+        if self._shift is None and labels is not None and labels.dim() == 2:
             self._shift = shifts_labels(self.student)
-        targets, given = targets_of(batch, bool(self._shift)), inputs_of(batch)
-        ours = logits_of(self.student(**given), self.student, "student")
-        found = None
-        if teacher is not None:
-            with torch.no_grad():
-                found = rows_of_logits(
-                    logits_of(teacher(**given), teacher, "teacher"), targets, None
-                )
-        return rows_of_logits(ours, targets, None), found, targets[targets != IGNORED]
+        return targets_of(batch, bool(self._shift))
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         """The sum of the loss over the rows of a part; `on_before_optimizer_step` divides it."""

@@ -1,5 +1,6 @@
 """The Distiller in a loop that steps the student only: the policy's steps, state and log."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +14,6 @@ from ctkd.engine.distributed.gather_rows import needs_whole_step
 from ctkd.engine.hidden_rows import HiddenRows, play_in_blocks
 from ctkd.engine.task import Rows
 from ctkd.errors import ConfigError
-
-NO_AUTOCAST = torch.autocast("cpu", enabled=False)  # the Distiller computes in float32
 
 
 class PolicySteps:
@@ -65,6 +64,8 @@ class PolicySteps:
     def begin(self, device: torch.device) -> None:
         """Moves the Distiller to the device; every rank gets the parameters of rank 0."""
         self.distiller.to(device)
+        if self.optimizer is not None:  # a state that was loaded before moves too
+            self.optimizer.load_state_dict(self.optimizer.state_dict())
         if ranks() > 1:
             for tensor in self.distiller.state_dict().values():
                 torch.distributed.broadcast(tensor, 0)
@@ -101,7 +102,7 @@ class PolicySteps:
         assert rows.student_head is not None
         if not len(rows.targets):
             return rows.student_head(rows.student).sum() * 0.0
-        outcome = play_in_blocks(self.distiller, rows, len(rows.targets), NO_AUTOCAST)
+        outcome = play_in_blocks(self.distiller, rows, len(rows.targets), contextlib.nullcontext())
         return self._counted(outcome, len(rows.targets) / total)
 
     def _counted(self, outcome: Outcome, share: Tensor | float) -> Tensor:

@@ -70,19 +70,26 @@ class PolicyMixin:
         steps.begin(trainer.args.device)
         trainer.add_callback(_PolicyCallback(steps))
 
-    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def train(
+        self, resume_from_checkpoint: Any = None, trial: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
         """As the Trainer's; a checkpoint must have the policy's state.
 
         Raises:
-            ConfigError: it has not.
+            ConfigError: it has not; or this is a trial of a hyperparameter search.
         """
         trainer: Any = self
+        if trial is not None:
+            raise ConfigError(
+                "hyperparameter_search would start each trial with the last one's T: make a "
+                "Distiller and a Trainer for each trial"
+            )
         if resume_from_checkpoint:
             folder = resume_from_checkpoint
             folder = get_last_checkpoint(trainer.args.output_dir) if folder is True else folder
             if folder is not None:  # otherwise the Trainer says that there is none
                 self.policy_steps.load_state_dict(read_state(folder))
-        return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
+        return super().train(resume_from_checkpoint, trial, *args, **kwargs)  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As the Trainer's; of the training loss, with `temperature`, `lambda` and the terms."""

@@ -76,6 +76,8 @@ class CTKDDistillationTrainer(PolicyMixin, DistillationTrainer):  # type: ignore
         check_own_completions(distiller, "DistillationTrainer")
         super().__init__(*args, distiller=distiller, **kwargs)
         self.block = block
+        if self._is_vlm:
+            raise ConfigError("a model of images and text is not supported: use CTKDGKDTrainer")
         for whose, model in (("student", self.model), ("teacher", self.teacher_model)):
             check_linear_head(self.accelerator.unwrap_model(model), whose)
 
@@ -102,9 +104,9 @@ class CTKDDistillationTrainer(PolicyMixin, DistillationTrainer):  # type: ignore
         with torch.no_grad():
             theirs, their_head = self._get_last_hidden_state(teacher, *given), _head(teacher)
         rows = HiddenRows(
-            states[kept].to(head.weight.dtype),
-            theirs[kept].to(their_head.weight.dtype),
-            inputs["completion_ids"][kept],
+            states[kept].to(head.weight),
+            theirs[kept].to(their_head.weight),
+            inputs["completion_ids"][kept].to(head.weight.device),
             student_head=head,
             teacher_head=their_head,
             block=self.block,

@@ -9,11 +9,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from ctkd.errors import ConfigError
 
-lightning = pytest.importorskip("lightning.pytorch")
-
-from ctkd.adapters.lightning import CTKDModule, check_trainer  # noqa: E402
-
-pytestmark = pytest.mark.slow(traced=True)
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("adapters")]
 ROUNDING = 1e-6
 QUIET = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
 
@@ -35,18 +31,21 @@ class _Networks:
     """A module of this game, and a Trainer on one CPU."""
 
     def __init__(self, game):
+        self.lightning = pytest.importorskip("lightning.pytorch")
         self.game = game
 
     def module(self, strength=1.0, lr=0.1, student=None, teacher=None, **given):
         def optimizer(parameters):
             return torch.optim.SGD(parameters, lr, momentum=0.9)
 
+        from ctkd.adapters.lightning import CTKDModule
+
         networks = student or network(8, 1), teacher or network(16, 2)
         return CTKDModule(*networks, self.game(strength), optimizer, **given)
 
     def fit(self, module, loader, epochs=2, parts=1, path=None, **given):
         settings = dict.fromkeys(QUIET, False) | {"accelerator": "cpu", "devices": 1} | given
-        trainer = lightning.Trainer(
+        trainer = self.lightning.Trainer(
             max_epochs=epochs, accumulate_grad_batches=parts, gradient_clip_val=0.5, **settings
         )
         trainer.fit(module, loader, ckpt_path=path)
@@ -126,7 +125,9 @@ def test_tokens_are_counted_over_the_whole_step(made, llama, samples, distance):
 
 
 def test_settings_that_would_be_wrong_are_refused(made):
-    one = lightning.strategies.SingleDeviceStrategy("cpu")
+    from ctkd.adapters.lightning import check_trainer
+
+    one = made.lightning.strategies.SingleDeviceStrategy("cpu")
     with pytest.raises(ConfigError, match="16-mixed"):
         check_trainer(types.SimpleNamespace(precision="16-mixed", strategy=one))
     sharded = types.SimpleNamespace(precision="32-true", strategy=object())
@@ -136,7 +137,7 @@ def test_settings_that_would_be_wrong_are_refused(made):
         made.module(teacher=[network(8, 1), network(8, 2)])
 
 
-def test_the_example_of_the_page(from_the_page):
+def test_the_example_of_the_page(made, from_the_page):
     loader = DataLoader(images(), batch_size=8)
     loaders = {"train_loader": loader, "test_loader": loader}
     found = from_the_page("CTKDModule(", student=network(8, 1), teacher=network(16, 2), **loaders)

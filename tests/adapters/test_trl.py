@@ -7,28 +7,24 @@ import torch
 
 from ctkd.errors import ConfigError
 
-os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
-trl = pytest.importorskip("trl")
-datasets = pytest.importorskip("datasets")
-
-from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
-from transformers import PreTrainedTokenizerFast  # noqa: E402
-from trl.experimental.gkd import GKDConfig  # noqa: E402
-
-from ctkd.adapters.transformers import CTKDMixin  # noqa: E402
-from ctkd.adapters.trl import (  # noqa: E402
-    CTKDDistillationTrainer,
-    CTKDGKDTrainer,
-    check_linear_head,
-)
-
-pytestmark = pytest.mark.slow(traced=True)
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("adapters")]
 ROUNDING = 1e-6
 ENDS = list(range(30))  # half of the tokens end a completion: their lengths differ
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
+def trl():
+    """The package; the classes under test and their settings are imported where they are used."""
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    pytest.importorskip("datasets")
+    return pytest.importorskip("trl")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(trl):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
     words = {f"w{k}": k for k in range(60)} | {"<pad>": 60, "<eos>": 61, "<unk>": 62}
     inner = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -37,14 +33,16 @@ def tokenizer():
 
 
 @pytest.fixture(scope="module")
-def data(samples):
+def data(trl, samples):
+    from datasets import Dataset
+
     rows = []
     for k, each in enumerate(samples[:16]):
         ids, length = each["input_ids"].tolist(), 2 + k % 4
         prompt = " ".join(f"w{token}" for token in ids[:length])
         mask = [0] * length + [1] * (12 - length)
         rows.append({"input_ids": ids, "completion_mask": mask, "prompt": prompt})
-    return datasets.Dataset.from_list(rows)
+    return Dataset.from_list(rows)
 
 
 @pytest.fixture
@@ -81,6 +79,10 @@ def trainer(game, llama, data, tokenizer, tmp_path):
 
 @pytest.fixture
 def gkd(trainer):
+    from trl.experimental.gkd import GKDConfig
+
+    from ctkd.adapters.trl import CTKDGKDTrainer
+
     def make(sampled=False, lmbda=1.0, **given):
         made = trainer(CTKDGKDTrainer, GKDConfig, lmbda=lmbda, max_new_tokens=5, **given)
         made.generation_config.do_sample = sampled
@@ -130,7 +132,9 @@ def test_gkd_with_sampled_completions_resumes_as_if_uninterrupted(gkd):
     assert all(torch.equal(ours, theirs) for ours, theirs in ends)
 
 
-def test_the_mixin_before_an_sft_trainer_plays_on_the_same_tokens_as_gkd(gkd, trainer):
+def test_the_mixin_before_an_sft_trainer_plays_on_the_same_tokens_as_gkd(trl, gkd, trainer):
+    from ctkd.adapters.transformers import CTKDMixin
+
     class Mine(CTKDMixin, trl.SFTTrainer):
         pass
 
@@ -141,7 +145,9 @@ def test_the_mixin_before_an_sft_trainer_plays_on_the_same_tokens_as_gkd(gkd, tr
     assert logged(sft, "kd") == pytest.approx(logged(off_policy, "kd"), rel=1e-5)
 
 
-def test_distillation_trainer_plays_in_blocks_and_parts_as_at_once(trainer, data, distance):
+def test_distillation_trainer_plays_in_blocks_and_parts_as_at_once(trl, trainer, data, distance):
+    from ctkd.adapters.trl import CTKDDistillationTrainer
+
     def run(batch, parts, block):
         given = {"block": block, "eval_dataset": data.select(range(4))}
         settings = {"max_completion_length": 5, "given": given}
@@ -160,6 +166,8 @@ def test_distillation_trainer_plays_in_blocks_and_parts_as_at_once(trainer, data
 
 
 def test_cross_entropy_to_own_completions_and_changed_logits_are_refused(gkd, game, llama):
+    from ctkd.adapters.trl import check_linear_head
+
     with pytest.raises(ConfigError, match=r"ce_weight = 0\.5\) teaches what the student already"):
         gkd(given={"distiller": game(ce=0.5)})
     capped = llama(1, 1)
@@ -175,4 +183,4 @@ def test_the_examples_of_the_page(from_the_page, llama, data, tokenizer):
         found = from_the_page(kind, student=llama(1, 1), **given)
         assert found["temperature"].raw.item() != pytest.approx(-1.386294, abs=1e-4)
     mine = from_the_page("CTKDMixin, SFTTrainer")["CTKDSFTTrainer"]
-    assert issubclass(mine, (CTKDMixin, trl.SFTTrainer))
+    assert [each.__name__ for each in mine.__bases__] == ["CTKDMixin", "SFTTrainer"]
