@@ -118,6 +118,8 @@ def test_gkd_on_policy_has_one_step_for_parts_and_processes(gkd, two_processes, 
     assert distance(learned(whole), first) < ROUNDING
     assert distance(first, second) == 0
     assert logged(whole, "loss") == pytest.approx(logged(parts, "loss"), rel=1e-5)
+    # A mean over the completions' tokens; with another divisor it would not be 2.
+    assert logged(whole, "temperature")[0] == pytest.approx(2.0, abs=1e-5)
     assert abs(logged(whole, "temperature")[-1] - 2.0) > 1e-2
 
 
