@@ -64,6 +64,7 @@ MODEL_FAMILIES = dict.fromkeys(("torchvision_", "timm_"), "ctkd.models.imagenet_
 TRANSFORMS = {
     "LogitStandardization": "ctkd.losses.transforms",
     **dict.fromkeys(("SharedColumns", "SortedColumns"), "ctkd.losses.columns"),
+    "PrefixBytes": "ctkd.losses.prefix_bytes",
 }
 TEMPERATURES = {
     "ConstantTemperature": "ctkd.temperature.constant",
@@ -94,6 +95,7 @@ OBJECTIVES = {
     "DIST": "ctkd.losses.dist",
     "HardKD": "ctkd.losses.hard_kd",
     "ULD": "ctkd.losses.uld",
+    "ALM": "ctkd.losses.alm",
     "MLKD": "ctkd.losses.mlkd",
     "CRLD": "ctkd.losses.crld",
     **dict.fromkeys(("QuirkKD", "QuirkDKD"), "ctkd.losses.quirks"),

@@ -22,9 +22,11 @@ class VocabularyColumns(nn.Module):
 
     Attributes:
         prefixes: bytes that make further rows, see `ctkd.data.text.alignment`.
+        teacher_is_made: whether the teacher's rows come from `of_teacher` already.
     """
 
     needs_tokens = True
+    teacher_is_made = False
     prefixes: tuple[bytes, ...] = ()
 
     def fit(self, student: Sequence[bytes], teacher: Sequence[bytes]) -> None:

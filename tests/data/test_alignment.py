@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ctkd.data.text.alignment import Alignment, other_text
+from ctkd.data.text.chunks import chunks_of
 from ctkd.data.text.documents import Document
 from ctkd.data.text.token_bytes import bytes_of_tokens
 from ctkd.data.text.tokenizer import BPETokenizer, ByteTokenizer, Encoded
@@ -77,13 +78,30 @@ def test_every_common_end_of_a_document_is_paired():
     assert len(alignment.pairs(torch.arange(1)).rows) == sum(len(e) - 1 for e in ends)
 
 
+@pytest.mark.parametrize("context", [9, 200])
+def test_a_chunk_is_the_same_text_for_both_networks(context):
+    alignment, words = aligned(context)
+    every = torch.arange(len(alignment.windows))
+    targets = alignment.windows.targets(every)
+    targets = targets[targets != IGNORED]
+    pairs = alignment.pairs(every)
+    chunks = chunks_of(pairs, len(targets))
+    assert chunks.size > 3
+    for chunk in range(chunks.size):
+        ours = bytes(targets[chunks.student == chunk].tolist())
+        theirs = "".join(words.pieces[n] for n in chunks.targets[chunks.teacher == chunk])
+        assert ours == theirs.encode()
+        assert (chunks.student == chunk).nonzero()[0] == chunks.first[chunk]
+
+
 def pieces(words):
     return [[words.pieces[n] for n in words.encode([text])[0].ids] for text in TEXTS]
 
 
-def test_split_characters_have_no_partner():
+def test_split_characters_have_no_partner(tmp_path, monkeypatch):
     """A BPE of 257 tokens cuts "ï" into its two bytes, and no row between them is paired."""
     pytest.importorskip("tokenizers")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     documents = [Document("x", "naïve naïve")]
     bpe = BPETokenizer(257, "x")
     bpe.fit(documents)

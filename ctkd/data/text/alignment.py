@@ -72,6 +72,7 @@ class Pairs(NamedTuple):
         partners: [M], the indices of the teacher's rows among its B · L inputs.
         prefixes: [M], which prefix of the teacher's next token is known already, 0 for none.
         targets: [M], the teacher's next token.
+        follows: [M], whether the next pair lies in the same window and document.
         ids, documents: [B, L], the teacher's inputs; 0 for padding.
     """
 
@@ -79,6 +80,7 @@ class Pairs(NamedTuple):
     partners: Tensor
     prefixes: Tensor
     targets: Tensor
+    follows: Tensor
     ids: Tensor
     documents: Tensor
 
@@ -149,11 +151,15 @@ class Alignment:
         real = offsets < lengths
         windows = torch.arange(len(chosen))[:, None].expand_as(paired)
         partner = self._partner[taken][paired]
+        places = torch.stack([windows[paired], self._ours.documents[taken][paired]])
+        follows = torch.zeros(len(partner), dtype=torch.bool)
+        follows[:-1] = (places[:, 1:] == places[:, :-1]).all(0)
         return Pairs(
             rows=(counted.flatten().cumsum(0) - 1).view_as(counted)[paired],
             partners=(windows * width + inside)[paired],
             prefixes=self._prefix[taken][paired],
             targets=self._teacher.ids[(partner + 1).clamp(max=len(self._teacher) - 1)],
+            follows=follows,
             ids=self._teacher.ids[theirs].masked_fill(~real, 0),
             documents=self._teacher.documents[theirs],
         )

@@ -28,6 +28,7 @@ from ctkd.engine.tasks.specs import TaskSpec
 from ctkd.engine.tasks.token_kinds import token_kinds
 from ctkd.engine.teacher.frozen_language import FrozenLanguageModel
 from ctkd.errors import ConfigError
+from ctkd.losses.columns import VocabularyColumns
 from ctkd.models.language_model import TokenInputs
 from ctkd.seeds import generator
 
@@ -48,13 +49,15 @@ def make_task(run: "Run", device: torch.device, world: World) -> "LanguageTask":
     check_blocks(run)
     steps, settings = run.recipe.steps_per_epoch, run.task_part
     given = (run.dataset, splits, size, run.seed, device, world, steps, settings)
+    transform = run.distiller.transform
     if splits.teacher is None:
+        if isinstance(transform, VocabularyColumns):
+            transform.fit(*[run.dataset.tokenizer.token_bytes()] * 2)
         return LanguageTask(*given)
     from ctkd.engine.tasks.two_vocabularies import TwoVocabularies  # it imports this module
 
     task = TwoVocabularies(*given)
-    shuffled = run.teacher_rows is not None and run.teacher_rows.shuffled
-    task.align(splits.teacher, run.distiller.transform, shuffled)
+    task.align(splits.teacher, run.distiller, run.teacher_rows)
     return task
 
 

@@ -91,3 +91,24 @@ def test_a_network_that_is_no_language_model_is_refused(language):
 def test_a_teacher_above_its_limit_is_refused(language):
     _, result = language("kd", "Teacher.min_accuracy = 0.5", "steps_per_epoch = None", status=2)
     assert "above Teacher.min_accuracy = 0.5" in result.err
+
+
+def test_a_teacher_of_bpe_teaches_a_student_of_bytes(language, tmp_path, monkeypatch):
+    pytest.importorskip("tokenizers")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
+    two = ("Alignment.tokenizer = 'bpe'", "Alignment.vocabulary = 300")
+    _, result = language("prefix_bytes", *two, status=2)
+    assert "the tokenizer is bytes in Teacher.run, and byte-level BPE of 300 tokens" in result.err
+    with (tmp_path / "teacher.gin").open("a") as file:
+        file.write("text_files.tokenizer = 'bpe'\ntext_files.vocabulary = 300\n")
+    _, result = language("kd", workdir="one", status=2)
+    assert "For a teacher with another vocabulary set Alignment.tokenizer" in result.err
+    folder, result = language("prefix_bytes", *two, workdir="two")
+    assert "of the student's rows have a partner among its rows" in result.out
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"train_kd", "train_ce", "train_ce_unpaired", "t_star"} <= {*last}
+    assert "test_agreement" not in last
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["teacher_bits_per_byte"] > 0
+    assert 0 <= summary["teacher_prefix_ends"] <= 100

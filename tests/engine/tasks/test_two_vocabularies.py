@@ -9,6 +9,7 @@ import torch
 from ctkd import Distiller
 from ctkd.adversary.schedules import ConstantLambda
 from ctkd.data.text.alignment import other_text
+from ctkd.data.text.chunks import chunks_of
 from ctkd.data.text.documents import Document
 from ctkd.data.text.python_topics import PythonTopics
 from ctkd.data.text.text_dataset import TextSplits
@@ -16,10 +17,13 @@ from ctkd.data.text.tokenizer import Encoded
 from ctkd.data.text.windows import Windows, stream_of
 from ctkd.engine.distributed.world import World
 from ctkd.engine.game import Game
+from ctkd.engine.tasks.alignment_settings import TeacherRowsSettings
 from ctkd.engine.tasks.two_vocabularies import TwoVocabularies
 from ctkd.engine.teacher.frozen_language import FrozenLanguageModel
+from ctkd.losses.alm import ALM
 from ctkd.losses.columns import SharedColumns
 from ctkd.losses.objectives import KD
+from ctkd.losses.prefix_bytes import PrefixBytes
 from ctkd.models.decoder import decoder
 from ctkd.temperature import GlobalTemperature
 
@@ -76,7 +80,7 @@ class Setting:
         splits = TextSplits(windows, {"test": windows})
         task = TwoVocabularies(data, splits, 5, 0, CPU, World(), None)
         other = other_text(documents, streams[1])
-        task.align({"train": other, "test": other}, self.distiller.transform, shuffled)
+        task.align({"train": other, "test": other}, self.distiller, TeacherRowsSettings(shuffled))
         return task
 
     def played(self, task, count=1):
@@ -141,7 +145,34 @@ def test_partners_are_the_teachers_rows_of_the_text_before(setting):
         torch.testing.assert_close(row, expected.float(), rtol=1e-5, atol=1e-6)
 
 
-def test_parts_add_up_to_the_step(setting):
+def test_chunks_have_the_likelihood_of_their_tokens():
+    setting = Setting(None, ALM(0.5, 0.5))
+    task = setting.task()
+    batch = next(task.batches(1, 0))
+    targets = batch.targets[batch.targets >= 0]
+    pairs = task.alignment.pairs(batch.indices)
+    chunks = chunks_of(pairs, len(targets))
+    with torch.no_grad():
+        rows = task.rows(setting.student, setting.teacher, batch)
+        log_q = setting.student(batch.inputs).log_softmax(1)
+        inputs = type(batch.inputs)(pairs.ids, pairs.documents)
+        log_p = setting.teacher.network(inputs).log_softmax(1)
+    for chunk in range(chunks.size):
+        ours = sum(log_q[n, targets[n]] for n in (chunks.student == chunk).nonzero())
+        mine = (chunks.teacher == chunk).nonzero()
+        theirs = sum(log_p[chunks.partners[r], chunks.targets[r]] for r in mine)
+        assert rows.student[chunk, 0] == pytest.approx(ours.item(), rel=1e-5)
+        assert rows.teacher[chunk, 0] == pytest.approx(theirs.item(), rel=1e-5)
+    torch.testing.assert_close(rows.student.exp().sum(1), torch.ones(chunks.size))
+    _, outcome = setting.played(task)
+    mean = -log_q.gather(1, targets[:, None]).mean().item()
+    assert sum(outcome.terms[k] for k in ("ce", "ce_unpaired")) == pytest.approx(mean, rel=1e-5)
+    assert {len(kind.groups) for kind in task.kinds(batch).values()} == {chunks.size}
+
+
+@pytest.mark.parametrize("objective", [KD(0.5, 0.5), ALM(0.5, 0.5)])
+def test_parts_add_up_to_the_step(objective):
+    setting = Setting(PrefixBytes() if isinstance(objective, KD) else None, objective)
     task = setting.task()
     torch.testing.assert_close(
         setting.played(task, 2)[0], setting.played(task)[0], rtol=2e-5, atol=1e-7
