@@ -96,6 +96,7 @@ OBJECTIVES = {
     "HardKD": "ctkd.losses.hard_kd",
     "ULD": "ctkd.losses.uld",
     "ALM": "ctkd.losses.alm",
+    "SampledKD": "ctkd.losses.sampled",
     "MLKD": "ctkd.losses.mlkd",
     "CRLD": "ctkd.losses.crld",
     **dict.fromkeys(("QuirkKD", "QuirkDKD"), "ctkd.losses.quirks"),

@@ -118,6 +118,7 @@ class Rows:
         class_student: the student's logits [N, C] for cross-entropy, where `student` are those of a
             distillation token.
         teacher_targets: [N], the classes in the teacher's columns, where it has other columns.
+        is_sampled: whether `teacher` holds drawn tokens, see `ctkd.losses.sampled`.
     """
 
     student: Tensor
@@ -132,6 +133,7 @@ class Rows:
     strong: tuple[Tensor, Tensor] | None = None
     class_student: Tensor | None = None
     teacher_targets: Tensor | None = None
+    is_sampled: bool = False
 
     def blocks(self) -> Iterator["Rows"]:
         """The rows with their logits, in parts that fit in memory; here as one part."""

@@ -26,9 +26,10 @@ from ctkd.engine.config.label import labeled, named
 from ctkd.engine.config.parse import macros
 from ctkd.engine.config.run_name import name_of_run, undone
 from ctkd.engine.config.settings import Instrument, Method, Recipe, Runtime, Seed, Teacher
+from ctkd.engine.config.teacher_form import check_rows
 from ctkd.engine.distributed.gather_rows import check_parts, check_whole_step
 from ctkd.engine.speed.capturable import check_capturable
-from ctkd.engine.tasks.alignment_settings import TeacherRowsSettings, align, check_alignment
+from ctkd.engine.tasks.alignment_settings import TeacherRowsSettings, align
 from ctkd.engine.tasks.augmentation import check_augmentation
 from ctkd.engine.tasks.specs import spec_of
 from ctkd.engine.tasks.strong_view import StrongViewSettings, check_strong_view
@@ -141,8 +142,7 @@ def build(
     method, recipe, teacher = call.part(Method), call.part(Recipe), call.part(Teacher)
     seed, instrument = call.part(Seed).seed, call.part(Instrument)
     dataset: Dataset = call.component(DATASETS, "Recipe.dataset", recipe.dataset)
-    if (alignment := call.part_if_bound("Alignment")) is not None:
-        align(dataset, alignment)
+    align(dataset, call.part_if_bound("Alignment"))
     teacher_rows = call.part_if_bound("TeacherRows")
     if recipe.trial:
         dataset.shrink()
@@ -167,7 +167,7 @@ def build(
         if loss.compares_rows:
             check_parts(loss.named, "it", runtime.accumulate)
     check_classes(distiller, dataset)
-    check_alignment(distiller, dataset, getattr(task_part, "block", None))
+    check_rows(distiller, dataset, teacher, instrument, task_part)
     check_whole_step(distiller.objective, dataset, runtime.accumulate, ranks=1)
     check_augmentation(task_part, distiller.objective, distiller.features)
     check_policy(distiller, dataset)

@@ -151,7 +151,8 @@ class Teacher:
         min_accuracy: the test accuracy in percent below which the run is refused; None accepts all.
         published_accuracy: in percent, for the summary; None where there is none.
         rows: "float16" rounds its logits to 16 bits, which halves the cache of them; inexact, and
-            therefore part of the recipe.
+            therefore part of the recipe. Of text: "hidden16", its states before the head in 16
+            bits, or "sampled", tokens that it drew; see `ctkd.engine.teacher.token_rows`.
     """
 
     network: Factory | None = None
@@ -159,7 +160,7 @@ class Teacher:
     run: str | None = None
     min_accuracy: float | None = None
     published_accuracy: float | None = None
-    rows: Literal["float32", "float16"] = "float32"
+    rows: Literal["float32", "float16", "hidden16", "sampled", "top_k"] = "float32"
 
     def __post_init__(self) -> None:
         for name in ("min_accuracy", "published_accuracy"):

@@ -134,8 +134,8 @@ class FixedGame:
         """What is wrong if a term is not 0 where student and teacher have the same logits."""
         block = next(self._blocks())
         assert block.teacher is not None
-        if block.teacher_targets is not None:
-            return None  # of two vocabularies, no row of the teacher is one of the student
+        if block.teacher_targets is not None or block.is_sampled:
+            return None  # no row of such a teacher is one of the student
         same = replace(block, student=block.teacher, strong=block.strong and (block.strong[1],) * 2)
         with torch.no_grad():
             at = self._at(self._tensor(temperature))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ctkd.engine.task import Kind, Rows
+from ctkd.losses.sampled import draws_of
 
 QUARTILES = ("surest quarter", "second quarter", "third quarter", "least sure quarter")
 FEWEST = 8  # rows of a group; the landscape of fewer says nothing
@@ -21,6 +22,10 @@ def with_entropy(kinds: Mapping[str, Kind], rows: Rows) -> dict[str, Kind]:
     parts = []
     for block in rows.blocks():
         assert block.teacher is not None
+        if block.is_sampled:
+            draws = draws_of(block.teacher.double())
+            parts.append(draws.log_z[:, 0] - draws.means[:, 0])  # the first temperature is 1
+            continue
         log_p = block.teacher.double().log_softmax(1)
         parts.append(-(log_p.exp() * log_p).sum(1))
     entropy = torch.cat(parts)

@@ -40,15 +40,22 @@ class TeacherRowsSettings:
     """What is done to the teacher's rows before the student sees them.
 
     Attributes:
-        shuffled: whether a step's rows of the teacher change places at random: the control of a
-            study, which must not help.
+        shuffled: whether the teacher's rows of a step get a random order: the control of a study,
+            which must not help.
+        draws: tokens for each row, of Teacher.rows = 'sampled'.
     """
 
     shuffled: bool = False
+    draws: int = 64
+
+    def __post_init__(self) -> None:
+        expect(self.draws >= 1, "TeacherRows", "draws", self.draws, "a number of 1 or more")
 
 
-def align(dataset: Dataset, settings: AlignmentSettings) -> None:
-    """Gives the data set the teacher's tokenizer. Raises ConfigError for images."""
+def align(dataset: Dataset, settings: AlignmentSettings | None) -> None:
+    """Gives the data set the teacher's own tokenizer, if any. Raises ConfigError for images."""
+    if settings is None:
+        return
     if not isinstance(dataset, TextDataset):
         raise ConfigError(
             "Alignment is for text: remove its settings, or set Recipe.dataset to text"

@@ -166,15 +166,20 @@ class LanguageTask(Task):
         targets = self.on_device(batch.targets[batch.targets != IGNORED])
         if self.settings.block is not None:
             return self._hidden_rows(student, teacher, batch, targets)
-        teacher_logits = None if teacher is None else teacher(batch)[:, : self.vocabulary]
         student_logits = student(batch.inputs)[:, : self.vocabulary]
-        return Rows(student_logits, teacher_logits, targets, total=batch.rows)
+        if teacher is None:
+            return Rows(student_logits, None, targets, total=batch.rows)
+        assert isinstance(teacher, FrozenLanguageModel)
+        theirs = teacher(batch)
+        if teacher.samples_tokens:
+            return Rows(student_logits, theirs, targets, total=batch.rows, is_sampled=True)
+        return Rows(student_logits, theirs[:, : self.vocabulary], targets, total=batch.rows)
 
     def _hidden_rows(self, student: Any, teacher: Any, batch: Batch, targets: Tensor) -> HiddenRows:
         """The rows before the heads."""
         return HiddenRows(
             student(batch.inputs, with_head=False),
-            None if teacher is None else teacher.hidden(batch.inputs),
+            None if teacher is None else teacher.states(batch),
             targets,
             total=batch.rows,
             student_head=self._head(student),

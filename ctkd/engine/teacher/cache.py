@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ctkd.engine.output.checkpoint import write_text
-from ctkd.engine.task import Batch, ViewedTask
+from ctkd.engine.task import Batch
 from ctkd.engine.teacher.row_store import Array, RowStore
 from ctkd.errors import WorkdirError
 
@@ -35,6 +35,28 @@ class Compute(Protocol):
 
     def compute(self, inputs: Tensor) -> Tensor:
         """Logits of inputs."""
+
+
+class CachedSamples(Protocol):
+    """What the cache asks of a `ViewedTask`; see there."""
+
+    @property
+    def num_classes(self) -> int:
+        """The numbers of a row, without features."""
+
+    @property
+    def samples(self) -> int:
+        """The number of samples."""
+
+    @property
+    def views(self) -> int:
+        """The number of views of each."""
+
+    def batch_of(self, indices: Tensor, views: Tensor) -> Batch:
+        """Any samples in any views."""
+
+    def data_key(self) -> Key:
+        """What determines an input."""
 
 
 def numerics(device: torch.device) -> Key:
@@ -68,7 +90,7 @@ class TeacherCache:
         self,
         store: RowStore,
         teacher: Compute,
-        samples: ViewedTask,
+        samples: CachedSamples,
         device: torch.device,
     ) -> None:
         """See `open_cache`."""
@@ -79,8 +101,13 @@ class TeacherCache:
         self.hits = self.misses = 0
 
     def move_to_gpu(self) -> None:
-        """Copies all rows to the device, if it is a GPU and the rows fit into its memory."""
-        if self._device.type == "cuda" and (table := self.store.table()) is not None:
+        """Copies all rows to the device, if it is a GPU and they fit into half its free memory."""
+        if self._device.type != "cuda":
+            return
+        size = 4 * self.store.count * self.store.width
+        if 2 * size > torch.cuda.mem_get_info(self._device)[0]:
+            return
+        if (table := self.store.table()) is not None:
             self._table = torch.from_numpy(table).to(self._device)
 
     def counts(self) -> str:
@@ -172,7 +199,7 @@ def open_cache(
     root: pathlib.Path,
     key: Key,
     teacher: Compute,
-    samples: ViewedTask,
+    samples: CachedSamples,
     *,
     dtype: str,
     limit: int,

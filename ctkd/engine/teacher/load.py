@@ -13,9 +13,12 @@ from ctkd.engine.distributed.world import World
 from ctkd.engine.output.console import Console
 from ctkd.engine.speed.compile import compiles_teacher
 from ctkd.engine.task import Task, ViewedTask
+from ctkd.engine.tasks.alignment_settings import TeacherRowsSettings
 from ctkd.engine.tasks.specs import spec_of
 from ctkd.engine.teacher.fold_batch_norm import fold
 from ctkd.engine.teacher.frozen import FrozenTeacher
+from ctkd.engine.teacher.frozen_language import FrozenLanguageModel
+from ctkd.engine.teacher.token_rows import token_rows
 from ctkd.files import expand_user, user_path
 from ctkd.models.language_model import LanguageModel
 from ctkd.models.weights.match import WeightsInfo, fingerprint, load_weights
@@ -104,11 +107,14 @@ def attach_cache(
     """
     from ctkd.engine.teacher.cache import open_cache
 
+    windows = None
+    if isinstance(teacher, FrozenLanguageModel):
+        draws = TeacherRowsSettings.draws if run.teacher_rows is None else run.teacher_rows.draws
+        windows = teacher.windows = token_rows(run.teacher.rows, draws, teacher, task)
     root = cache_root(run, workdir)
-    if root is None or not isinstance(task, ViewedTask):
-        return
     widths = {} if run.features is None else run.features.teacher_widths
-    if not task.remembers or widths is None:
+    samples = windows or (task if isinstance(task, ViewedTask) and task.remembers else None)
+    if root is None or widths is None or samples is None:
         return
     teacher.widths = widths
     recipe = run.settings["recipe"]
@@ -127,9 +133,9 @@ def attach_cache(
     teacher.cache = open_cache(
         root,
         key,
-        teacher,
-        task,
-        dtype=run.teacher.rows,
+        windows or teacher,
+        samples,
+        dtype=run.teacher.rows if windows is None else windows.dtype,
         limit=int(run.runtime.teacher_cache_gb * 2**30),
         features=sum(widths.values()),
         device=device,
