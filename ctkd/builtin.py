@@ -1,6 +1,6 @@
 """The names of the built-in components, with the modules that define them; data only.
 
-A registry imports a module when one of its names is asked for, so that `--help` imports none.
+A registry imports a module when one of its names is looked up, so that `--help` imports none.
 """
 
 DATASETS = {

@@ -63,7 +63,7 @@ def type_hints(target: Any) -> dict[str, Any]:
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether `value` may stand where `annotation` is asked for; an int may stand for a float."""
+    """Whether `value` is of the type `annotation`; an int is accepted for a float."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, choice) for choice in arguments)

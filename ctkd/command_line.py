@@ -36,14 +36,14 @@ def read_flags(
     try:
         rest = values([program, *arguments], known_only=False)[1:]
     except flags.UnrecognizedFlagError as error:
-        hint = suggest(error.flagname, list(values))
+        hint = suggest(f"--{error.flagname}", [f"--{name}" for name in values])
         raise ConfigError(f"no flag --{error.flagname}{hint}; --help lists them") from error
     except flags.Error as error:
         raise ConfigError(str(error)) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"the file of --flagfile is not a text: {error}") from error
     if rest:
-        raise ConfigError(f"{rest[0]!r} is no flag: {stray}={rest[0]}")
+        raise ConfigError(f"{rest[0]!r} is not a flag: {stray}={rest[0]}")
 
 
 def _split_binding(arguments: Sequence[str]) -> str | None:
@@ -98,7 +98,8 @@ def show(text: str) -> None:
     """Prints the product of a command: a help text, a configuration, a table.
 
     Raises:
-        OutputError: standard output cannot be written; a reader that closed the pipe is no error.
+        OutputError: standard output cannot be written. A pipe that its reader closed is
+            not an error.
     """
     with safe_output():
         print(text)

@@ -179,7 +179,7 @@ class Distiller(nn.Module):
             groups, group_names: [N], the group of each row, and the names of the groups.
             row_weights: [N], the weight of each row in the loss; the terms reported are unweighted.
             features: the student's and the teacher's, by name; for feature losses.
-            indices: [N], of the samples in the training set; for feature losses that ask for them.
+            indices: [N], of the samples in the training set; for feature losses that need them.
             strong: (student's, teacher's) logits of the rows' strong view, [N, C] each; for an
                 objective with `needs_strong_view`.
             class_logits: [N, C], the student's for cross-entropy, where a distillation token gives

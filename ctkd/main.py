@@ -25,7 +25,7 @@ HELP = {
     **{name: text for name, (_, text) in MACROS.items()},
     **SWITCHES,
     "seeds": "Such as 0,1,2: a run for each, in one process that reads data and teacher once.",
-    "methods": "Gin files, FILE,FILE: a run for each, in one process likewise.",
+    "methods": "Gin files, FILE,FILE: a run for each, also in one process.",
     "gin_param": "Any other setting: 'KD.kd_weight = 2.0', \"device = 'cuda'\"; may be repeated.",
     "mode": "train (the default), or evaluate: judge a trained student.",
     "checkpoint": "With --mode=evaluate: the student's weights.",
@@ -48,7 +48,7 @@ def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
     """Does what the flags say. Raises UserError, NonFiniteError or Interrupted."""
     read_flags(FLAGS, "ctkd.main", arguments, stray="Gin files are given as --gin_file")
     if FLAGS.help:
-        where = f"The Gin files that come along lie in {ROOT / 'gin'}"
+        where = f"The Gin files of ctkd are in {ROOT / 'gin'}"
         show(f"{help_text(__doc__, HELP)}\n\n{where}")
         return
     files = _gin_files()

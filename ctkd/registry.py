@@ -3,7 +3,7 @@
 `@MODELS.register` on a class or function gives it a name (its own, or one passed), lists it, and
 registers it with Gin where gin-config is installed. The object itself stays as it was, so that
 `MODELS.get("resnet20")(num_classes=100)` builds a network without Gin. Built-in names are listed
-with the modules that define them, and such a module is imported only when its name is asked for.
+with the modules that define them, and such a module is imported only when its name is looked up.
 """
 
 import functools
@@ -68,7 +68,7 @@ class Registry:
         """Names a kind ("temperature policy"), and its built-in names with their modules.
 
         `families` are prefixes of names that are not listed, with the modules whose `provide(name)`
-        registers one when it is asked for.
+        registers one when it is looked up.
         """
         self.kind = kind
         self.settings: SettingsSet = settings

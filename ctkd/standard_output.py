@@ -137,7 +137,7 @@ def check_output() -> None:
     """For commands whose product is standard output.
 
     Raises:
-        OutputError: some of it was lost. A closed pipe is no error: `head` has read enough.
+        OutputError: some of it was lost. A closed pipe is not an error: `head` has read enough.
     """
     sys.stdout.flush()
     fault = output_fault()

@@ -64,7 +64,7 @@ def test_help_names_every_flag_and_says_what_the_command_is(command):
     assert all(len(line) <= 100 for line in result.out.splitlines()[:-1])
     assert described == set(HELP) == set(FLAGS)
     assert "130 interrupted" in result.out
-    folder = re.search(r"The Gin files that come along lie in (.*)", result.out)[1]
+    folder = re.search(r"The Gin files of ctkd are in (.*)", result.out)[1]
     assert (pathlib.Path(folder) / "digits" / "ctkd.gin").is_file()
 
 

@@ -45,8 +45,8 @@ def write(tmp_path):
 
 FLAGS = [
     ([], "nothing to do: give --gin_file=gin/digits/ctkd.gin, say; `ctkd list` shows all"),
-    (["--gin_flie=a.gin"], "no flag --gin_flie; did you mean gin_file?; --help lists them"),
-    (["--epohcs=3", KD], "no flag --epohcs; did you mean epochs?"),
+    (["--gin_flie=a.gin"], "no flag --gin_flie; did you mean --gin_file?; --help lists them"),
+    (["--epohcs=3", KD], "no flag --epohcs; did you mean --epochs?"),
     (["--epochs=many", KD], "--epochs=many: expected a whole number"),
     (["--student=resnet 20", KD], "expected the name of a network, as in `ctkd list`"),
     (["--seed=3", param("seed = 4"), KD], "--seed and --gin_param set the same macro 'seed'"),
@@ -56,7 +56,7 @@ FLAGS = [
     (["--mode=tune", KD], "mode"),
     (["--fresh=perhaps", KD], "fresh"),
     (["--gin_file"], "gin_file"),
-    (["gin/digits/kd.gin"], "is no flag: Gin files are given as --gin_file=gin/digits/kd.gin"),
+    (["gin/digits/kd.gin"], "is not a flag: Gin files are given as --gin_file=gin/digits/kd.gin"),
     ([KD, "--checkpoint=a.pt"], "--checkpoint goes with --mode=evaluate; a run resumes by itself"),
     ([KD, "--fresh", "--dry_run"], "--fresh begins a run again: it goes with neither"),
     (["--mode=evaluate"], "--mode=evaluate needs --workdir or --checkpoint of a run"),
@@ -93,7 +93,7 @@ TEXTS = [
     ("SGD.lr = (3", "syntax error"),
     ("include 'gin/digits/kd.gin", "syntax error"),
     ("SGD.lr 3", "syntax error"),
-    ("SGD.lr = red", "'red' is no value (a text needs quotes, a component an @)"),
+    ("SGD.lr = red", "'red' is not a value (a text needs quotes, a component an @)"),
     (
         "include 'gin/digits/kdd.gin'",
         "line 1, includes a missing file: no Gin file",

@@ -113,7 +113,7 @@ def test_help_on_any_output(shell, program, redirection, status):
 
 
 @pytest.mark.parametrize("redirection", [pytest.param("2>/dev/full", marks=needs_full), "2>&-"])
-def test_a_mistake_has_its_status_though_nobody_can_read_the_message(shell, redirection):
+def test_a_mistake_has_its_status_without_a_reader_of_the_message(shell, redirection):
     done = shell(f"PYTHON -m ctkd.main --no_such_flag {redirection}")
     assert (done.returncode, done.stdout) == (2, b"")
 
@@ -167,7 +167,7 @@ def test_a_run_survives_a_full_output_and_says_so(tiny):
 def test_a_run_survives_a_closed_output(tiny, tmp_path):
     """No file of the run may get the number of standard output, into which libraries print.
 
-    Standard error is a pipe that nobody reads.
+    Standard error is a pipe without a reader.
     """
     tiny(">&- 2> >(true)")
     assert (tmp_path / "run" / "config.gin").read_text(encoding="utf-8").startswith("# ")

@@ -1,4 +1,4 @@
-"""A `~` that stands for nobody's home directory: refused by name, and no folder `~` is made."""
+"""A `~` without a home directory: refused by name, and no folder `~` is made."""
 
 import pathlib
 import subprocess

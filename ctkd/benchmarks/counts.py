@@ -92,7 +92,7 @@ def count_pair(name: str, teacher: str, student: str) -> PairCount:
 
 
 def make_policy(name: str, classes: int) -> nn.Module:
-    """A policy as it is by default, for logits of so many classes."""
+    """A policy with its defaults, for logits of `classes` classes."""
     kind = TEMPERATURES.get(name)
     policy: nn.Module = kind(classes) if name == "InstanceTemperature" else kind()
     return policy
@@ -122,7 +122,7 @@ _KNOWN: dict[tuple[str, int, int], Count] = {}
 
 
 def _network(name: str, side: int, classes: int) -> Count:
-    """A network's count, taken once however many pairs it is in."""
+    """A network's count, cached, since a network is in several pairs."""
     key = (name, side, classes)
     if key not in _KNOWN:
         network: nn.Module = MODELS.get(name)(num_classes=classes)

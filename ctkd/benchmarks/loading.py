@@ -33,7 +33,7 @@ def measure_loading(
         )
         batches = endless(loader)
         cases[f"DataLoader, {count} workers"] = functools.partial(_images, batches, device)
-    # Long blocks: what workers have made ahead during the others' turns must not count.
+    # Long blocks: batches that workers made during the turns of other cases must not count.
     seconds = in_turns(cases, rounds, warm_up=1, repeat=50)
     base = seconds["DataLoader, 0 workers"]
     rows, data = [], []

@@ -66,7 +66,7 @@ def measure_pipeline(
 
 
 def _sets(folder: str | None, directory: pathlib.Path) -> Iterator[tuple[str, ImageFiles]]:
-    """The images as they are, and the same at 500 × 375; made up where there are none."""
+    """The images as they are, and the same at 500 × 375; random ones without a folder."""
     if folder is None:
         pictures = [_picture(number) for number in range(16)]
         names = [f"{number}.jpg" for number in range(16)]

@@ -57,7 +57,7 @@ class PlainLoop:
         loader: "DataLoader[tuple[Tensor, int]]",
         device: torch.device,
     ) -> None:
-        """Copies both networks, so that others may go on with them."""
+        """Copies both networks, so that other cases can train them."""
         self.student = copy.deepcopy(student).to(device).train()
         self.teacher = copy.deepcopy(teacher).to(device).eval()
         self.raw = nn.Parameter(torch.ones((), device=device))

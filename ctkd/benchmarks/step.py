@@ -89,7 +89,7 @@ class Pair:
         trainer = Trainer(prepared, Workdir(self._folder), console)
         trainer.set_position()
         trainer.student.train()
-        fresh = 10 if cache == "cold" else 0  # epochs on, so that no row is ever found
+        fresh = 10 if cache == "cold" else 0  # later epochs, so that no row is in the cache
         batches = (b for k in itertools.count() for b in task.batches(epoch + fresh * k, 0))
         return Ours(trainer, batches)
 

@@ -35,7 +35,7 @@ class Section:
 def in_turns(cases: Mapping[str, Work], rounds: int, warm_up: int = 1, repeat: int = 1) -> Seconds:
     """Seconds a call of each case, one number a round; a round runs them all, in changing order.
 
-    So a disturbance of the machine meets all of them alike, and the ratio of two cases is taken
+    So a disturbance of the machine slows all of them, and the ratio of two cases is taken
     within a round.
 
     Args:

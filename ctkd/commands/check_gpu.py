@@ -8,8 +8,8 @@ The parts, in order: `machine` (device and versions), `tests` (those marked gpu)
 that share the device), `runs` (runs of full length, as many as fit into the rest of the time).
 
 Each part is a process of its own with a time limit. Its result is one line of DIR/results.jsonl,
-written at once: a check that is cut short leaves what it had. Without a GPU the same parts run in
-small on the CPU, as a rehearsal. Exit status: 0 if every part passed, 1 if one did not.
+written immediately: a check that is cut short keeps its results so far. Without a GPU the same
+parts run in small on the CPU, as a rehearsal. Exit status: 0 if every part passed, 1 otherwise.
 """
 
 import argparse

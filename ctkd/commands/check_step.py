@@ -2,7 +2,7 @@
 
     ctkd check my_module:make_step
 
-`make_step()` returns a `ctkd.testing.TrainingStep`. Modules are looked for in the working directory
+`make_step()` returns a `ctkd.testing.TrainingStep`. Modules of the working directory are found
 too. The page docs/check.md has an example and a table of all faults.
 
 Exit status: 0 if all checks pass, 1 if a check fails, 2 if the step cannot be made or called.
@@ -53,7 +53,7 @@ def _function(given: str) -> Callable[[], Any]:
     sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module), name, None)
-    except Exception as error:  # whatever the user's module raises
+    except Exception as error:  # the user's module may raise anything
         raise ConfigError(f"{module} cannot be imported: {_named(error)}") from error
     if not callable(found):
         raise ConfigError(f"{module} has no function {name!r}")
@@ -74,7 +74,7 @@ def _check(given: str, make_step: Callable[[], Any]) -> int:
         faults = examine(make_step)
     except ConfigError:
         raise
-    except Exception as error:  # whatever the user's step raises
+    except Exception as error:  # the user's step may raise anything
         raise ConfigError(f"{given} cannot be checked: {_named(error)}") from error
     if not faults:
         without = [

@@ -5,10 +5,10 @@
 
 Parameters and multiply–accumulates (MACs) of students, teachers and temperature policies, and the
 policies' share of a training step (the teacher forward, the student forward and backward); then,
-on the device at hand, each policy's own forward, backward and update over the step, and the step
+on this machine's device, each policy's own forward, backward and update over the step, and the step
 with it over the step with a constant temperature, measured in turns. It ends with a verdict on the
 paper's claim (CTKD, arXiv 2211.16231) that the module costs next to nothing. Exit status: 0
-whatever the verdict, 2 for a user's error.
+with either verdict, 2 for a user's error.
 """
 
 import argparse

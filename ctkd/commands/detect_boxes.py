@@ -44,11 +44,11 @@ def detectors(folder: pathlib.Path, weights: str | None) -> tuple[Run, dict[str,
         weights: the student's; None for the last of the run.
 
     Raises:
-        UserError: the folder is no work directory of a detector, or its weights are not there.
+        UserError: the folder is not a work directory of a detector, or its weights are not there.
     """
     config = folder / "config.gin"
     if not config.is_file():
-        raise DataError(f"{folder} is no work directory: it holds no config.gin")
+        raise DataError(f"{folder} is not a work directory: it has no config.gin")
     run = Job([str(config)]).build()
     if not isinstance(run.dataset, COCO):
         name = type(run.dataset).__name__

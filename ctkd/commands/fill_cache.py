@@ -5,7 +5,7 @@
 
 Take the Gin files and bindings of the runs that are to follow: what decides a row's bits (teacher,
 images, views, batch size, precision, threads, compilation) decides which cache is filled. Rows
-that exist are kept. You may interrupt it, run it twice at once, or run it during training.
+that exist are kept. You may interrupt it, run it twice in parallel, or run it during training.
 
 Exit status: 0 filled, 2 with a message on standard error where it cannot be, 130 interrupted.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ctkd.engine.teacher.row_store import Array, RowStore
 
 PLAIN_LINE = 30.0  # seconds between two lines where no bar can be drawn
-BLOCK = 2**16  # row indices looked through at once for what is missing
+BLOCK = 2**16  # row indices searched together for missing rows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"ctkd fill-cache: {error}", file=sys.stderr)
             return 2
         except (Interrupted, KeyboardInterrupt):
-            note = "interrupted; the same command goes on from there"
+            note = "interrupted; the same command continues"
             print(f"ctkd fill-cache: {note}", file=sys.stderr)
             return 130
         return 0
@@ -58,9 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workdir", help="of the runs to follow, if teachers and caches are next to it"
     )
-    parser.add_argument(
-        "--rows", type=_count, metavar="N", help="stop after so many, for trying things out"
-    )
+    parser.add_argument("--rows", type=_count, metavar="N", help="stop after N rows, to try it out")
     for name, (_, text) in MACROS.items():
         parser.add_argument(f"--{name}", help=text)
     return parser
@@ -118,7 +116,7 @@ def _compute(teacher: "FrozenTeacher", task: "ViewedTask", most: int | None) -> 
         TextColumn("{task.completed:,.0f} of {task.total:,.0f}  {task.fields[speed]}"),
         TimeRemainingColumn(),
     )
-    started = said = time.monotonic()
+    started = printed = time.monotonic()
     done = 0
     with Progress(*columns) as progress:
         bar = progress.add_task("rows", total=total, speed="")
@@ -132,8 +130,8 @@ def _compute(teacher: "FrozenTeacher", task: "ViewedTask", most: int | None) -> 
             now = time.monotonic()
             rate = done / (now - started)
             progress.update(bar, completed=done, speed=f"{rate:,.0f} rows/s")
-            if not progress.console.is_terminal and now - said > PLAIN_LINE:
-                said = now
+            if not progress.console.is_terminal and now - printed > PLAIN_LINE:
+                printed = now
                 left = (total - done) / rate / 60
                 print(f"{done:,} of {total:,} rows, {left:.0f} minutes left", flush=True)
     if not store.writable:

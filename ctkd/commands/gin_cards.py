@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ctkd.command_line import ROOT
 
-# A file of one of these names completes other files, or trains a teacher: it is no method.
+# A file of one of these names completes other files, or trains a teacher: it is not a method.
 NO_METHOD = re.compile(r"base|sample|teacher.*")
 FIRST = "cifar100"  # its cards describe a method where several data sets have the method
 _PAIR = re.compile(r"[,:] [\w-]+ (→|alone, by) .*")

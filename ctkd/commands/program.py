@@ -1,4 +1,4 @@
-"""The command `ctkd`: it hands its arguments to one of its subcommands.
+"""The command `ctkd`: it passes its arguments to one of its subcommands.
 
 A subcommand's module is imported only when the subcommand runs, so that `ctkd --help` and
 `ctkd list` import neither torch nor matplotlib.

@@ -7,7 +7,7 @@ Everything is measured in turns within one run, and ratios are taken within a tu
 that is not quiet they still hold, where milliseconds do not. Numbers are medians with quartiles in
 brackets. The images are CIFAR-100 from --data_dir or CTKD_DATA, or random bytes where there are
 none, and the networks' weights are random: speed depends on neither; the JPEG pipeline is measured
-on the photographs of --images DIR (train/CLASS/*.JPEG), or on pictures made up. The plain loop is
+on the photographs of --images DIR (train/CLASS/*.JPEG), or on random pictures. The plain loop is
 ctkd/benchmarks/plain_loop.py. Without --quick it takes some ten minutes for each pair.
 """
 
@@ -77,7 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _measure(options: argparse.Namespace) -> Iterator[Section]:
-    """The sections that are asked for, printed as they come."""
+    """The chosen sections, each printed when it is measured."""
     import torch
 
     from ctkd.benchmarks.measured_images import MeasuredCIFAR, default_workers
@@ -175,7 +175,7 @@ def _show(options: argparse.Namespace, line: str) -> None:
 
 
 def _save(options: argparse.Namespace, sections: Sequence[Section]) -> None:
-    """Writes what was asked for, as JSON and as Markdown."""
+    """Writes the files of `--json` and `--markdown`."""
     whole = {
         "machine": options.machine,
         "sections": [{"name": s.name, "title": s.title, "rows": list(s.data)} for s in sections],

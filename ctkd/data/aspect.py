@@ -53,11 +53,11 @@ class AspectBatches:
         waiting: dict[bool, list[int]] = {True: [], False: []}
         batches = []
         for index in order.tolist():
-            alike = waiting[self._wide[index]]
-            alike.append(index)
-            if len(alike) == self._size:
-                batches.append(alike.copy())
-                alike.clear()
+            group = waiting[self._wide[index]]
+            group.append(index)
+            if len(group) == self._size:
+                batches.append(group.copy())
+                group.clear()
         rest = [*waiting[True], *waiting[False]]
         batches += [rest[k : k + self._size] for k in range(0, len(rest), self._size)]
         return batches[: self.steps_per_pass]

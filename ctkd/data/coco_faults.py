@@ -93,14 +93,16 @@ def parse(annotation: Entry, listed: Listed) -> Parsed | Fault:
     """The annotation's values, or its fault."""
     for key in ("image_id", "category_id"):
         if key in annotation and not is_id(annotation[key]):
-            return _fault("annotations with an id that is no whole number or text", annotation, key)
+            return _fault(
+                "annotations with an id that is neither a whole number nor text", annotation, key
+            )
     crowd, area = number(annotation.get("iscrowd", 0)), number(annotation.get("area", 0))
     if "iscrowd" in annotation and isinstance(annotation["iscrowd"], bool):
         crowd = int(annotation["iscrowd"])
     if crowd not in (0, 1):
         return _fault("annotations with an iscrowd that is not 0 or 1", annotation, "iscrowd")
     if area is None:
-        return _fault("annotations with an area that is no number", annotation, "area")
+        return _fault("annotations with an area that is not a number", annotation, "area")
     image = referred(annotation.get("image_id"), listed.image_texts)
     if image is None or image not in listed.known:
         return _fault("annotations of an image that is not listed", annotation, "image_id")
@@ -138,7 +140,7 @@ def refuse_normalized(file: pathlib.Path, boxes: list[Entry], images: Iterable[E
         images: the images that the file lists.
 
     Raises:
-        DataError: all boxes lie within 0 and 1, and the pictures are larger than one pixel.
+        DataError: all boxes are within 0 and 1, and the pictures are larger than one pixel.
     """
     largest = max(images, key=lambda image: int(image["width"]) * int(image["height"]))
     if max(largest["width"], largest["height"]) <= 2:
@@ -151,7 +153,7 @@ def refuse_normalized(file: pathlib.Path, boxes: list[Entry], images: Iterable[E
         area = area or (width > 0 and height > 0)
     if area:
         raise DataError(
-            f"{file}: all {len(boxes)} boxes lie between 0 and 1 (the first is "
+            f"{file}: all {len(boxes)} boxes are between 0 and 1 (the first is "
             f"{shown(boxes[0]['bbox'])}), but the pictures have up to {largest['width']} × "
             f"{largest['height']} pixels. The boxes seem to be normalized; COCO's are x, y, width, "
             "height in pixels, x and y of the upper left corner. Convert them: multiply x and "

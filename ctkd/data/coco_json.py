@@ -217,7 +217,7 @@ def _inside(box: list[int | float], image: Entry) -> list[float] | None:
     x, y, width, height = map(float, box)
     left, top = max(x, 0.0), max(y, 0.0)
     right, bottom = min(x + width, image["width"]), min(y + height, image["height"])
-    # A thinner box is no object, and the logarithm of its width would be a regression target.
+    # A thinner box is not an object, and the logarithm of its width would be a regression target.
     return [left, top, right, bottom] if min(right - left, bottom - top) > 0.1 else None
 
 

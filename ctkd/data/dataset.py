@@ -22,7 +22,7 @@ class Dataset(abc.ABC):
 
     Attributes:
         kind: the kind of its samples, which decides the task.
-        num_classes: the columns of a row of logits; targets lie in [0, num_classes).
+        num_classes: the columns of a row of logits; targets are in [0, num_classes).
         folder: the folder of the samples, if there is one.
     """
 

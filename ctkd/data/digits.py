@@ -17,7 +17,7 @@ TRAIN_IMAGES = 1437
 class Digits(ResidentDataset):
     """1,437 training and 360 test digits (UCI optdigits), cropped by up to one pixel, not flipped.
 
-    The split is the same for every seed. The views are crops only: a mirrored digit is no digit.
+    The split is the same for every seed. The views are crops only: a mirrored digit is not a digit.
     """
 
     num_classes = 10

@@ -65,7 +65,7 @@ def check_split(owner: str, split: Split, shape: Shape, num_classes: int) -> Non
 def check_labels(
     owner: str, labels: np.ndarray[Any, Any], num_classes: int, name: Callable[[int], str]
 ) -> None:
-    """Raises DataError unless all labels lie in [0, num_classes).
+    """Raises DataError unless all labels are in [0, num_classes).
 
     Args:
         name: the name of the image at an index, for the message.
@@ -82,7 +82,7 @@ def check_labels(
     raise DataError(
         f"{owner}: {name(first)} has the label {labels[first]}: expected 0 to {num_classes - 1} "
         f"(num_classes = {num_classes}). Out of range: {len(wrong):,} of {len(labels):,} labels; "
-        f"they lie in {low}..{high}{hint}"
+        f"they are in {low}..{high}{hint}"
     )
 
 

@@ -1,8 +1,8 @@
 """RandAugment with Cutout, on batches of bytes: each image has random numbers of its own.
 
 The operations and their ranges are those of the public code of MLKD and CRLD, which took them from
-FixMatch (Sohn et al. 2020). "RandAugment(2, 10)" there draws each magnitude anew and does not use
-the 10 (Cubuk et al., arXiv 1909.13719, have one magnitude for all). Brightness, color, contrast and
+FixMatch (Sohn et al. 2020). Its "RandAugment(2, 10)" draws each magnitude at random and ignores the
+10 (Cubuk et al., arXiv 1909.13719, have one magnitude for all). Brightness, color, contrast and
 sharpness are only lowered.
 
 torchvision's transforms take one magnitude for a whole batch. Here the images of a batch are sorted

@@ -1,4 +1,4 @@
-"""Random numbers that a view stands for, computed on the device."""
+"""Random numbers of a view, computed on the device."""
 
 import torch
 from torch import Tensor

@@ -36,10 +36,10 @@ def exit_status(work: Callable[[EarlyInterrupts], None]) -> int:
 
 
 def leave(status: int) -> None:
-    """Ends the process; after an interrupt at once.
+    """Ends the process; after an interrupt immediately.
 
     At a normal exit Python would tear down libraries whose import was interrupted. That can abort
-    the process, or report the interrupt as an exception that nobody caught.
+    the process, or report the interrupt as an uncaught exception.
     """
     if status == 130:
         with safe_output():  # flushes both streams

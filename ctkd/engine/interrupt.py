@@ -1,7 +1,7 @@
 """Requests to stop: after Ctrl-C or SIGTERM a run saves its state and ends before its next step.
 
-Before a run is prepared, a signal ends the process at once. A signal that comes while the teacher
-is judged takes effect before the first step.
+Before a run is prepared, a signal ends the process immediately. A signal that comes while the
+teacher is evaluated takes effect before the first step.
 """
 
 import abc
@@ -62,7 +62,7 @@ class EarlyInterrupts(_Handling):
 
 
 class StopRequests(_Handling):
-    """Inside, a signal only sets `requested`; a second one ends the process at once."""
+    """Inside, a signal only sets `requested`; a second one ends the process immediately."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -93,7 +93,7 @@ class Optimizer:
             rates = [group["lr"] for group in optimizer.param_groups]
             optimizer.load_state_dict(state)
             # torch has replaced the tensors of the learning rate by those of the state, which may
-            # lie on the CPU: a captured step would read such a value once and never again.
+            # are on the CPU: a captured step would read such a value once and never again.
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 if is_tensor(rate):
                     group["lr"] = rate.copy_(group["lr"])

@@ -26,7 +26,7 @@ from ctkd.engine.teacher.own_training import teacher_job, trained_teacher
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run needs besides its settings.
+    """What a run needs in addition to its settings.
 
     Attributes:
         task: its data set is read.
@@ -54,7 +54,7 @@ def prepare(
     """Reads the data and loads the teacher, which is trained first where it has no weights.
 
     Args:
-        folder: the work directory; trained teachers and caches may lie next to it.
+        folder: the work directory; trained teachers and caches may be next to it.
         train: False to evaluate a student, which needs no teacher.
         fill_cache: whether the teacher's cache is about to be filled: an incomplete one is opened
             too.

@@ -153,7 +153,7 @@ class Trainer:
     def set_position(self) -> None:
         """Sets what depends on the position in the recipe: λ, weights, progress, learning rate.
 
-        All of it lies in 0-d tensors on the device, so that a captured step sees it change.
+        All of it is in 0-d tensors on the device, so that a captured step sees it change.
         """
         recipe, per_epoch = self.run.recipe, self.task.steps_per_epoch
         position = recipe.position(self.progress.steps, per_epoch)

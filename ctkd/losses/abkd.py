@@ -1,4 +1,4 @@
-"""ABKD: the α-β divergence, which lies between KL and reverse KL."""
+"""ABKD: the α-β divergence, which is between KL and reverse KL."""
 
 from torch import Tensor
 

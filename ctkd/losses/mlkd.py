@@ -12,7 +12,7 @@ from ctkd.losses.objectives import Terms
 from ctkd.losses.two_views import TwoViewObjective, View
 from ctkd.registry import OBJECTIVES
 
-SWAPPED = 2  # in the published form, so many of the last temperatures see the wrong view
+SWAPPED = 2  # the number of last temperatures that see the wrong view in the published form
 
 
 @OBJECTIVES.register

@@ -9,7 +9,7 @@ from ctkd.losses.kd import kd_rows, kl_rows
 from ctkd.losses.objectives import Objective, Terms
 from ctkd.registry import OBJECTIVES
 
-# Stands for the logit of a removed class. Its probability is exactly 0, its log-softmax is finite.
+# Replaces the logit of a removed class. Its probability is exactly 0, its log-softmax is finite.
 REMOVED = -1e30
 
 
@@ -132,7 +132,7 @@ class RC(Objective):
     """ce_weight · CE + kd_weight · T² · KL + rc_weight · T² · KL to corrected logits c at T.
 
     c is the student's own logits, detached, with the largest one added to that of the true class:
-    the student is taught by its own corrected answer besides the teacher's (a baseline of RLD's
+    the student also learns from its own corrected answer (a baseline of RLD's
     public code). Published there for CIFAR-100: CE 1, kd_weight 1, rc_weight 0.1, T = 4. Where the
     largest logit is negative the correction lowers the true class's logit, as in the public code.
     """

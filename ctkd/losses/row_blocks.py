@@ -20,7 +20,7 @@ def by_blocks(
         rows: [N, C].
         others: cut into blocks like `rows`, unless they are numbers or 0-d.
     """
-    if torch.compiler.is_compiling():  # a compiler fuses by itself, and would unroll the loop
+    if torch.compiler.is_compiling():  # a compiler fuses the rows anyway, and would unroll the loop
         return function(rows, *others)
     total, per_row = rows.shape[0], max(1, rows.shape[1])
     on_cpu = rows.device.type == "cpu"

@@ -13,7 +13,7 @@ class TTM(Objective):
 
     Zheng and Yang, "Knowledge Distillation Based on Transformed Teacher Matching", ICLR 2024 (arXiv
     2402.11148). The teacher's softmax at T is its distribution to the power γ = 1/T, normalized.
-    The student's softmax has no temperature, and there is no T². WTTM weighs the rows besides.
+    The student's softmax has no temperature, and there is no T². WTTM also weighs the rows.
 
     `temperature` is the teacher's T: γ = 0.1 is T = 10. Published: CE 1, and for VGG-13 -> VGG-8
     γ = 0.1 with ttm_weight (their β) 45.

@@ -11,7 +11,7 @@ from ctkd.losses.two_temperatures import Temperatures
 
 
 class StrongView(NamedTuple):
-    """What an objective with `needs_strong_view` gets besides the plain view's rows, [N, C] each.
+    """Further inputs of an objective with `needs_strong_view`, [N, C] each.
 
     Attributes:
         student, teacher: the strong view's logits, after the transform.

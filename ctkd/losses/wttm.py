@@ -11,7 +11,7 @@ def wttm_rows(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> 
     """U(p) · KL(p^γ / U(p) ‖ q) of each row, γ = 1/T, p and q the softmaxes at T = 1.
 
     The power transform p^γ / Σ p^γ is softmax(z_t / T), so only its normalization, U(p) = Σ p^γ,
-    needs p itself. For T ≥ 1, U lies between 1 (a teacher that is sure, or γ = 1) and C^(1 − γ) (a
+    needs p itself. For T ≥ 1, U is between 1 (a teacher that is sure, or γ = 1) and C^(1 − γ) (a
     uniform teacher): uncertain teachers weigh more. It is computed from logarithms, so all stays
     finite.
 

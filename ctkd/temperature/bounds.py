@@ -11,7 +11,7 @@ from ctkd.checks import expect, finite
 
 @dataclass(frozen=True)
 class Bounds:
-    """T = tau_init + tau_range · sigmoid(raw), so that T lies between `lower` and `upper`.
+    """T = tau_init + tau_range · sigmoid(raw), so that T is between `lower` and `upper`.
 
     CTKD (arXiv 2211.16231) uses 1 and 20. In float32 a raw below about −20 or above 17 saturates: T
     equals a bound, and its gradient is nearly 0. `lower` and `upper` let a log report that.
@@ -50,7 +50,7 @@ class Bounds:
         """The raw value at which T equals `temperature`.
 
         Raises:
-            ValueError: `temperature` does not lie strictly between the bounds.
+            ValueError: `temperature` is not strictly between the bounds.
         """
         if not self.lower < temperature < self.upper:
             raise ValueError(

@@ -83,7 +83,7 @@ class ExactTemperature(nn.Module):
 def extremum(student: Tensor, teacher: Tensor, grid: Tensor, sign: float = 1.0) -> Tensor:
     """The log T of the largest L(T), or with sign = −1 of the smallest: [N, C], [N, C] -> 0-d.
 
-    `grid` are rising values of log T; the result lies between the first and the last.
+    `grid` are rising values of log T; the result is between the first and the last.
     """
     grid = grid.to(student)
     losses = torch.stack([_loss(student, teacher, u.exp()) for u in grid.unbind()])

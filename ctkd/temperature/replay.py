@@ -40,7 +40,7 @@ class ReplayedTemperature(nn.Module):
     not have (the probe's) get the mean of the step.
 
     Args:
-        run: the work directory of the finished run; `{seed}` in it stands for the seed of this run.
+        run: the work directory of the finished run; `{seed}` in it becomes the seed of this run.
         seed: for what is drawn at random; a run passes its own, None is 0.
         dry: whether the file is not to be read, because nothing will be trained.
 
@@ -90,7 +90,7 @@ class ReplayedTemperature(nn.Module):
         progress: float | Tensor,
         targets: Tensor | None = None,
     ) -> Tensor:
-        """T of the step that `progress` stands for: 0-d, or [N, 1]."""
+        """T of the step at `progress`: 0-d, or [N, 1]."""
         if not isinstance(progress, Tensor):
             progress = torch.full_like(self.means[0], progress)  # no copy from the host
         steps, columns = self.values.shape
@@ -124,7 +124,9 @@ def read_record(folder: Path) -> Tensor:
             "Train that run first, to its end"
         ) from error
     except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.PickleError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no record of temperatures"
+        reason = (
+            error.strerror if isinstance(error, OSError) else "it is not a record of temperatures"
+        )
         raise ConfigError(f"{path} cannot be read: {reason}. Train that run again") from error
     missing = values[:, 0].isnan().nonzero()
     if len(missing):

@@ -11,7 +11,7 @@ from ctkd.losses.two_views import StrongView
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 LARGE = 1e4  # magnitude of logits up to which values and gradients must be finite
-# Of finite differences in float64. A kink (of a ReLU, say) lies within a step by chance; a shorter
+# Of finite differences in float64. A kink (of a ReLU, say) is within a step by chance; a shorter
 # step then avoids it.
 STEPS = (1e-5, 1e-6, 1e-7)
 # Operations that read a value, or a size that depends on values: a GPU waits for them, and a

@@ -9,7 +9,7 @@ class CtkdFault:
 
     Attributes:
         name: of the fault.
-        wrong: what is wrong; `{}` stands for what was measured.
+        wrong: what is wrong; `{}` becomes the measured value.
         effect: what it does to T.
         cure: how to correct it.
     """
@@ -110,7 +110,7 @@ _ALL = (
     CtkdFault(
         "T moves at λ = 0",
         "a step at λ = 0 moves the parameters of T by {}",
-        "weight decay pulls T to the middle of its range, whatever the loss says",
+        "weight decay pulls T to the middle of its range, independent of the loss",
         "give T's parameters a group of their own with weight_decay = 0",
     ),
     CtkdFault(

@@ -22,13 +22,13 @@ def check_objective(objective: ObjectiveLike, num_classes: int = 10) -> None:
     - A term is [N] or 0-d. It is float64 for float64 logits, else float32, and half precision is
       computed in float32. The temperature may be a number, 0-d, or [N, 1]. N may be 1.
     - Values and gradients are finite for logits up to 1e4 and for rows of equal logits. A gradient
-      that float32 holds and float16 does not, of float16 logits, is no fault.
+      that float32 holds and float16 does not, of float16 logits, is not a fault.
     - The gradients, in the student's logits and in T, are those of finite differences; in the
       student's not if the objective has `detaches` = True.
     - If `two_temperatures`, T may be a tuple: two equal ones are one T, and the gradient in each is
       that of finite differences.
     - A row of a term depends on that row of the arguments only. No argument is overwritten.
-    - "ce", if there is one, is computed from the raw logits; besides it, only `raw_terms` are.
+    - "ce", if there is one, is computed from the raw logits, as are `raw_terms` and no other term.
     - If it has `needs_strong_view`, it takes `strong`, a `ctkd.losses.two_views.StrongView`.
     - Class probabilities [N, C] as targets: a ValueError if it has `needs_class`, otherwise those
       that are 1 for the target change nothing, and others give finite terms.

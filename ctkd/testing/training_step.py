@@ -91,8 +91,8 @@ def slope_along(
 ) -> float:
     """The derivative of mean(function(T)) along a unit direction of the parameters.
 
-    By central differences of T, which is how T depends on the parameters whatever the gradient
-    reversal does. `function` takes [N, 1] and returns [N].
+    By central differences of T, which the gradient reversal does not change. `function` takes
+    [N, 1] and returns [N].
     """
     values = []
     with torch.no_grad():

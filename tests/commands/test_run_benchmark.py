@@ -1,4 +1,4 @@
-"""The benchmark: that it measures and prints what it says; the numbers themselves are nobody's."""
+"""The benchmark: it measures and prints each section. The numbers are not compared."""
 
 import json
 import subprocess

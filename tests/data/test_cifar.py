@@ -1,4 +1,4 @@
-"""CIFAR: where its archive is looked for, and archives that are damaged or wrong."""
+"""CIFAR: where its archive is searched for, and archives that are damaged or wrong."""
 
 import pickle
 
@@ -180,5 +180,5 @@ def test_objects_are_not_unpickled(cifar_archive):
 
 
 def test_cifar10_refuses_the_labels_of_cifar100(cifar_archive):
-    with pytest.raises(DataError, match=r"expected 0 to 9 .*they lie in 0\.\.99"):
+    with pytest.raises(DataError, match=r"expected 0 to 9 .*they are in 0\.\.99"):
         CIFAR10(data_dir=str(cifar_archive())).load()

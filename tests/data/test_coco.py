@@ -84,15 +84,15 @@ def test_a_box_over_the_edge_by_rounding_is_cut_there(coco_json):
 FAULTS = [
     ("annotations of an image that is not listed", {"image_id": 77}),
     ("annotations of a category that is not listed", {"category_id": 2}),
-    ("annotations with an id that is no whole number or text", {"category_id": [2]}),
-    ("annotations with an id that is no whole number or text", {"image_id": True}),
-    ("annotations with an id that is no whole number or text", {"image_id": None}),
-    ("annotations with an id that is no whole number or text", {"image_id": 1.5}),
+    ("annotations with an id that is neither a whole number nor text", {"category_id": [2]}),
+    ("annotations with an id that is neither a whole number nor text", {"image_id": True}),
+    ("annotations with an id that is neither a whole number nor text", {"image_id": None}),
+    ("annotations with an id that is neither a whole number nor text", {"image_id": 1.5}),
     ("annotations without a box of four numbers", {"bbox": [1, 2, 3]}),
     ("annotations without a box of four numbers", {"bbox": [1, 2, 3, 10**400]}),
     ("boxes outside their picture", {"bbox": [70, 5, 30, 10]}),
     ("annotations with an iscrowd that is not 0 or 1", {"iscrowd": None}),
-    ("annotations with an area that is no number", {"area": None}),
+    ("annotations with an area that is not a number", {"area": None}),
 ]
 
 

@@ -52,7 +52,7 @@ def normalize(content):
 @pytest.mark.parametrize("faults", ["refuse", "skip"])
 def test_normalized_boxes_are_refused_with_the_way_to_convert_them(coco_json, faults):
     folder = coco_json(normalize)
-    with pytest.raises(DataError, match=r"all \d+ boxes lie between 0 and 1") as error:
+    with pytest.raises(DataError, match=r"all \d+ boxes are between 0 and 1") as error:
         make(folder, faults=faults).load()
     for part in ("instances_train2017.json", "80 × 60", "multiply x and width by the width"):
         assert part in str(error.value)

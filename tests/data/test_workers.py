@@ -107,7 +107,7 @@ def test_a_worker_ends_with_a_run_that_is_killed(environment, tmp_path):
 
 
 def test_the_users_own_processes_are_left_to_end_by_themselves(python, tmp_path):
-    """At the end of a process its workers are killed; nobody else's children are."""
+    """At the end of a process its workers are killed, and no other process."""
     (tmp_path / "own.py").write_text(
         "import multiprocessing, pathlib, time\n"
         "import ctkd.data.workers\n"

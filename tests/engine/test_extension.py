@@ -147,7 +147,7 @@ Teacher.run = None
 
 @pytest.fixture
 def outside(tmp_path, environment):
-    """A package of a user's own beside the runs, on Python's path; how to call the command."""
+    """A package of a user's own next to the runs, on Python's path; how to call the command."""
     (tmp_path / "my_pkg").mkdir()
     for name, text in FILES.items():
         (tmp_path / "my_pkg" / f"{name}.py").write_text(text)

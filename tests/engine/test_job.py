@@ -190,8 +190,8 @@ def test_evaluating_prints_percent_and_needs_only_the_work_directory(train, comm
     ]
     result = command("--mode=evaluate", "--workdir=run")
     assert (result.status, result.out.splitlines(), result.err) == (0, expected, "")
-    beside = command("--mode=evaluate", "--checkpoint=run/student_last.pt")
-    assert beside.out.splitlines() == expected
+    found = command("--mode=evaluate", "--checkpoint=run/student_last.pt")
+    assert found.out.splitlines() == expected
     *_, newest = sorted((run.path / "checkpoints").glob("*.pt"))
     within = command("--mode=evaluate", f"--checkpoint=run/checkpoints/{newest.name}")
     assert within.out.splitlines()[2:] == expected[2:]

@@ -1,4 +1,4 @@
-"""Small networks, and real data from beside the repository, without which tests skip."""
+"""Small networks, and real data from the folder above the repository, without which tests skip."""
 
 import http.server
 import pathlib
@@ -31,7 +31,7 @@ def cifar100_test(tmp_path_factory):
     """The 10,000 test images, normalized as the trained networks expect, and their labels."""
     script = SHARED / "unpack_cifar100.py"
     if not script.is_file():
-        pytest.skip(f"needs CIFAR-100 beside {script}")
+        pytest.skip(f"needs CIFAR-100 next to {script}")
     folder = tmp_path_factory.mktemp("cifar100")
     subprocess.run([sys.executable, script, folder], check=True, capture_output=True)
     with np.load(folder / "cifar100.npz") as data:

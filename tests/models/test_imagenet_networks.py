@@ -77,7 +77,7 @@ def test_mobilenet_v1_is_the_published_one():
     assert network(torch.randn(2, 3, 64, 64)).shape == (2, 1000)
 
 
-def test_names_that_nobody_has():
+def test_names_that_no_network_has():
     with pytest.raises(
         ConfigError, match="torchvision has no network named 'resnet19'; did you mean"
     ):

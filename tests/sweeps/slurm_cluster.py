@@ -130,7 +130,7 @@ def _address(name: str) -> str | None:
 
 
 def _free_ports(count: int) -> int:
-    """The first of `count` neighboring ports that nobody listens on."""
+    """The first of `count` neighboring ports that no process listens on."""
     for first in range(17001, 19000, count):
         sockets = []
         try:

@@ -88,7 +88,7 @@ class Pairs(NamedTuple):
 class Alignment:
     """The partners of a student's rows among the rows of a teacher with other tokens.
 
-    The teacher reads the text of the student's window, from its first token that lies inside.
+    The teacher reads the text of the student's window, from its first token inside.
 
     Attributes:
         lengths: [windows], the teacher's tokens in each window of the student.

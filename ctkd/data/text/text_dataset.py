@@ -132,7 +132,7 @@ class TextDataset(Dataset):
             {name: Windows(stream, self.context, self.stride) for name, stream in streams.items()},
             (
                 f"text: {', '.join(counts)}; a vocabulary of {self.num_classes:,}",
-                f"each token is judged once, after {least} to {self.context - 1} tokens of its "
+                f"each token is evaluated once, after {least} to {self.context - 1} tokens of its "
                 "document, or all there are",
             ),
             teacher,

@@ -36,7 +36,7 @@ def _kinds(*parts: Any) -> set[str]:
 
 
 def _of_byte_level(written: str) -> bytes:
-    """The bytes of a token in which a character stands for each byte."""
+    """The bytes of a token that has a character for each byte."""
     if all(character in _BYTES for character in written):
         return bytes(_BYTES[character] for character in written)
     return written.encode()  # an added token, which is written as it is
@@ -52,7 +52,7 @@ def _of_text(written: str) -> bytes:
 def _byte_alphabet() -> dict[str, int]:
     """The byte of each character of byte-level BPE.
 
-    A byte that Latin-1 can print stands for itself, the others for U+0100 and the next ones.
+    A byte that Latin-1 can print is itself, the others are U+0100 and the next ones.
     """
     printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = sorted(set(range(256)) - set(printed))

@@ -20,7 +20,7 @@ INSTALL = "pip install 'ctkd[language]'"
 
 
 class Encoded(NamedTuple):
-    """The tokens of a text [n], with the characters [start, end) that each stands for.
+    """The tokens of a text [n], with the characters [start, end) of each.
 
     `bytes` is the share of each token in the UTF-8 bytes of the text.
     """
@@ -58,7 +58,7 @@ class Tokenizer(abc.ABC):
 
     @abc.abstractmethod
     def token_bytes(self) -> list[bytes]:
-        """The bytes that each token stands for; empty for a token that is no text."""
+        """The bytes of each token; empty for a token that is not text."""
 
     @property
     @abc.abstractmethod
@@ -133,7 +133,7 @@ class FileTokenizer(Tokenizer):
         try:
             self._made: Any = library.Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises plain Exception for a damaged file
-            raise ConfigError(f"{setting}: {file} is no tokenizer.json: {error}") from error
+            raise ConfigError(f"{setting}: {file} is not a tokenizer.json: {error}") from error
         self._made.no_truncation()
         self._made.no_padding()
         self.named = f"the tokenizer of {file}"

@@ -99,7 +99,7 @@ class Windows:
 
     With a stride below `context`, windows overlap, and each counts its last `stride` rows only (the
     first one all): so every token is predicted once, after at least `context` − `stride` tokens of
-    its document, where the document has so many.
+    its document, where the document has as many.
 
     Attributes:
         rows: [windows], the number of rows of each window that count. Windows without one are left

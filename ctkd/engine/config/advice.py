@@ -62,7 +62,7 @@ def on_macro(name: str, used: Iterable[str], mentioned: Iterable[str]) -> str:
 
 
 def on_no_method(files: Sequence[GinFile]) -> str:
-    """What to give besides files that choose no method: base.gin, a sample, a pair, one's own."""
+    """Which method's file to give with files that choose none: base.gin, a sample, a pair."""
     given = [file for file in files if file.path.stem == file.given]
     last = given[-1]
     if last.path.stem == "base":

@@ -29,7 +29,7 @@ def check_network(role: str, model: nn.Module, dataset: ImageDataset, meta: bool
 
 
 def _classifier_outputs(model: nn.Module) -> int | None:
-    """The outputs of the last linear layer, which in a dry run stands for a forward.
+    """The outputs of the last linear layer, which a dry run takes for a forward pass.
 
     A forward on the meta device would first import a second and a half's worth of torch.
     """

@@ -42,11 +42,11 @@ class GinFile:
 
 
 def find(name: str, folders: Sequence[pathlib.Path] | None = None) -> pathlib.Path:
-    """The Gin file `name`, looked for in `folders`, then below the project's root and its `gin/`.
+    """The Gin file `name`, searched for in `folders`, then below the project's root and its `gin/`.
 
     Args:
         folders: for a name in a file, the folder of that file; None for a name on the command line,
-            which is looked for in the working directory.
+            which is searched for in the working directory.
 
     Raises:
         ConfigError: there is no such file.
@@ -60,7 +60,7 @@ def find(name: str, folders: Sequence[pathlib.Path] | None = None) -> pathlib.Pa
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     looked = ", ".join(dict.fromkeys(str(path) for path in tried))
-    raise ConfigError(f"no Gin file {name!r}{hint} (looked for {looked})")
+    raise ConfigError(f"no Gin file {name!r}{hint} (searched: {looked})")
 
 
 def find_named(name: str, files: Sequence[GinFile], bindings: Sequence[str] = ()) -> pathlib.Path:
@@ -82,8 +82,8 @@ def read_with_includes(
 ) -> Iterator[GinFile]:
     """The files that `path` includes, each before the file that includes it, and `path` itself.
 
-    An include is looked for in the folder of the file that includes it, then in the project: never
-    in the working directory.
+    An include is searched for in the folder of the file that includes it, then in the project. It
+    is never taken from the working directory.
 
     Args:
         above: the files that include `path`.

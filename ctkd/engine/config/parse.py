@@ -67,7 +67,9 @@ def _translated(
         if quoting is not None:
             what = quoting
         elif token:  # Gin's own words here are those of Python's ast module
-            what = f"{token[2]}: {token[1]!r} is no value (a text needs quotes, a component an @)"
+            what = (
+                f"{token[2]}: {token[1]!r} is not a value (a text needs quotes, a component an @)"
+            )
         else:
             what = on_gin_error(str(error))
         raise ConfigError(f"{name}: syntax error: {what}") from error

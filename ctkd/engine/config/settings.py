@@ -85,7 +85,7 @@ class Recipe:
     Attributes:
         dataset, student: components.
         optimizer: the student's; None for SGD.
-        policy_optimizer: the policy's; None for SGD, since a step of Adam hardly depends on λ.
+        policy_optimizer: the policy's; None for SGD, since λ hardly changes a step of Adam.
         lr_schedule: of the learning rate; None for SGD's milestones, or CosineLR with another
             optimizer.
         epochs: how long to train.

@@ -55,7 +55,7 @@ def faults_of_policy_optimizer(run: Run) -> list[str]:
         middle = f" (T = {sum(bounds) / 2:g})" if bounds else ""
         found.append(
             f"{name}.policy_weight_decay = {decay} pulls the raw temperature to 0, T to the middle "
-            f"of its range{middle}, whatever the loss says"
+            f"of its range{middle}, independent of the loss"
         )
     if optimizer.hides_lambda:
         found.append(
@@ -138,7 +138,7 @@ def faults_of_epoch(distiller: Distiller, meter: Meter) -> list[str]:
     if distiller.bounds is None or "temperature_low" not in measured:
         return []
     bound = _bound_held(distiller.bounds, measured["temperature_low"], measured["temperature_high"])
-    return [f"T stood at its {bound} for the whole epoch: it is no longer learned"] if bound else []
+    return [f"T was at its {bound} for the whole epoch: it is no longer learned"] if bound else []
 
 
 def faults_of_probe(measured: dict[str, Any], first: bool = False) -> list[str]:
@@ -156,8 +156,8 @@ def faults_of_probe(measured: dict[str, Any], first: bool = False) -> list[str]:
     if bound is None:
         return []
     return [
-        f"T stands at its {bound} for at least 95 % of the probe's rows: hardly one per sample any "
-        "more (lower SGD.policy_lr_scale; of InstanceTemperature's inputs 'probabilities' are "
+        f"T is at its {bound} for at least 95 % of the probe's rows: it is no longer one "
+        "T per sample (lower SGD.policy_lr_scale; of InstanceTemperature's inputs 'probabilities' are "
         "steadier than 'logits')"
     ]
 
@@ -191,7 +191,7 @@ def climb(measured: dict[str, Any]) -> float:
 
 
 def _fault_of_start(measured: dict[str, Any]) -> list[str]:
-    """A warning if a local minimum of L lies between T and T*: the gradient leads away from T*."""
+    """A warning if a local minimum of L is between T and T*: the gradient leads away from T*."""
     grid, losses = measured["temperatures"], measured["losses"]
     start, t_star = measured["temperature"], measured["t_star"]
     low, high = sorted((start, t_star))
@@ -204,7 +204,7 @@ def _fault_of_start(measured: dict[str, Any]) -> list[str]:
         return []
     minimum = min(lowest, key=lambda t: abs(t - start))
     return [
-        f"T starts at {start:.4g}, and a local minimum of L at T = {minimum:.3g} lies between it "
+        f"T starts at {start:.4g}, and a local minimum of L at T = {minimum:.3g} is between it "
         f"and the maximum, T* = {t_star:.3g}: as long as it does, the adversary climbs away from "
         "T*. "
         "Start T nearer to T* (the policy's raw_init, tau_init and tau_range)"

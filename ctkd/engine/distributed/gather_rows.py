@@ -47,7 +47,7 @@ def check_whole_step(
 def check_parts(loss: str, subject: str, parts: int) -> None:
     """Raises ConfigError where a step is in parts, and `loss` compares its rows with one another.
 
-    `subject` stands for the loss in a sentence of its own.
+    `subject` names the loss in the error's sentence.
     """
     if parts > 1:
         raise ConfigError(

@@ -17,7 +17,7 @@ from torch import Tensor
 from ctkd.errors import UserError
 
 T = TypeVar("T")
-# Rank 0 may train a teacher while the others wait; the end of a rank is detected at once.
+# Rank 0 may train a teacher while the others wait; the end of a rank is detected immediately.
 CONTROL_PATIENCE = datetime.timedelta(days=2)
 
 

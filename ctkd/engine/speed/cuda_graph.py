@@ -1,7 +1,7 @@
 """A whole step as one CUDA graph: views, teacher, student, loss, reversal, backward, optimizer.
 
 A small network's step has about a thousand kernels of a few microseconds, and the GPU waits for the
-CPU to launch them; a captured step is launched at once. Values that change from step to step (λ,
+CPU to launch them; a captured step is one launch. Values that change from step to step (λ,
 learning rate, weights, indices, views) are in tensors that each replay reads again; metrics are
 accumulated outside.
 """

@@ -26,7 +26,7 @@ POLICY_STARTS = ERASED + Mixing.numbers
 @PARTS.register
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to training images, besides the views of the data set; all of it is off.
+    """The augmentation of training images on top of the data set's views; off by default.
 
     All random numbers are functions of (seed, epoch, index). The teacher sees what the student
     sees, so that its rows are not remembered.

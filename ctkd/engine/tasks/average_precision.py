@@ -32,7 +32,7 @@ def average_precision(truth: Truth, found: list[Found], per_class: bool) -> dict
 
     with contextlib.redirect_stdout(io.StringIO()):
         reference = _indexed(truth)
-        # pycocotools writes into what it is given, and reads no empty list of results.
+        # pycocotools changes its inputs, and fails on an empty list of results.
         copies = [dict(one) for one in found]
         results = reference.loadRes(copies) if found else _indexed({**truth, "annotations": []})
         scored = COCOeval(reference, results, "bbox")

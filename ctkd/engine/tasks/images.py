@@ -53,7 +53,7 @@ class ImageTask(Task):
             batch_size: of a whole step, all ranks.
             steps_per_epoch: cuts an epoch short, for a trial; None for the whole data set.
             augment: what makes a crop a strong view; None for batches without strong views.
-            augmentation: of training images, besides the data set's own views.
+            augmentation: of training images, on top of the data set's views.
         """
         self.augment = augment
         self.seed, self.device, self.world, self.batch_size = seed, device, world, batch_size
@@ -111,7 +111,7 @@ class ImageTask(Task):
         strong = None
         student_logits, of_class = heads_of(student(batch.inputs))
         # Two calls, as in the public code of MLKD and CRLD: batch normalization takes the
-        # statistics of each view by itself, and its running statistics move twice in a step.
+        # statistics of each view alone, and its running statistics move twice in a step.
         if teacher is not None and batch.strong is not None:
             strong = heads_of(student(batch.strong))[0], teacher(batch.of_strong_view())
         seen = (student_logits, teacher_logits, batch.targets)
@@ -137,28 +137,28 @@ class ImageTask(Task):
 
     def _measure(self, model: nn.Module, name: str, images: Any) -> dict[str, float]:
         totals = torch.zeros(4, dtype=torch.float64, device=self.device)
-        judged: list[Tensor] = []  # class and prediction of each image
+        predicted: list[Tensor] = []  # class and prediction of each image
         for inputs, targets in self.shown(images):
             logits = model(inputs).float()
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices.eq(targets[:, None])
             loss = F.cross_entropy(logits, targets, reduction="sum", ignore_index=-1)
             counted = (targets >= 0).sum()
-            judged.append(torch.stack([targets, logits.argmax(dim=1)], dim=1))
+            predicted.append(torch.stack([targets, logits.argmax(dim=1)], dim=1))
             totals += torch.stack([best[:, 0].sum(), best.sum(), loss, counted]).double()
         top1, top5, loss, counted = self.world.sum(totals).tolist()
         if name == "test":
-            self.files = {PREDICTIONS_FILE: self._predictions(judged)}
+            self.files = {PREDICTIONS_FILE: self._predictions(predicted)}
         if not counted:
             raise DataError(f"none of the {len(images)} {name} images can be read")
         # In this order 3,767 of 10,000 are 37.67 and not 37.669999999999995.
         return {"top1": 100 * top1 / counted, "top5": 100 * top5 / counted, "loss": loss / counted}
 
-    def _predictions(self, judged: list[Tensor]) -> str:
+    def _predictions(self, predicted: list[Tensor]) -> str:
         """The text of `predictions.csv`: a line for each test image, in the order of the data.
 
         The target of an image that cannot be read is -1.
         """
-        own = torch.cat(judged).tolist() if judged else []
+        own = torch.cat(predicted).tolist() if predicted else []
         ranks = self.world.gather(own)  # rank r has the images r, r + size, …
         count = sum(map(len, ranks))
         lines = [ranks[k % len(ranks)][k // len(ranks)] for k in range(count)]

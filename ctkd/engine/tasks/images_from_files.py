@@ -100,8 +100,8 @@ class StreamedTask(ImageTask):
     def batches(self, epoch: int, skip: int) -> Iterator[Batch]:
         """See `Task`: the order is drawn from (seed, epoch), a view from (seed, epoch, index).
 
-        The workers go on from one epoch to the next without a pause, as long as the steps are asked
-        for one after another.
+        The workers continue from one epoch to the next without a pause, while the steps are
+        read one after another.
         """
         if self._next != (epoch, skip):
             self._coming = self._batches(epoch, skip)
@@ -139,7 +139,7 @@ class StreamedTask(ImageTask):
             first = skip if number == epoch else 0
             for step, (indices, samples) in enumerate(self.steps(order, first), first):
                 partners = self.partners(order, step)
-                if partners is not None:  # images of other ranks, read once more here
+                if partners is not None:  # images of other ranks, read here too
                     indices = torch.cat([indices, partners])
                 yield indices, views[indices], samples
 

@@ -1,4 +1,4 @@
-"""The language task: a token is a row, which predicts the next token; judged in bits per byte."""
+"""The language task: a token is a row, which predicts the next token."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -117,7 +117,7 @@ class LanguageTask(Task):
         return _TokenNames(self.dataset)
 
     def batches(self, epoch: int, skip: int) -> Iterator[Batch]:
-        """See `Task`: windows lie at fixed offsets, their order is drawn from (seed, epoch)."""
+        """See `Task`: windows have fixed offsets, their order is drawn from (seed, epoch)."""
         order = torch.randperm(len(self.train), generator=generator(self.seed, "order", epoch))
         for step in range(skip, self.steps_per_epoch):
             yield self._batch(order[step * self.batch_size : (step + 1) * self.batch_size])
@@ -229,7 +229,7 @@ class LanguageTask(Task):
 
 
 class _TokenNames(dict[int, str]):
-    """The text of a token, decoded when it is asked for."""
+    """The text of a token, decoded at its first use."""
 
     def __init__(self, dataset: TextDataset) -> None:
         super().__init__()

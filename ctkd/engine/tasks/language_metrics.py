@@ -56,7 +56,7 @@ def language_metrics(
         "bits_per_byte": loss / math.log(2) / bytes_,
         "top1": 100 * right / rows,
         "loss": loss / rows,
-        "perplexity": math.exp(min(loss / rows, 700.0)),  # a larger one is no float
+        "perplexity": math.exp(min(loss / rows, 700.0)),  # a larger one overflows
     }
     if teacher is not None:
         found |= {"agreement": 100 * agreed / rows, "kl": kl / rows}

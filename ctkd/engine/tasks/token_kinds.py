@@ -27,7 +27,7 @@ def token_kinds(dataset: TextDataset, windows: Windows, chosen: Tensor) -> dict[
 
 
 def frequency_deciles(ids: Tensor, vocabulary: int) -> Tensor:
-    """[vocabulary], 0 for the most frequent tokens, which make up a tenth of the text, to 9."""
+    """[vocabulary], 0 for the most frequent tokens, a tenth of the text, to 9."""
     counts = torch.bincount(ids, minlength=vocabulary).double()
     order = counts.argsort(descending=True, stable=True)
     before = counts[order].cumsum(0) - counts[order]

@@ -48,16 +48,16 @@ def teacher_home(run: Run, path: pathlib.Path) -> tuple[Run, Workdir]:
     run.dataset.check_teacher(teacher_run.dataset)
     identity = identity_of(teacher_run.settings)
     name = f"{teacher_run.name}-{identity[:8]}"
-    given, beside = run.runtime.teachers_dir, path.absolute().parent / "teachers" / name
+    given, neighbor = run.runtime.teachers_dir, path.absolute().parent / "teachers" / name
     if given is not None:
         home = user_path(given, "Runtime.teachers_dir") / name
-    elif (beside / "summary.json").is_file():  # where version 0.1 trained it
-        home = beside
+    elif (neighbor / "summary.json").is_file():  # where version 0.1 trained it
+        home = neighbor
     else:
         data = teacher_run.settings["runtime"]["Dataset.folder"]
         key = hashlib.sha256(f"{identity} {data}".encode()).hexdigest()[:8]
         home = (
-            _shared_folder(beside.parent) / f"{teacher_run.dataset_name}-{teacher_run.pair}-{key}"
+            _shared_folder(neighbor.parent) / f"{teacher_run.dataset_name}-{teacher_run.pair}-{key}"
         )
     return teacher_run, Workdir(home, setting="Runtime.teachers_dir")
 

@@ -36,7 +36,7 @@ class FeatureLoss(nn.Module):
 
     Attributes:
         weight: of the loss, multiplied by min(n / warmup_epochs, 1) during the n-th epoch.
-        at: names of the features. "stages" stands for all stages, "last" for the last stage.
+        at: names of the features. "stages" means all stages, "last" the last stage.
         compares_rows: whether the loss compares the rows of a step with each other. Several
             processes then gather the rows of all ranks.
         needs_class: whether it needs one class for each row.

@@ -1,4 +1,4 @@
-"""Samples of other classes, drawn for a whole batch at once, from (seed, step) alone."""
+"""Samples of other classes, drawn for a whole batch together, from (seed, step) alone."""
 
 import functools
 

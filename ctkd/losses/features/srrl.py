@@ -1,4 +1,4 @@
-"""SRRL: the student's representation, judged by the teacher's classifier."""
+"""SRRL: the student's representation, classified by the teacher's classifier."""
 
 from collections.abc import Sequence
 from typing import ClassVar

@@ -114,7 +114,7 @@ def test_a_home_folder_that_no_shell_has_replaced(mine, monkeypatch):
 def test_a_missing_file_is_answered_with_the_nearest(write, tmp_path):
     message = refused("gin/digits/ctdk.gin")
     assert message.startswith("no Gin file 'gin/digits/ctdk.gin'; did you mean gin/digits/ctkd.gin")
-    assert f"looked for {tmp_path / 'gin/digits/ctdk.gin'}, {ROOT}" in message
+    assert f"searched: {tmp_path / 'gin/digits/ctdk.gin'}, {ROOT}" in message
 
 
 def test_a_missing_include_names_the_line_and_what_was_looked_for(mine, write):
@@ -122,7 +122,7 @@ def test_a_missing_include_names_the_line_and_what_was_looked_for(mine, write):
     message = refused(path)
     assert message.startswith(f"{path}, line 3, includes a missing file: no Gin file")
     assert "did you mean gin/digits/kd.gin" in message
-    assert f"(looked for {mine / 'gin/digits/kdd.gin'}" in message
+    assert f"(searched: {mine / 'gin/digits/kdd.gin'}" in message
     assert "elsewhere" not in message
 
 

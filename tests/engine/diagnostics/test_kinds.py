@@ -62,4 +62,4 @@ def test_a_start_beyond_a_local_minimum_is_warned_of(start, warned):
     found = faults_of_probe({**measured, "bounds": [1.0, 21.0]}, first=True)
     assert len(found) == warned
     if warned:
-        assert "T starts at 16, and a local minimum of L at T = 4 lies between" in found[0]
+        assert "T starts at 16, and a local minimum of L at T = 4 is between" in found[0]

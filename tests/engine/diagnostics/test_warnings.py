@@ -1,6 +1,6 @@
 """The faults that users of other codebases meet unknowingly: the instrument shows each.
 
-Each is made in a run of one or a few epochs, beside the right run of the same seed; where a run can
+Each is made in a run of one or a few epochs, next to the right run of the same seed; where a run can
 know, it warns on standard error, and the right runs of all methods say nothing.
 """
 
@@ -131,7 +131,7 @@ def test_a_detached_square_makes_t_settle_lower(train):
 )
 def test_a_temperature_pinned_at_a_bound_is_reported_after_an_epoch(train, method, bindings, bound):
     run = train(method, *EPOCH, *bindings)
-    assert f"warning: T stood at its {bound} for the whole epoch: it is no longer learned" in (
+    assert f"warning: T was at its {bound} for the whole epoch: it is no longer learned" in (
         run.result.err
     )
     last = run.landscape[-1]
@@ -145,7 +145,7 @@ def test_rows_that_nearly_all_stand_at_a_bound_are_reported(train):
     run = train("ctkd_instance", "epochs = 8", "digits.train_images = 1024", *STRONG, inputs)
     last = run.landscape[-1]
     assert last["quantiles"][0] > 20.8
-    assert "T stands at its upper bound 21 for at least 95 % of the probe's rows" in run.result.err
+    assert "T is at its upper bound 21 for at least 95 % of the probe's rows" in run.result.err
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_weight_decay_on_the_raw_temperature_is_reported_before_training(train):
     run = train("ctkd", "epochs = 1", *decayed)
     assert run.result.err == (
         "warning: SGD.policy_weight_decay = 0.0005 pulls the raw temperature to 0, T to the middle "
-        "of its range (T = 11), whatever the loss says\n"
+        "of its range (T = 11), independent of the loss\n"
     )
 
 

@@ -208,7 +208,7 @@ def test_a_batch_too_small_for_its_ranks_is_refused(ranks, job):
     )
 
 
-def test_a_world_of_one_asks_nobody(monkeypatch):
+def test_a_world_of_one_process_calls_no_collective(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with joined() as world:
         assert (world.rank, world.size, world.is_main) == (0, 1, True)

@@ -144,7 +144,7 @@ def test_a_stranger_among_them_is_passed_over_and_never_removed(checkpoints, mes
 @pytest.mark.parametrize("keep", [1, 2, 3])
 @pytest.mark.parametrize("bad", [1, 2, 3])
 def test_damaged_ones_never_push_out_the_good(tmp_path, messages, keep, bad):
-    """A run falls back to step 1, and saves step 2 beside damaged later ones."""
+    """A run falls back to step 1, and saves step 2 next to damaged later ones."""
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep, messages.append)
     checkpoints.save(1, state(1))
     for step in range(10, 10 + bad):

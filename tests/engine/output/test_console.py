@@ -72,11 +72,11 @@ def test_brackets_are_no_markup(capsys):
 
 def test_a_warning_is_printed_once_on_standard_error(capsys):
     console = Console()
-    for text in ("T stood at its bound", "T stood at its bound", "another"):
+    for text in ("T was at its bound", "T stood at its bound", "another"):
         console.warn(text)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "warning: T stood at its bound\nwarning: another\n"
+    assert captured.err == "warning: T was at its bound\nwarning: another\n"
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_narrow_terminal_drops_whole_columns(terminal):
 
 def test_a_warning_does_not_break_the_live_view(terminal):
     text = ESCAPES.sub("", terminal("ctkd", "GlobalTemperature.raw_init = -9.0"))
-    assert text.count("warning: T stood at its lower bound 1 for the whole epoch") == 1
+    assert text.count("warning: T was at its lower bound 1 for the whole epoch") == 1
 
 
 def test_a_look_at_the_device_is_taken_only_now_and_then(monkeypatch):

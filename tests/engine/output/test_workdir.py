@@ -62,7 +62,7 @@ def test_a_new_folder_is_made_and_says_what_it_is(workdir):
 
 
 @pytest.mark.parametrize("changes", [{}, {"Runtime.workers": 8}, {"Teacher.weights": "/moved.pt"}])
-def test_the_same_run_is_taken_up_wherever_its_data_are(workdir, changes):
+def test_the_same_run_is_resumed_with_its_data_in_another_folder(workdir, changes):
     claim(workdir)
     claim(workdir, **changes)
     assert workdir.read_settings()["runtime"] == settings(**changes)["runtime"]

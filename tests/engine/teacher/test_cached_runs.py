@@ -72,7 +72,7 @@ def test_the_same_on_images_of_cifars_size(command, tmp_path, monkeypatch, folde
         return folder(tmp_path / workdir, result)
 
     off = run("off", None)
-    for state in ("cold", "warm"):  # "auto": beside the images
+    for state in ("cold", "warm"):  # "auto": next to the images
         assert same(run(state, "auto").tensors(), off.tensors())
     (home,) = (tmp_path / "images/teacher_cache").iterdir()
     assert {path.name for path in home.iterdir()} == {"key.json", "rows", "sums"}
