@@ -157,8 +157,8 @@ def faults_of_probe(measured: dict[str, Any], first: bool = False) -> list[str]:
         return []
     return [
         f"T is at its {bound} for at least 95 % of the probe's rows: it is no longer one "
-        "T per sample (lower SGD.policy_lr_scale; of InstanceTemperature's inputs 'probabilities' are "
-        "steadier than 'logits')"
+        "T per sample (lower SGD.policy_lr_scale; of InstanceTemperature's inputs 'probabilities' "
+        "are steadier than 'logits')"
     ]
 
 

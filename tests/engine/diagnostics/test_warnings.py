@@ -1,7 +1,7 @@
 """The faults that users of other codebases meet unknowingly: the instrument shows each.
 
-Each is made in a run of one or a few epochs, next to the right run of the same seed; where a run can
-know, it warns on standard error, and the right runs of all methods say nothing.
+Each is made in a run of one or a few epochs and compared with the right run of the same seed. A run
+that can know the fault warns on standard error; the right runs of all methods do not warn.
 """
 
 import re
