@@ -1,4 +1,4 @@
-"""What networks and temperature policies cost by count: parameters and multiply–accumulates.
+"""The parameters and multiply–accumulates of networks and temperature policies.
 
 One multiply–accumulate (MAC) is one product added to a sum; convolutions and matrix products alone
 are counted, as in the field's tables. fvcore traces a network and counts MACs; PyTorch's own
@@ -30,7 +30,7 @@ TRAINING = 3
 
 @dataclass(frozen=True)
 class Count:
-    """Of one network, or one policy.
+    """The counts of a network or of a policy.
 
     Attributes:
         parameters: learned numbers.
@@ -44,7 +44,7 @@ class Count:
 
     @property
     def agrees(self) -> bool:
-        """Whether the two counters say the same."""
+        """Whether the two counters agree."""
         return self.macs == self.checked
 
 

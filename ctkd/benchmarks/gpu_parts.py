@@ -27,7 +27,7 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line gives a part.
+    """The settings of a part, from the command line.
 
     Attributes:
         seconds: until the part is cut.
@@ -194,7 +194,7 @@ def _plan(settings: Settings) -> tuple[int, int]:
 
 
 def read_runs(out: Path) -> list[Line]:
-    """What every run has come to, finished or not: its last epoch and accuracy."""
+    """The last epoch and accuracy of every run, finished or not."""
     found = []
     for path in sorted((out / "runs").rglob("metrics.jsonl")):
         if rows := read_rows(path):  # also of a run that was cut while it wrote

@@ -1,4 +1,4 @@
-"""Images of CIFAR's shape for measurements: the real ones where they are, else random bytes."""
+"""Images of CIFAR's shape for measurements: the real ones if they are there, else random bytes."""
 
 import os
 
@@ -10,7 +10,7 @@ from ctkd.errors import DataError
 
 
 class MeasuredCIFAR(CIFAR100):
-    """CIFAR-100, or as many random bytes: no speed here depends on what the images show."""
+    """CIFAR-100, or as many random bytes: the speeds do not depend on the pixels."""
 
     def __init__(self, data_dir: str | None) -> None:
         super().__init__(data_dir)

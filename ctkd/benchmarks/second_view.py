@@ -1,4 +1,4 @@
-"""What a second, strongly augmented view costs: steps with and without it, and its making alone."""
+"""What a second, strongly augmented view costs: steps with and without it, and making it alone."""
 
 from ctkd.benchmarks.counts import split_name
 from ctkd.benchmarks.step import BATCH, Pair

@@ -1,4 +1,4 @@
-"""How long the command takes to begin, over importing torch, which everything here needs."""
+"""The start-up time of the command, over the time that importing torch takes."""
 
 import os
 import subprocess

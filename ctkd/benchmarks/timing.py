@@ -1,4 +1,4 @@
-"""Measuring on a machine that is never quiet: in turns, with medians, spreads and paired ratios."""
+"""Timing on a machine with other load: in turns, with medians, spreads and paired ratios."""
 
 import os
 import platform
@@ -58,7 +58,7 @@ def in_turns(cases: Mapping[str, Work], rounds: int, warm_up: int = 1, repeat: i
 
 
 def wait_for_device() -> None:
-    """A GPU works behind the program's back: its share counts too."""
+    """Waits for a GPU, so that its work is counted."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.synchronize()
@@ -84,7 +84,7 @@ def spelled(values: tuple[float, float, float], scale: float = 1.0, digits: int 
 
 
 def machine() -> dict[str, object]:
-    """What the numbers hold for."""
+    """The machine and the versions that were measured."""
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -101,7 +101,7 @@ def machine() -> dict[str, object]:
 
 
 def _processor() -> str:
-    """The processor's name, as Linux tells it."""
+    """The processor's name, from Linux's /proc/cpuinfo."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

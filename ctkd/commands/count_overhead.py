@@ -100,7 +100,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _timed(wish: str | None, names: Sequence[str]) -> list[str]:
-    """The pairs to time; ImageNet's networks are not what the timing's images are for."""
+    """The pairs to time: those of CIFAR-100, since the timed images have 32 × 32 pixels."""
     if wish == "all":
         return [name for name in names if name != IMAGENET]
     return wish.split(",") if wish else [TIMED]
@@ -136,7 +136,7 @@ def _policy_table(counts: Sequence[PairCount]) -> Table:
 
 
 def verdict(counts: Sequence[PairCount]) -> list[str]:
-    """What the counts say of the claim, and whether the two counters agree."""
+    """The verdict on the claim, and whether the two counters agree."""
     most = max(counts, key=lambda pair: pair.share(INSTANCE))
     learned = {pair.policies[GLOBAL].parameters for pair in counts}
     share = most.share(INSTANCE)

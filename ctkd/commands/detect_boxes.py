@@ -85,7 +85,7 @@ def _teacher(run: Run, folder: pathlib.Path) -> str:
 
 
 def class_names(dataset: COCO) -> dict[int, str]:
-    """The classes' names, where the annotations are there to tell."""
+    """The classes' names, from the annotations if they exist."""
     try:
         return dataset.class_names()
     except DataError:
@@ -158,7 +158,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _unused(folder: pathlib.Path, stem: str, done: Sequence[pathlib.Path]) -> pathlib.Path:
-    """Where a picture goes: two of one name, from two folders, do not replace each other."""
+    """The path of a drawn picture; two pictures of one name, from two folders, get two paths."""
     names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
     return next(path for name in names if (path := folder / f"{name}.png") not in done)
 

@@ -1,9 +1,9 @@
 """Fills a teacher's cache ahead of the runs: every view of every training image, once.
 
     ctkd fill-cache --gin_file=gin/cifar100/ctkd.gin \
-        --gin_param "data_dir = '/data/cifar100'" --gin_param "teacher_weights = '/w/resnet56.pth'"
+        --data_dir=/data/cifar100 --teacher_weights=/weights/resnet56.pth
 
-Take the Gin files and bindings of the runs that are to follow: what decides a row's bits (teacher,
+Give the Gin files and flags of the runs that follow: what decides a row's bits (teacher,
 images, views, batch size, precision, threads, compilation) decides which cache is filled. Rows
 that exist are kept. You may interrupt it, run it twice in parallel, or run it during training.
 

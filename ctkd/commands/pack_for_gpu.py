@@ -128,7 +128,7 @@ def strips_of(splits: "Splits") -> Iterator[File]:
 
 
 def _wheels(names: str, out: Path) -> Iterator[File]:
-    """Wheels of the packages for Python 3.12 on Linux, without what they depend on."""
+    """Wheels of the packages for Python 3.12 on Linux, without their dependencies."""
     if not names:
         return
     folder = out / "wheels"

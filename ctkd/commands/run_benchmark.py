@@ -166,7 +166,7 @@ def _sections(
 
 
 def _to_screen(options: argparse.Namespace) -> bool:
-    """Whether standard output is for a program or a paste, and must hold nothing else."""
+    """Whether standard output must contain only the JSON or the Markdown."""
     return any(str(path) == "-" for path in (options.json, options.markdown) if path is not None)
 
 
