@@ -54,7 +54,7 @@ INHERITED = tuple(_MACROS.split())
 
 @dataclass(frozen=True)
 class Run:
-    """Everything a run consists of, built; what comes later is data, weights and time.
+    """A run, built from Gin's configuration, without its data and the teacher's weights.
 
     Attributes:
         teacher_network: None where the method needs no teacher.
@@ -260,7 +260,7 @@ def _check_networks(
     meta: bool,
     known: KnownNetworks | None,
 ) -> None:
-    """Tries those of the networks that are there, and new, on the data set's kind of samples."""
+    """Checks each network that is new to `known` on samples of the data set's kind."""
     for role, model in networks.items():
         if model is not None and (known is None or known.is_new(model, dataset)):
             spec_of(dataset).check_network(role, model, dataset, meta)

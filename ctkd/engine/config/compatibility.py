@@ -1,4 +1,4 @@
-"""Whether the parts of a run fit together, found out before anything is trained."""
+"""Checks before training that the parts of a run fit together."""
 
 import re
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ def _try(role: str, model: nn.Module, dataset: ImageDataset) -> int:
 
 
 def check_policy(distiller: Distiller, dataset: Dataset) -> None:
-    """Asks the policy for a temperature: one made for other logits, or another loss, says so."""
+    """Computes a temperature: a policy made for other logits or another loss fails here."""
     policy, objective = distiller.policy, type(distiller.objective).__name__
     if policy is None:
         return

@@ -111,7 +111,7 @@ class FixedGame:
         return total, sums
 
     def faults(self) -> list[str]:
-        """What the gradients say that they should not, in a user's words."""
+        """The faults that the gradients show, as texts for the user."""
         policy = self._distiller.policy
         if policy is None or not self._distiller.learned or not self._names:
             return []

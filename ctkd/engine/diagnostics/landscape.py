@@ -46,8 +46,8 @@ class Probe:
     def measure(self, student: nn.Module, distiller: Distiller) -> dict[str, Any]:
         """L over the grid, T*, the policy's T and the regret; see BUILD.md's words and keys.
 
-        The `warnings` say what the policy's gradient betrays: one that does not climb L, or that
-        is not L's derivative. The `rows` are those of `rows.csv`, none for one common T.
+        The `warnings` name the faults of the policy's gradient: it does not climb L, or it is not
+        L's derivative. The `rows` are those of `rows.csv`, none for one common T.
         """
         with undisturbed(student, distiller):
             return self._measure(student, distiller)
