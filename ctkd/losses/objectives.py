@@ -21,7 +21,7 @@ Terms = dict[str, Tensor]
 
 
 class ObjectiveLike(Protocol):
-    """What the Distiller calls; any object that has these three will do.
+    """What the Distiller calls; any object with these three works.
 
     It may also have `min_classes` and `limits`, see `ctkd.losses.few_classes`, and `raw_terms`,
     `whole_step` and `needs_strong_view`, see `Objective`.
