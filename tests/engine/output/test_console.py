@@ -72,7 +72,7 @@ def test_brackets_are_no_markup(capsys):
 
 def test_a_warning_is_printed_once_on_standard_error(capsys):
     console = Console()
-    for text in ("T was at its bound", "T stood at its bound", "another"):
+    for text in ("T was at its bound", "T was at its bound", "another"):
         console.warn(text)
     captured = capsys.readouterr()
     assert captured.out == ""
