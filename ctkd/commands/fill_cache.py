@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"ctkd fill-cache: {error}", file=sys.stderr)
             return 2
         except (Interrupted, KeyboardInterrupt):
-            note = "interrupted; the same command continues"
+            note = "interrupted; the same command goes on from there"
             print(f"ctkd fill-cache: {note}", file=sys.stderr)
             return 130
         return 0
