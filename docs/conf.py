@@ -116,10 +116,23 @@ class Modules(SphinxDirective):
         found = [package.__name__, *(entry.name for entry in inside)]
         lines: list[str] = []
         for name in found:
-            lines += [name, "-" * len(name), "", f".. automodule:: {name}", ""]
+            lines += [name, "-" * len(name), ""]
+            if missing := _missing_package(name):
+                lines += [f"Not shown: {missing} was not installed.", ""]
+                continue
+            lines += [f".. automodule:: {name}", ""]
             lines += [line for entry in constants_of(name).values() for line in entry]
             lines += _offered(name) if name == package.__name__ else []
         return self.parse_text_to_nodes(StringList(lines, "modules"), allow_section_headings=True)
+
+
+def _missing_package(module: str) -> str | None:
+    """The package that a module imports and that is not installed, such as an adapter's."""
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        return error.name
+    return None
 
 
 def _offered(package: str) -> list[str]:
