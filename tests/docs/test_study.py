@@ -57,6 +57,46 @@ def test_the_readme_has_the_same_numbers():
         assert [number.replace("−", "-") for number in numbers] == pages[method]
 
 
+LANGUAGE = (ROOT / "docs" / "language.md").read_text(encoding="utf-8")
+
+
+def test_the_language_studys_comparisons_are_those_of_the_command():
+    """Without the column of the networks, which are the same in all runs."""
+    runs = read_summaries(ROOT / "docs" / "study" / "language.csv")
+    result = compare(runs, "last", "kd_T2")
+    made = [row[1:] for row in rows_of(FORMATS["markdown"](standings_table(result)))]
+    page = rows_of(LANGUAGE)
+    assert len(made) == 2 + 8
+    assert [row for row in made if row not in page and set("".join(row)) - set("-: ")] == []
+
+
+def test_the_language_studys_other_tables_are_those_of_the_runs():
+    runs = list(csv.DictReader((ROOT / "docs" / "study" / "language.csv").open()))
+    for row in rows_of(LANGUAGE):
+        mine = [run for run in runs if run["cell"] == row[0]]
+        if len(row) == 7 and mine and "±" in row[1]:
+            kl = [float(run["test_kl"]) for run in mine]
+            agreement = [float(run["test_agreement"]) for run in mine]
+            assert row[1] == f"{statistics.mean(agreement):.2f} ± {statistics.stdev(agreement):.2f}"
+            assert row[4] == f"{statistics.mean(kl):.3f} ± {statistics.stdev(kl):.3f}"
+        elif len(row) == 4 and mine:
+            assert row[1] == f"{statistics.fmean(float(run['temperature']) for run in mine):.2f}"
+            stars = sorted(float(run["t_star"]) for run in mine)
+            assert row[2] == ", ".join("≥ 40" if t > 39.99 else f"{t:.2f}" for t in stars)
+
+
+def test_the_language_studys_kinds_are_those_of_the_runs():
+    kinds = list(csv.DictReader((ROOT / "docs" / "study" / "language_kinds.csv").open()))
+    table = [row for row in rows_of(LANGUAGE) if len(row) == 5]
+    for name, *stars, temperature in table[2:]:
+        mine = [kind for kind in kinds if kind["class"] == name and kind["kind"] != "frequency"]
+        for cell, star in zip(("kd_T4", "global_from_2", "token"), stars, strict=True):
+            found = statistics.median(float(k["t_star"]) for k in mine if k["cell"] == cell)
+            assert star == ("≥ 40" if found > 39.99 else f"{found:.2f}"), (name, cell)
+        mean = statistics.fmean(float(k["temperature"]) for k in mine if k["cell"] == "token")
+        assert temperature == f"{mean:.2f}"
+
+
 SECOND = (ROOT / "docs" / "study2.md").read_text(encoding="utf-8")
 CONTRASTS = re.search(r'--contrasts "([^"]+)"', SECOND).group(1).split(",")
 
