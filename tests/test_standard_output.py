@@ -151,7 +151,7 @@ def tiny(shell, teacher_file, tmp_path):
 def test_a_run_prints_lambda_in_words_where_it_must(tiny):
     done = tiny(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     out = done.stdout.decode("ascii")
-    assert " lambda 0.0245 " in out
+    assert " lambda 0.024 " in out
     assert "| last top1 " in out
 
 

@@ -48,7 +48,7 @@ def test_panels_stand_in_a_row():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--workdir=nowhere"], "no work directory"),
+        (["--workdir=nowhere"], "nowhere is not a work directory"),
         (["--workdir=nowhere", "--threshold=2"], "expected a score from 0 to 1"),
     ],
 )

@@ -9,7 +9,7 @@ from ctkd.engine.job import Job
 class Whole:
     """A task whose data are not cut."""
 
-    primary = "test_top1"
+    monitor = "test_top1"
     is_cut = False
 
 

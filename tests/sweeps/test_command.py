@@ -48,7 +48,7 @@ def test_a_printed_command_works_by_hand(launch, sweep_file, small, commands, tm
     [
         ([], "nothing to do"),
         (["gin/sweeps/digits.gin"], "--sweep=gin/sweeps/digits.gin"),
-        (["--swep=x"], "no flag --swep; did you mean sweep"),
+        (["--swep=x"], "no flag --swep; did you mean --sweep or"),
         (["--sweep=gin/sweeps/digit.gin"], "did you mean gin/sweeps/digits.gin"),
         (["--sweep=gin/sweeps/digits.gin", "--cluster=cloud"], "cluster"),
         (["--sweep=gin/sweeps/digits.gin", "--wait", "--status"], "do not go together"),
