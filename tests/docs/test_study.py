@@ -122,3 +122,17 @@ def test_the_second_studys_temperatures_are_means_over_the_runs():
         regret = 100 * statistics.fmean(float(run["regret"]) for run in mine)
         shown = ["≥ 40" if value == 40 else f"{value:.2f}" for value in (*means, regret)]
         assert numbers == shown, method
+
+
+LABORATORY = (ROOT / "docs" / "laboratory.md").read_text(encoding="utf-8")
+
+
+def test_what_mistakes_cost_is_what_the_command_says():
+    """Without McNemar's columns, which need each run's predictions."""
+    contrasts = re.search(r'quirks.csv.* --contrasts "([^"]+)"', LABORATORY).group(1).split(",")
+    runs = read_summaries(ROOT / "docs" / "study" / "quirks.csv")
+    result = compare(runs, "last", "ctkd right")
+    made = rows_of(FORMATS["markdown"](contrasts_table(result, contrasts)))
+    page = [row for row in rows_of(LABORATORY) if len(row) == 9]
+    assert len(page) == 2 + len(contrasts)
+    assert page[2:] == [row[:9] for row in made[2:]]
