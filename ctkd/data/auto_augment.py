@@ -6,7 +6,7 @@ Source: Cubuk et al., arXiv 1805.09501, table 7.
 import torch
 from torch import Tensor
 
-from ctkd.data.rand_augment import OPERATIONS, Operation, operate
+from ctkd.data.rand_augment import FUNCTIONS, OPERATIONS, operate
 
 # A line is a sub-policy of two operations, each with its probability and its level from 0 to 9.
 POLICY = """
@@ -54,7 +54,7 @@ def invert(images: Tensor, _: Tensor) -> Tensor:
 
 
 NAMES = [*OPERATIONS, "Invert"]
-FUNCTIONS: list[Operation] = [*(operation for operation, *_ in OPERATIONS.values()), invert]
+WITH_INVERT = [*FUNCTIONS, invert]
 
 
 class AutoAugment:
@@ -82,7 +82,7 @@ class AutoAugment:
             acts, negative = numbers[:, 1 + k] < self._shares[chosen, k], numbers[:, 3 + k] < 0.5
             which = torch.where(acts, self._operations[chosen, k], identity)
             low, high = self._magnitudes[chosen, k].unbind(1)
-            images = operate(images, which, torch.where(negative, low, high), FUNCTIONS)
+            images = operate(images, which, torch.where(negative, low, high), WITH_INVERT)
         return images
 
 

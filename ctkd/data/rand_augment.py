@@ -52,8 +52,8 @@ class RandAugment:
 def _apply(images: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
     """One operation on each image: `chosen` decides which, `shares` where in its range."""
     which = (chosen * len(OPERATIONS)).long()
-    low, width = RANGES[which].unbind(1)
-    return operate(images, which, low + width * shares, [f for f, *_ in OPERATIONS.values()])
+    low, width = LOW_AND_WIDTH[which].unbind(1)
+    return operate(images, which, low + width * shares, FUNCTIONS)
 
 
 def operate(
@@ -186,7 +186,8 @@ OPERATIONS: dict[str, tuple[Operation, float, float]] = {
     "TranslateX": (translate_x, -0.3, 0.3),
     "TranslateY": (translate_y, -0.3, 0.3),
 }
-RANGES = torch.tensor([(low, high - low) for _, low, high in OPERATIONS.values()])
+FUNCTIONS = [operation for operation, *_ in OPERATIONS.values()]
+LOW_AND_WIDTH = torch.tensor([(low, high - low) for _, low, high in OPERATIONS.values()])
 
 
 def cut_out(images: Tensor, side: Tensor, center: Tensor, color: Tensor) -> Tensor:

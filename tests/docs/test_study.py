@@ -24,6 +24,16 @@ def rows_of(markdown):
     return [re.split(r"\s*\|\s*", line)[1:-1] for line in markdown.splitlines() if line[:1] == "|"]
 
 
+def spread(values, digits=2):
+    """Mean ± standard deviation."""
+    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+
+
+def bounded(star):
+    """T* as text; the grid ends at 40."""
+    return "≥ 40" if star > 39.99 else f"{star:.2f}"
+
+
 @pytest.mark.parametrize("baseline", ["kd temperature=4", "kd temperature=2"])
 def test_the_comparisons_are_those_of_the_command(baseline):
     result = compare(read_summaries(RUNS), "last", baseline)
@@ -77,12 +87,11 @@ def test_the_language_studys_other_tables_are_those_of_the_runs():
         if len(row) == 7 and mine and "±" in row[1]:
             kl = [float(run["test_kl"]) for run in mine]
             agreement = [float(run["test_agreement"]) for run in mine]
-            assert row[1] == f"{statistics.mean(agreement):.2f} ± {statistics.stdev(agreement):.2f}"
-            assert row[4] == f"{statistics.mean(kl):.3f} ± {statistics.stdev(kl):.3f}"
+            assert (row[1], row[4]) == (spread(agreement), spread(kl, digits=3))
         elif len(row) == 4 and mine:
             assert row[1] == f"{statistics.fmean(float(run['temperature']) for run in mine):.2f}"
             stars = sorted(float(run["t_star"]) for run in mine)
-            assert row[2] == ", ".join("≥ 40" if t > 39.99 else f"{t:.2f}" for t in stars)
+            assert row[2] == ", ".join(bounded(star) for star in stars)
 
 
 def test_the_language_studys_kinds_are_those_of_the_runs():
@@ -92,7 +101,7 @@ def test_the_language_studys_kinds_are_those_of_the_runs():
         mine = [kind for kind in kinds if kind["class"] == name and kind["kind"] != "frequency"]
         for cell, star in zip(("kd_T4", "global_from_2", "token"), stars, strict=True):
             found = statistics.median(float(k["t_star"]) for k in mine if k["cell"] == cell)
-            assert star == ("≥ 40" if found > 39.99 else f"{found:.2f}"), (name, cell)
+            assert star == bounded(found), (name, cell)
         mean = statistics.fmean(float(k["temperature"]) for k in mine if k["cell"] == "token")
         assert temperature == f"{mean:.2f}"
 
@@ -117,10 +126,10 @@ def test_the_second_studys_temperatures_are_means_over_the_runs():
     for method, (accuracy, *numbers) in table.items():
         mine = [run for run in runs if run["cell"] == method]
         last = [float(run["last_top1"]) for run in mine]
-        assert accuracy == f"{statistics.mean(last):.2f} ± {statistics.stdev(last):.2f}"
+        assert accuracy == spread(last)
         means = [statistics.fmean(float(run[k]) for run in mine) for k in ("temperature", "t_star")]
         regret = 100 * statistics.fmean(float(run["regret"]) for run in mine)
-        shown = ["≥ 40" if value == 40 else f"{value:.2f}" for value in (*means, regret)]
+        shown = [f"{means[0]:.2f}", bounded(means[1]), f"{regret:.2f}"]
         assert numbers == shown, method
 
 
