@@ -107,7 +107,8 @@ class RowStore:
         """The indices of up to `size` written rows, spread over the store."""
         if not self._usable():
             return np.zeros(0, np.int64)
-        indices = np.flatnonzero(self._sums)
+        # The comparison copies: another process may write while NumPy counts, which is an error.
+        indices = np.flatnonzero(self._sums != 0)
         spread: Array = indices[:: max(1, len(indices) // size)][:size]
         return spread
 

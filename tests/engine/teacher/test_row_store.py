@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 
 import numpy as np
 import pytest
@@ -31,6 +32,26 @@ def test_rows_come_back_bit_by_bit_and_only_where_written(tmp_path):
         assert (found == (indices[::-1] < 150)).all()
         np.testing.assert_array_equal(read[found], rows[::-1][found])
         assert again.share() == 0.75
+
+
+@pytest.mark.parametrize("name", "abc")
+def test_written_rows_can_be_listed_while_another_process_writes(tmp_path, name):
+    """NumPy's search for numbers that are not 0 ends with an error if their count changes."""
+    count = 2**20
+    reader, writer = (row_store(tmp_path / name, count=count, width=1) for _ in range(2))
+    blocks = np.arange(count).reshape(64, -1)
+
+    def write():
+        for block in blocks:
+            writer.write(block, np.zeros((len(block), 1), np.float32))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    while thread.is_alive():
+        assert 0.0 <= reader.share() <= 1.0
+        assert len(reader.some(10)) <= 10
+    thread.join()
+    assert reader.share() == 1.0
 
 
 def test_sixteen_bits_hold_what_sixteen_bits_can(tmp_path):
