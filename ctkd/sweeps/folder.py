@@ -231,6 +231,7 @@ def saved_sweep(study: Study, folder: SweepFolder, plans: Sequence["Plan"]) -> S
     """The description of a checked study, for its directory."""
     from ctkd.sweeps.axes import label_of
 
+    processes = study.resources.nodes * study.resources.tasks
     cells = tuple(
         SavedCell(
             plan.cell.key,
@@ -240,7 +241,7 @@ def saved_sweep(study: Study, folder: SweepFolder, plans: Sequence["Plan"]) -> S
             {choice.axis: choice.label for choice in plan.cell.choices},
             plan.cell.files,
             plan.cell.params,
-            plan.cell.command(folder.workdir(plan.cell.key)),
+            plan.cell.command(folder.workdir(plan.cell.key), processes),
             plan.epochs,
             plan.identity,
             plan.shares,

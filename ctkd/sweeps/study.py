@@ -45,9 +45,10 @@ class Cell:
         choices = ", ".join(f"{choice.axis} = {choice.label}" for choice in self.choices)
         return f"{choices}, seed {self.seed}" if choices else f"seed {self.seed}"
 
-    def command(self, workdir: str | os.PathLike[str]) -> str:
-        """The command that trains it by hand."""
-        words = ["python -m ctkd.main"]
+    def command(self, workdir: str | os.PathLike[str], processes: int = 1) -> str:
+        """The command that trains it by hand, with all its processes on this machine."""
+        several = f"torchrun --standalone --nproc_per_node={processes}"
+        words = [f"{several if processes > 1 else 'python'} -m ctkd.main"]
         words += [f"--gin_file={_quoted(_short(file))}" for file in self.files]
         words += [f"--gin_param={_quoted(param)}" for param in self.params]
         return " ".join([*words, f"--workdir={_quoted(_short(str(workdir)))}"])

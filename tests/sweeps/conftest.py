@@ -207,8 +207,10 @@ def commands():
 
     def read(out):
         lines = out.strip().splitlines()
-        assert all(line.startswith("python -m ctkd.main ") for line in lines)
-        return [shlex.split(line)[3:] for line in lines]
+        start = " -m ctkd.main "
+        starts = {line.partition(start)[0] for line in lines}
+        assert starts <= {"python", "torchrun --standalone --nproc_per_node=2"}
+        return [shlex.split(line.partition(start)[2]) for line in lines]
 
     return read
 

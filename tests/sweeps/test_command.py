@@ -32,6 +32,11 @@ def test_every_sweep_of_the_repository_has_cells_that_build(launch, path, comman
     assert f"python launchers/slurm.py --sweep gin/sweeps/{path.name}" in card
 
 
+def test_the_command_of_a_run_of_two_processes_starts_both(launch, sweep_file):
+    result = launch("--sweep", sweep_file(grid={"method": [KD]}), "--dry_run", "--tasks=2")
+    assert result.out.startswith("torchrun --standalone --nproc_per_node=2 -m ctkd.main ")
+
+
 @pytest.mark.slow
 def test_a_printed_command_works_by_hand(launch, sweep_file, small, commands, tmp_path):
     path = sweep_file(base=[CTKD], grid={"CosineLambda.end": [2.0]}, params=[*small, "epochs = 1"])
