@@ -1,10 +1,12 @@
 """CTKD in trl: `CTKDGKDTrainer` and `CTKDDistillationTrainer`, on the student's own completions."""
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Sampler
 from trl import DistillationTrainer
 from trl.experimental.gkd import GKDTrainer
 from trl.models.utils import unwrap_model_for_generation
@@ -81,6 +83,10 @@ class CTKDDistillationTrainer(PolicyMixin, DistillationTrainer):  # type: ignore
         for whose, model in (("student", self.model), ("teacher", self.teacher_model)):
             check_linear_head(self.accelerator.unwrap_model(model), whose)
 
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        """As the Trainer's; a resumed run goes on in the order of an uninterrupted one."""
+        return _OrderOfEpoch(super()._get_train_sampler(dataset), self)
+
     def _compute_loss(
         self, unwrapped_student: Any, inputs: Any, num_items_in_batch: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -118,6 +124,25 @@ class CTKDDistillationTrainer(PolicyMixin, DistillationTrainer):  # type: ignore
         """As the Trainer's, without the entropy, which is not measured."""
         self._metrics["train"].pop("entropy", None)
         super().log(logs, *args, **kwargs)
+
+
+class _OrderOfEpoch(Sampler[int]):
+    """A sampler of trl with an order of (seed, epoch).
+
+    Its own generator goes on from epoch to epoch, and starts again in a resumed run.
+    """
+
+    def __init__(self, sampler: Any, trainer: Any) -> None:
+        self._sampler, self._trainer = sampler, trainer
+
+    def __iter__(self) -> Iterator[int]:
+        if self._sampler.shuffle:
+            epoch = int(self._trainer.state.epoch or 0)
+            self._sampler.generator.manual_seed(self._sampler.seed + epoch)
+        return iter(self._sampler)
+
+    def __len__(self) -> int:
+        return len(self._sampler)
 
 
 def _head(model: Any) -> Head:

@@ -124,11 +124,11 @@ def test_gkd_on_policy_has_one_step_for_parts_and_processes(gkd, two_processes, 
 
 
 def test_gkd_with_sampled_completions_resumes_as_if_uninterrupted(gkd):
-    given = {"sampled": True, "lmbda": 0.5, "batch": 4, "parts": 2}
-    whole = gkd(steps=4, **given)
+    given = {"sampled": True, "lmbda": 0.5, "batch": 4, "parts": 2}  # an epoch has two steps
+    whole = gkd(steps=5, **given)
     whole.train()  # before the next one sets the seeds again
-    gkd(steps=2, save=2, **given).train()
-    resumed = gkd(steps=4, **given)
+    gkd(steps=3, save=3, **given).train()
+    resumed = gkd(steps=5, **given)
     resumed.train(resume_from_checkpoint=True)
     ends = zip(learned(whole), learned(resumed), strict=True)
     assert all(torch.equal(ours, theirs) for ours, theirs in ends)
@@ -147,24 +147,58 @@ def test_the_mixin_before_an_sft_trainer_plays_on_the_same_tokens_as_gkd(trl, gk
     assert logged(sft, "kd") == pytest.approx(logged(off_policy, "kd"), rel=1e-5)
 
 
-def test_distillation_trainer_plays_in_blocks_and_parts_as_at_once(trl, trainer, data, distance):
+@pytest.fixture
+def distillation(trl, trainer):
     from ctkd.adapters.trl import CTKDDistillationTrainer
 
-    def run(batch, parts, block):
-        given = {"block": block, "eval_dataset": data.select(range(4))}
-        settings = {"max_completion_length": 5, "given": given}
-        made = trainer(CTKDDistillationTrainer, trl.DistillationConfig, batch, parts, **settings)
-        made.train()
+    def make(batch=8, parts=1, sampled=False, block=3, **given):
+        kind, more = CTKDDistillationTrainer, {"max_completion_length": 5, **given}
+        more["given"] = {"block": block, **more.get("given", {})}
+        made = trainer(kind, trl.DistillationConfig, batch, parts, **more)
+        made.generation_config.do_sample = sampled
         return made
 
-    whole, parts = run(8, 1, 1000), run(2, 4, 3)
+    return make
+
+
+def test_distillation_trainer_has_one_step_for_blocks_parts_and_processes(
+    distillation, two_processes, data, distance
+):
+    def as_rank():
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state(reset_partial_state=True)
+        shared = distillation(batch=2, parts=2)
+        shared.train()
+        return learned(shared), shared.state.log_history[0]
+
+    (first, line), (second, _) = two_processes(as_rank)
+    evaluated = {"eval_dataset": data.select(range(4))}
+    whole, parts = distillation(block=1000, given=evaluated), distillation(batch=2, parts=4)
+    whole.train()
+    parts.train()
     assert distance(learned(whole), learned(parts)) < ROUNDING
-    assert logged(whole, "loss") == pytest.approx(logged(parts, "loss"), rel=1e-5)
+    assert distance(learned(whole), first) < ROUNDING
+    assert distance(first, second) == 0
+    for name in ("loss", "kd", "temperature"):
+        values = logged(parts, name)[0], line[name]
+        assert values == pytest.approx([logged(whole, name)[0]] * 2, rel=1e-5)
     assert abs(logged(whole, "temperature")[-1] - 2.0) > 1e-2
     assert not logged(whole, "entropy")  # it is not measured
     lengths = whole.state.log_history[0]
     assert lengths["completions/min_length"] < lengths["completions/max_length"]
     assert whole.evaluate()["eval_loss"] > 0
+
+
+def test_distillation_trainer_with_sampled_completions_resumes_as_if_uninterrupted(distillation):
+    given = {"sampled": True, "batch": 4, "parts": 2}  # an epoch has two steps
+    whole = distillation(steps=5, **given)
+    whole.train()  # before the next one sets the seeds again
+    distillation(steps=3, save=3, **given).train()
+    resumed = distillation(steps=5, **given)
+    resumed.train(resume_from_checkpoint=True)
+    ends = zip(learned(whole), learned(resumed), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in ends)
 
 
 def test_cross_entropy_to_own_completions_and_changed_logits_are_refused(gkd, game, llama):
