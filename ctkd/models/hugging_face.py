@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ctkd.checks import expect
 from ctkd.errors import ConfigError
+from ctkd.models.dropped_layers import drop
 from ctkd.models.language_model import LanguageModel, TokenInputs, rows_of
 from ctkd.registry import MODELS
 
@@ -123,26 +124,6 @@ def _made(
         raise ConfigError(f"{owner}.path = {path!r}: no causal language model: {reason}") from error
     drop(network, dropped, owner)
     return HuggingFaceLM(network, name if pretrained else None, _tokenizer_file(name))
-
-
-def drop(network: Any, dropped: Sequence[int], owner: str) -> None:
-    """Removes layers of a model. Raises ConfigError for a number without a layer."""
-    if not dropped:
-        return
-    count = network.config.num_hidden_layers
-    holder, layers = next(
-        (module, child_name)
-        for module in network.base_model.modules()
-        for child_name, child in module.named_children()
-        if isinstance(child, nn.ModuleList) and len(child) == count
-    )
-    fine = all(0 <= n < count for n in dropped) and len(set(dropped)) < count
-    expect(fine, owner, "dropped", list(dropped), f"numbers from 0 to {count - 1}, not all of them")
-    kept = [n for n in range(count) if n not in set(dropped)]
-    setattr(holder, layers, nn.ModuleList(getattr(holder, layers)[n] for n in kept))
-    network.config.num_hidden_layers = len(kept)
-    if getattr(network.config, "layer_types", None):
-        network.config.layer_types = [network.config.layer_types[n] for n in kept]
 
 
 def _tokenizer_file(name: str) -> str | None:

@@ -63,6 +63,52 @@ def test_layers_are_dropped(folder, network):
         drop_layers(str(folder), dropped=(3,))
 
 
+def sliding():
+    """A model with two kinds of attention: layers 0 and 1 see all tokens, 2 and 3 see three."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "head_dim": 8}
+    window = {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 2}
+    config = Qwen3Config(
+        num_hidden_layers=4, num_key_value_heads=2, vocab_size=64, **sizes, **window
+    )
+    return Qwen3ForCausalLM(config)
+
+
+@pytest.mark.parametrize("kinds", [1, 2])
+def test_a_model_without_layers_generates_with_a_cache_and_is_saved(folder, kinds, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    from ctkd.models.dropped_layers import drop
+    from ctkd.models.hugging_face import drop_layers
+
+    torch.manual_seed(0)
+    if kinds == 1:
+        network = drop_layers(str(folder), dropped=(0, 1)).network.eval()
+    else:
+        network = sliding().eval()
+        drop(network, (0, 2), "student")
+        assert network.config.layer_types == ["full_attention", "sliding_attention"]
+    ids, given = torch.arange(5)[None] + 7, {"max_new_tokens": 6, "do_sample": False}
+    given |= {"output_logits": True, "return_dict_in_generate": True}
+    cached, whole = (network.generate(ids, use_cache=c, **given).logits for c in (True, False))
+    torch.testing.assert_close(torch.stack(cached), torch.stack(whole))
+    network.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert torch.equal(again(ids).logits, network(ids).logits)
+
+
+def test_layers_whose_kind_depends_on_their_number_are_refused():
+    from transformers import GPTNeoConfig, GPTNeoForCausalLM
+
+    from ctkd.models.dropped_layers import drop
+
+    kinds = {"num_layers": 2, "attention_types": [[["global", "local"], 1]]}
+    config = GPTNeoConfig(hidden_size=16, num_heads=2, vocab_size=64, **kinds)
+    with pytest.raises(ConfigError, match=r"dropped = \[0\]: the kind of a layer of GPTNeo"):
+        drop(GPTNeoForCausalLM(config), [0], "student")
+
+
 def test_a_model_teaches_itself_without_a_layer(folder, command, tmp_path):
     texts = tmp_path / "texts"
     texts.mkdir()
