@@ -70,13 +70,16 @@ def test_the_readme_has_the_same_numbers():
 LANGUAGE = (ROOT / "docs" / "language.md").read_text(encoding="utf-8")
 
 
-def test_the_language_studys_comparisons_are_those_of_the_command():
+@pytest.mark.parametrize(
+    ("name", "baseline", "methods"), [("language", "kd_T2", 8), ("vocabularies", "ce", 6)]
+)
+def test_the_language_studies_comparisons_are_those_of_the_command(name, baseline, methods):
     """Without the column of the networks, which are the same in all runs."""
-    runs = read_summaries(ROOT / "docs" / "study" / "language.csv")
-    result = compare(runs, "last", "kd_T2")
+    runs = read_summaries(ROOT / "docs" / "study" / f"{name}.csv")
+    result = compare(runs, "last", baseline)
     made = [row[1:] for row in rows_of(FORMATS["markdown"](standings_table(result)))]
     page = rows_of(LANGUAGE)
-    assert len(made) == 2 + 8
+    assert len(made) == 2 + methods
     assert [row for row in made if row not in page and set("".join(row)) - set("-: ")] == []
 
 
