@@ -155,7 +155,7 @@ def contrasts_table(result: Standings, written: Sequence[str]) -> Table:
         )
     planned = sum(c.planned for c in contrasts)
     notes = [
-        f"Δ: {DIFFERENCE.rstrip('.')}; `p, Holm` is, over {planned} planned contrasts.",
+        f'Δ: {DIFFERENCE.rstrip(".")}; "p, Holm" is corrected, for {planned} planned contrasts.',
         "Would be found: the difference that the paired t-test finds with power 0.8 for this "
         "number of seeds and this spread.",
         "Seeds apart: pairs of runs that McNemar's exact test tells apart at 0.05, uncorrected.",
