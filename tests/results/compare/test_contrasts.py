@@ -63,7 +63,7 @@ def test_the_table_of_the_command(runs, capsys):
     assert second["A alone right"] == ""  # the runs of `mean` have no predictions
     assert third["contrast"] == "mean − kd (exploratory)"
     assert third["p, Holm"] == ""
-    assert "over 2 planned contrasts" in printed.err
+    assert "for 2 planned contrasts" in printed.err
 
 
 @pytest.mark.parametrize(
