@@ -22,17 +22,19 @@ def finite(value: float) -> bool:
     return math.isfinite(value)
 
 
-def suggest(name: str, valid: Iterable[str]) -> str:
+def suggest(name: str, valid: Iterable[str], prefix: str = "") -> str:
     """`"; did you mean A or B?"`, the valid names nearest to `name`, or the empty string.
 
-    Names that begin with it are nearer than those that look like it.
+    Names that begin with it are nearer than those that look like it. `prefix` is printed before
+    each name, such as "--" for flags.
     """
     by_lower = {candidate.lower(): candidate for candidate in valid}
     begun = [known for known in by_lower if name and known.startswith(name.lower())]
     near = sorted(begun, key=len)[:3] or difflib.get_close_matches(
         name.lower(), by_lower, n=3, cutoff=0.6
     )
-    return f"; did you mean {' or '.join(by_lower[match] for match in near)}?" if near else ""
+    named = " or ".join(prefix + by_lower[match] for match in near)
+    return f"; did you mean {named}?" if near else ""
 
 
 def check_types(owner: str, target: Any, arguments: dict[str, Any]) -> None:

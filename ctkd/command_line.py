@@ -3,7 +3,9 @@
 import argparse
 import pathlib
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
 from absl import flags
@@ -36,8 +38,10 @@ def read_flags(
     try:
         rest = values([program, *arguments], known_only=False)[1:]
     except flags.UnrecognizedFlagError as error:
-        hint = suggest(f"--{error.flagname}", [f"--{name}" for name in values])
-        raise ConfigError(f"no flag --{error.flagname}{hint}; --help lists them") from error
+        hint = suggest(error.flagname, list(values), prefix="--")
+        if not hint and "gin_param" in values:
+            hint = "; other settings are given so: --gin_param 'SGD.lr = 0.1';"
+        raise ConfigError(f"no flag --{error.flagname}{hint} --help lists the flags") from error
     except flags.Error as error:
         raise ConfigError(str(error)) from error
     except UnicodeDecodeError as error:
@@ -58,9 +62,13 @@ def _split_binding(arguments: Sequence[str]) -> str | None:
 
 def help_text(description: str | None, texts: Mapping[str, str]) -> str:
     """A command's description and a line for each of its flags."""
-    return "\n".join(
-        [description or "", *(f"  --{name:<15} {text}" for name, text in texts.items())]
-    )
+    width = min(shutil.get_terminal_size((80, 24)).columns, 100)
+    margin = " " * 20
+    lines = [
+        textwrap.fill(f"  --{name:<16}{text}", width, subsequent_indent=margin)
+        for name, text in texts.items()
+    ]
+    return "\n".join([description or "", *lines])
 
 
 def path_argument(text: str) -> pathlib.Path:

@@ -56,7 +56,7 @@ def gin_value(name: str, value: str) -> str:
         return value
     if kind == NUMBER:
         if not re.fullmatch(r"[+-]?\d[\d_]*", value):
-            raise ConfigError(f"--{name}={value}: expected a whole number")
+            raise ConfigError(f"--{name}={value}: expected a whole number, as in --{name}=10")
         return value
     if kind == COMPONENT:
         value = value.removeprefix("@")

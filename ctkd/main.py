@@ -1,7 +1,7 @@
-"""The command: `python -m ctkd.main --gin_file=gin/digits/ctkd.gin`.
+"""Train or evaluate: ctkd train --gin_file=gin/digits/ctkd.gin, or python -m ctkd.main.
 
-Trains (or evaluates) the run that Gin files describe. Exit status: 0 finished, 2 a user's error,
-3 a non-finite loss, 130 interrupted.
+Trains (or evaluates) the run that Gin files describe.
+Exit status: 0 finished, 2 a user's error, 3 a non-finite loss, 130 interrupted.
 """
 
 import sys
@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from absl import flags
 
 from ctkd.command_line import ROOT, help_text, read_flags, show
+from ctkd.engine.config.gin_files import find
 from ctkd.engine.exit_status import exit_status, leave
 from ctkd.engine.interrupt import EarlyInterrupts
 from ctkd.errors import ConfigError
-from ctkd.files import user_path
+from ctkd.files import expand_user, user_path
 from ctkd.macro_flags import MACROS, SWITCHES, macro_bindings
 from ctkd.memory import keep_freed_memory
 from ctkd.standard_output import passing_line
@@ -53,6 +54,12 @@ def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
         return
     files = _gin_files()
     _check_flags()
+    for file in (*files, *FLAGS.methods):
+        find(expand_user(file, "the Gin file"))  # a wrong path must not wait for torch
+    flagged = macro_bindings(
+        {name: FLAGS[name].value for name in (*MACROS, *SWITCHES)}, FLAGS.gin_param
+    )
+    seeds = _seeds()
     keep_freed_memory()  # before torch allocates anything
     with passing_line("loading PyTorch …"):  # takes seconds
         from ctkd.engine.dry_run import describe
@@ -61,12 +68,9 @@ def run(arguments: Sequence[str], early: EarlyInterrupts) -> None:
         from ctkd.engine.output.console import Console
 
     early.raise_if_signalled()
-    flagged = macro_bindings(
-        {name: FLAGS[name].value for name in (*MACROS, *SWITCHES)}, FLAGS.gin_param
-    )
     job = Job(files, [*FLAGS.gin_param, *flagged], FLAGS.workdir, FLAGS.fresh)
     jobs = [job.for_method(file) for file in FLAGS.methods] or [job]
-    jobs = [each.for_seed(seed) for seed in _seeds() for each in jobs] or jobs
+    jobs = [each.for_seed(seed) for seed in seeds for each in jobs] or jobs
     if FLAGS.dry_run:
         check_group(jobs)
         show("\n\n".join(describe(each, Console()) for each in jobs))
@@ -87,8 +91,8 @@ def _gin_files() -> list[str]:
         files = [_config_of_run(FLAGS.workdir, FLAGS.checkpoint)]
     if not files:
         raise ConfigError(
-            "nothing to do: give --gin_file=gin/digits/ctkd.gin, say; `ctkd list` shows all, "
-            "--help the flags"
+            "nothing to do: give a Gin file, for example --gin_file=gin/digits/ctkd.gin; "
+            "`ctkd list` shows all methods, --help all flags"
         )
     return files
 

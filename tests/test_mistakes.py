@@ -44,10 +44,11 @@ def write(tmp_path):
 
 
 FLAGS = [
-    ([], "nothing to do: give --gin_file=gin/digits/ctkd.gin, say; `ctkd list` shows all"),
-    (["--gin_flie=a.gin"], "no flag --gin_flie; did you mean --gin_file?; --help lists them"),
+    ([], "nothing to do: give a Gin file, for example --gin_file=gin/digits/ctkd.gin; `ctkd list`"),
+    (["--gin_flie=a.gin"], "no flag --gin_flie; did you mean --gin_file? --help lists the flags"),
     (["--epohcs=3", KD], "no flag --epohcs; did you mean --epochs?"),
-    (["--epochs=many", KD], "--epochs=many: expected a whole number"),
+    (["--lr", "0.5", KD], "no flag --lr; other settings are given so: --gin_param 'SGD.lr = 0.1'"),
+    (["--epochs=many", KD], "--epochs=many: expected a whole number, as in --epochs=10"),
     (["--student=resnet 20", KD], "expected the name of a network, as in `ctkd list`"),
     (["--seed=3", param("seed = 4"), KD], "--seed and --gin_param set the same macro 'seed'"),
     (["--gin_param", "seed", "=", "1", KD], 'needs quotes: --gin_param "seed = 1"'),
@@ -118,7 +119,8 @@ BINDINGS = [
     ("SGD.leraning_rate = 0.1", "(it has lr, "),
     ("SGD.momentun = 0.1", "did you mean momentum?"),
     ("epohcs = 2", "nothing refers to the macro 'epohcs'; did you mean epochs?"),
-    ("lr = 0.5", "nothing refers to the macro 'lr'; a setting of that name is SGD.lr"),
+    ("lr = 0.5", "nothing refers to the macro 'lr': give --gin_param 'SGD.lr = 0.5'"),
+    ("seed = one", "expected a whole number, as in --seed=10"),
     ("device = cuda", "--gin_param \"device = 'cuda'\", or --device=cuda"),
     ("Runtime.device = cuda:0", "a text needs quotes: --gin_param \"Runtime.device = 'cuda:0'\""),
     ("student = digits_teacher", "a component needs an @: --gin_param 'student = @digits_teacher'"),

@@ -27,14 +27,15 @@ from ctkd.commands.gin_cards import (
 from ctkd.engine.config import settings
 from ctkd.errors import ConfigError, UserError
 from ctkd.registry import REGISTRIES, Registry
+from ctkd.standard_output import passing_line
 
 NAMES_SHOWN = 12  # of a group in the list of everything
 FILES_SHOWN = 12
 NAME_WIDTH = 22
-# How the names of a kind are used, behind the kind's title.
+# How the names of a kind are used, after the kind's title.
 USES = {
     "methods": ": --gin_file=gin/DATA/METHOD.gin, with DATA out of those in brackets",
-    "pairs": ": --gin_file=gin/DATA/pairs/PAIR.gin behind the method's file",
+    "pairs": ": --gin_file=gin/DATA/pairs/PAIR.gin after the method's file",
     "sweeps": ": ctkd sweep --sweep gin/sweeps/NAME.gin",
     "networks": ": --student NAME, --teacher NAME",
 }
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _list(options: argparse.Namespace) -> None:
-    show(page(options.name))
+    show(page(" ".join(options.name) or None))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -70,7 +71,9 @@ def make_parser() -> argparse.ArgumentParser:
         description="Lists methods, pairs, networks, data sets, losses and the rest.",
     )
     parser.add_argument(
-        "name", nargs="?", help="a kind (networks), or one name (resnet8x4): everything about it"
+        "name",
+        nargs="*",
+        help="a kind (networks, data sets), a name (resnet8x4) or a Gin file: everything about it",
     )
     return parser
 
@@ -82,13 +85,15 @@ def page(name: str | None) -> str:
     if name is None:
         head = "ctkd list NAME shows parameters and defaults; ctkd list KIND shows one kind."
         parts = [_section(title, entries, width) for title, entries in kinds.items()]
-        return "\n\n".join([head, *parts])
-    if name in kinds:
-        return _section(name, kinds[name], width, whole=True)
+        last = textwrap.fill(f"Each KIND of `ctkd list KIND`: {', '.join(kinds)}.", width)
+        return "\n\n".join([head, *parts, last])
+    if name.lower() in kinds:
+        return _section(name.lower(), kinds[name.lower()], width, whole=True)
     found = [*_of_components(name), *_of_cards(name)]
     if not found:
         known = [*kinds, *(n for entries in kinds.values() for e in entries for n in e.names)]
-        raise ConfigError(f"nothing is named {name!r}{suggest(name, known)}; see `ctkd list`")
+        hint = suggest(name, known) or ";"
+        raise ConfigError(f"nothing is named {name!r}{hint} `ctkd list` shows all names")
     return "\n\n".join(found)
 
 
@@ -172,11 +177,15 @@ def _of_components(name: str) -> list[str]:
 
 
 def _component(registry: Registry, name: str) -> str:
-    component = registry.component(name)
+    with passing_line("loading PyTorch …"):  # takes seconds
+        component = registry.component(name)
     target = component.target
     lines = [f"{name}: {registry.kind}, {registry.module_of(name)}", ""]
     constructor = vars(target).get("__init__") if isinstance(target, type) else None
-    texts = [inspect.getdoc(target), constructor and inspect.getdoc(constructor)]
+    texts = [
+        inspect.getdoc(target),
+        getattr(constructor, "__doc__", None) and inspect.getdoc(constructor),
+    ]
     lines += ["\n\n".join(text for text in texts if text)]
     hints = type_hints(target)
     rows = []
@@ -203,8 +212,10 @@ def _columns(rows: Sequence[tuple[str, str, str]]) -> list[str]:
 
 
 def _of_cards(name: str) -> list[str]:
-    """The cards of the Gin files called `name`: all paths, and the first card."""
-    cards = [card for card in cards_named(name, gin_cards()) if card.folder]
+    """The cards of the Gin files called `name`, or of that path: all paths, and the first card."""
+    path = name.removeprefix("gin/").removesuffix(".gin")
+    cards = [card for card in gin_cards() if f"{card.folder}/{card.name}" == path]
+    cards = cards or [card for card in cards_named(name, gin_cards()) if card.folder]
     if not cards:
         return []
     return [f"{_listed(cards)}\n\n{textwrap.indent(cards[0].card, '  ')}"]

@@ -50,9 +50,9 @@ SUBCOMMANDS = {
 EXAMPLES = """\
 ctkd: knowledge distillation with a learned temperature.
 
-  ctkd list                                  # what there is
-  ctkd train --gin_file=digits/ctkd.gin      # under a minute on two CPU cores
-  ctkd compare runs/digits                   # tables of finished runs
+  ctkd list                                   # what there is
+  ctkd train --gin_file=gin/digits/ctkd.gin   # about a minute on two CPU cores
+  ctkd compare runs/digits                    # tables of finished runs
 """
 
 

@@ -43,6 +43,16 @@ def test_every_method_is_listed_and_found_by_its_name():
         assert (ROOT / card.path).is_file()
 
 
+@pytest.mark.parametrize("name", ["gin/digits/ctkd.gin", "digits/ctkd"])
+def test_a_gin_file_is_found_by_its_path(name):
+    assert page(name).startswith("ctkd: gin/digits/ctkd.gin\n\n  digits, CTKD")
+
+
+def test_a_kind_of_two_words_needs_no_quotes(capsys):
+    assert main(["Data", "sets"]) == 0
+    assert "cifar100" in capsys.readouterr().out
+
+
 def test_the_list_fits_80_columns(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert max(map(len, page(None).splitlines())) <= 80
@@ -58,6 +68,7 @@ def test_a_name_is_shown_with_its_parameters_and_files():
     text = page("ConstantTemperature")
     assert "ConstantTemperature.temperature = 4.0  a number" in text
     assert "gin/digits/kd.gin" in text
+    assert "Initialize self" not in page("KD")  # Python's own docstring of __init__
     assert "Recipe.epochs " in page("Recipe")
     assert "timm_resnet18: network" in page("timm_resnet18")
     assert "InstanceTemperature.num_classes" in page("InstanceTemperature")

@@ -1,4 +1,4 @@
-"""Advice behind the messages of Gin: the nearest valid names, and the quotes that a text needs."""
+"""Advice after the messages of Gin: the nearest valid names, and the quotes that a text needs."""
 
 import inspect
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ctkd.checks import suggest
 from ctkd.engine.config.gin_files import GinFile
-from ctkd.macro_flags import MACROS
+from ctkd.macro_flags import MACROS, NUMBER
 from ctkd.registry import COMPONENTS, REGISTRIES
 
 # A value that a user means as a text: a path, a URL, a name.
@@ -16,7 +16,7 @@ _TEXT = re.compile(r"\s*([\w.]+)\s*=\s*([A-Za-z~./][^'\"=(){}\[\],]*?)\s*")
 
 
 def on_gin_error(message: str) -> str:
-    """Gin's message with the nearest valid names behind its first sentence."""
+    """Gin's message with the nearest valid names after its first sentence."""
     sentence, _, quoted = message.partition("\n")
     advice = ""
     unknown = re.match(r"No configurable matching (?:reference )?'@?([\w./]+)", sentence)
@@ -25,8 +25,10 @@ def on_gin_error(message: str) -> str:
         advice = ": this is the file of a sweep, to be given as ctkd sweep --sweep FILE"
     elif unknown:
         names = {name for registry in REGISTRIES for name in registry}
-        advice = suggest(unknown[1].rpartition("/")[2], names)
+        sentence = f"nothing is named {unknown[1]!r}"
+        advice = suggest(unknown[1].rpartition("/")[2], names) or "; `ctkd list` shows all names"
     elif parameter and parameter[1] in COMPONENTS:
+        sentence = f"{parameter[1]} has no parameter {parameter[2]!r}"
         valid = list(inspect.signature(COMPONENTS[parameter[1]].target).parameters)
         advice = f"{suggest(parameter[2], valid)} (it has {', '.join(valid)})"
     # Gin points into the line at fault: the line is kept, the pointer is not.
@@ -43,12 +45,14 @@ def on_unquoted(binding: str, flag: str) -> str | None:
     name, value = found.groups()
     if any(value in registry for registry in REGISTRIES):
         return f"a component needs an @: {flag} '{name} = @{value}'"
+    if MACROS.get(name, ("",))[0] == NUMBER:
+        return f"expected a whole number, as in --{name}=10"
     shorter = f", or --{name}={shlex.quote(value)}" if name in MACROS else ""
     return f"a text needs quotes: {flag} \"{name} = '{value}'\"{shorter}"
 
 
-def on_macro(name: str, used: Iterable[str], mentioned: Iterable[str]) -> str:
-    """The settings that have a parameter of this name, or the macros that are nearest to it."""
+def on_macro(name: str, value: str, used: Iterable[str], mentioned: Iterable[str]) -> str:
+    """How to bind the settings that have a parameter of this name; or the macros nearest to it."""
     words = set(mentioned)
     owners = sorted(
         owner
@@ -57,7 +61,9 @@ def on_macro(name: str, used: Iterable[str], mentioned: Iterable[str]) -> str:
         and name in inspect.signature(component.target).parameters
     )
     if owners:
-        return f"; a setting of that name is {' or '.join(f'{owner}.{name}' for owner in owners)}"
+        return ": give " + " or ".join(
+            f"--gin_param {shlex.quote(f'{owner}.{name} = {value}')}" for owner in owners
+        )
     return suggest(name, used) or ": this configuration has no such setting"
 
 

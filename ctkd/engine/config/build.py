@@ -24,7 +24,7 @@ from ctkd.engine.config.gin_files import GinFile, find_or_name
 from ctkd.engine.config.identity import Settings
 from ctkd.engine.config.label import labeled, named
 from ctkd.engine.config.parse import macros
-from ctkd.engine.config.run_name import name_of_run, undone
+from ctkd.engine.config.run_name import name_of_run, several_methods, undone
 from ctkd.engine.config.settings import Instrument, Method, Recipe, Runtime, Seed, Teacher
 from ctkd.engine.config.teacher_form import check_rows
 from ctkd.engine.distributed.gather_rows import check_parts, check_whole_step
@@ -151,7 +151,10 @@ def build(
     optimizers = optimizers_of(call, recipe, bindings)
     own_part = spec_of(dataset).settings
     task_part = None if own_part is None else call.part(own_part)
-    distiller = _distiller(call, method, teacher, seed, dataset, meta)
+    try:
+        distiller = _distiller(call, method, teacher, seed, dataset, meta)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{several_methods(files)}") from error
     strong_view = None
     if needs_strong_view(distiller.objective):
         check_strong_view(distiller.objective, dataset)

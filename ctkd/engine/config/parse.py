@@ -96,9 +96,10 @@ def _check_macros(text: str, bindings: Sequence[str]) -> None:
     }
     for name in sorted(used - defined):
         raise ConfigError(f"the macro %{name} is used but never set{suggest(name, defined)}")
-    given = {match[1] for text in bindings if (match := re.match(r"\s*(\w+)\s*=", text))}
-    for name in sorted(given - set(re.findall(r"%(\w+)", text))):
-        hint = on_macro(name, used, re.findall(r"\w+", text))
+    matches = (re.match(r"\s*(\w+)\s*=\s*(.*)", text) for text in bindings)
+    given = {match[1]: match[2] for match in matches if match}
+    for name in sorted(set(given) - set(re.findall(r"%(\w+)", text))):
+        hint = on_macro(name, given[name], used, re.findall(r"\w+", text))
         raise ConfigError(f"nothing refers to the macro {name!r}{hint}")
 
 

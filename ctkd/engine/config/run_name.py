@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ctkd.engine.config.gin_files import GinFile
 
-# What a method's file undoes if it is given behind another file: a setting by its macro, or itself.
+# What a method's file undoes if it is given after another file: a setting by its macro, or itself.
 COMPARED = {
     "Method.objective": "the objective",
     "Method.policy": "the temperature policy",
@@ -43,7 +43,7 @@ def name_of_run(files: Sequence[GinFile], bindings: Sequence[str] = ()) -> str:
 
 
 def undone(files: Sequence[GinFile]) -> list[str]:
-    """A warning for each setting of a given file that a method's file behind it replaces."""
+    """A warning for each setting of a given file that a method's file after it replaces."""
     found = []
     before: dict[str, tuple[str, str]] = {}
     for stem, values in _given(files).items():
@@ -58,6 +58,21 @@ def undone(files: Sequence[GinFile]) -> list[str]:
                     )
         before |= {setting: (value, stem) for setting, value in values.items()}
     return found
+
+
+def several_methods(files: Sequence[GinFile]) -> str:
+    """What to give instead of the files of several methods, for a message; empty for one method."""
+    own = {file.given: file for file in files if file.path.stem == file.given}
+    stems = [stem for stem, values in _given(files).items() if "Method.objective" in values]
+    names = [stem for stem in stems if stem in own]
+    if len(names) < 2:
+        return ""
+    last = own[names[-1]]
+    orders = ("_".join(names), "_".join(reversed(names)))
+    joint = [path for name in orders if (path := last.path.with_name(f"{name}.gin")).is_file()]
+    both = "".join(f", or --gin_file={GinFile(path, '')} for both" for path in joint)
+    listed = " and ".join(str(own[name]) for name in names)
+    return f". {listed} are {len(names)} methods: give one, such as --gin_file={last}{both}"
 
 
 def _given(files: Sequence[GinFile]) -> dict[str, dict[str, str]]:

@@ -70,8 +70,8 @@ def test_the_same_file_may_be_included_twice(gin_file):
 @pytest.mark.parametrize(
     ("binding", "expected"),
     [
-        ("SGD.lrr = 0.1", r"'SGD'.*'lrr'; did you mean lr\?"),
-        ("SDG.lr = 0.1", r"No configurable matching 'SDG'; did you mean SGD"),
+        ("SGD.lrr = 0.1", r"SGD has no parameter 'lrr'; did you mean lr\?"),
+        ("SDG.lr = 0.1", r"nothing is named 'SDG'; did you mean SGD"),
         (
             "Method.policy = @GlobalTemprature",
             r"GlobalTemprature'?; did you mean GlobalTemperature",

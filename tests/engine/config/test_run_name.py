@@ -3,6 +3,7 @@
 import pytest
 
 from ctkd.engine.job import Job
+from ctkd.errors import ConfigError
 
 DKD, CTKD, KD = (f"gin/cifar100/{name}.gin" for name in ("dkd", "ctkd", "kd"))
 PAIR, SAMPLE = "gin/cifar100/pairs/vgg13_vgg8.gin", "gin/imagenet/sample.gin"
@@ -29,6 +30,14 @@ def built():
 )
 def test_the_name_is_that_of_the_last_method(built, files, params, expected):
     assert built(*files, params=params).name == expected
+
+
+def test_files_of_two_methods_get_the_file_to_give_instead(built):
+    with pytest.raises(
+        ConfigError, match=r"ctkd.gin and gin/cifar100/dkd.gin are 2 methods"
+    ) as raised:
+        built(CTKD, DKD)
+    assert "--gin_file=gin/cifar100/dkd_ctkd.gin for both" in str(raised.value)
 
 
 def test_a_file_that_changes_a_part_of_the_method_is_in_the_name(built, tmp_path):
