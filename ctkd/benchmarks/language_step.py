@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ctkd.benchmarks.timing import Section, Work, in_turns, quartiles, ratios, spelled
-from ctkd.engine.config.build import Run
+from ctkd.engine.config.run import Run
 from ctkd.engine.job import Job
 from ctkd.engine.output.console import Console
 from ctkd.engine.output.workdir import Workdir

@@ -23,7 +23,7 @@ from ctkd.benchmarks.timing import (
     spelled,
     wait_for_device,
 )
-from ctkd.engine.config.build import Run
+from ctkd.engine.config.run import Run
 from ctkd.engine.device import device_of
 from ctkd.engine.job import Job
 from ctkd.engine.output.console import Console

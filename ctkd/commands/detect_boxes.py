@@ -19,7 +19,7 @@ from torch import Tensor
 from ctkd.command_line import path_argument, run_tool
 from ctkd.data.coco import COCO
 from ctkd.data.pictures import read_picture
-from ctkd.engine.config.build import Run
+from ctkd.engine.config.run import Run
 from ctkd.engine.device import prepare_device
 from ctkd.engine.job import Job
 from ctkd.engine.teacher.own_training import teacher_home

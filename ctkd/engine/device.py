@@ -2,7 +2,7 @@
 
 import torch
 
-from ctkd.engine.config.build import Run
+from ctkd.engine.config.run import Run
 from ctkd.errors import ConfigError
 
 

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from ctkd.engine.config.build import Run
+from ctkd.engine.config.run import Run
 from ctkd.engine.reused_classifier import ReusedClassifier
 from ctkd.engine.task import Task
 from ctkd.engine.tasks.images import ImageTask

@@ -19,7 +19,7 @@ from ctkd.engine.task import Batch, Rows, Task, TeacherFunction
 from ctkd.engine.teacher.frozen import autocast
 
 if TYPE_CHECKING:
-    from ctkd.engine.config.build import Run
+    from ctkd.engine.config.run import Run
 
 
 class Game(nn.Module):

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import torch
 
 from ctkd.data.workers import while_waiting
-from ctkd.engine.config.build import Run
 from ctkd.engine.config.identity import differences
+from ctkd.engine.config.run import Run
 from ctkd.engine.config.sharing import shared_settings
 from ctkd.engine.diagnostics.warnings import faults_of_run
 from ctkd.engine.interrupt import StopRequests

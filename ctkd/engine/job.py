@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from ctkd.engine.config import parse as config
-from ctkd.engine.config.build import Run, build
+from ctkd.engine.config.build import build
 from ctkd.engine.config.builder import KnownNetworks
 from ctkd.engine.config.identity import DATA, TEACHER, differences, identity_of
+from ctkd.engine.config.run import Run
 from ctkd.engine.device import to_device
 from ctkd.engine.diagnostics.warnings import faults_of_run
 from ctkd.engine.distributed.world import World, joined

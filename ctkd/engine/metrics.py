@@ -11,7 +11,7 @@ from ctkd.errors import NonFiniteError
 from ctkd.losses.row_groups import group_means
 
 if TYPE_CHECKING:
-    from ctkd.engine.config.build import Run
+    from ctkd.engine.config.run import Run
 
 
 class Meter:

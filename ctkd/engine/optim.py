@@ -14,7 +14,7 @@ from ctkd.engine.parameter_groups import grouped
 from ctkd.errors import NonFiniteError
 
 if TYPE_CHECKING:
-    from ctkd.engine.config.build import Run
+    from ctkd.engine.config.run import Run
 
 SMALLEST_SCALE = 2.0**-20  # of a loss; it starts at 2^16 and is halved by each skipped step
 

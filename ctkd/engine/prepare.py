@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ctkd.engine.config.build import Run
 from ctkd.engine.config.compatibility import check_one_part
+from ctkd.engine.config.run import Run
 from ctkd.engine.config.sharing import teacher_features
 from ctkd.engine.config.trial import evaluated
 from ctkd.engine.device import prepare_device

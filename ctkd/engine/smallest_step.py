@@ -6,7 +6,7 @@ import torch
 
 from ctkd.data.dataset import Dataset
 from ctkd.distiller import Distiller
-from ctkd.engine.config.build import Run
+from ctkd.engine.config.run import Run
 from ctkd.engine.diagnostics.landscape import undisturbed
 from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Task

@@ -5,9 +5,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ctkd.engine.config.build import Run
 from ctkd.engine.config.builder import KnownNetworks
 from ctkd.engine.config.identity import identity_of
+from ctkd.engine.config.run import Run
 from ctkd.engine.config.sharing import sharing_key
 from ctkd.engine.diagnostics.warnings import faults_of_run
 from ctkd.engine.job import Job

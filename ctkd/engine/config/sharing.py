@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ctkd.registry import LR_SCHEDULES, OPTIMIZERS
 
 if TYPE_CHECKING:
-    from ctkd.engine.config.build import Run
+    from ctkd.engine.config.run import Run
 
 OWN = {
     "Recipe.student",

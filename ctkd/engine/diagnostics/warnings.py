@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ctkd.data.dataset import ImageDataset
 from ctkd.distiller import Distiller
-from ctkd.engine.config.build import Run
+from ctkd.engine.config.run import Run
 from ctkd.engine.metrics import Meter
 from ctkd.engine.task import Task
 from ctkd.losses.few_classes import limits

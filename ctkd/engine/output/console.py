@@ -20,7 +20,7 @@ from ctkd.standard_output import output_fault
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ctkd.engine.config.build import Run
+    from ctkd.engine.config.run import Run
     from ctkd.engine.metrics import Meter
     from ctkd.engine.output.workdir import Workdir
     from ctkd.engine.progress import Progress

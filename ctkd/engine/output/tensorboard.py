@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ctkd.engine.config.build import Run
 from ctkd.engine.config.identity import IDENTITY
+from ctkd.engine.config.run import Run
 from ctkd.engine.metrics import Trace
 from ctkd.engine.output.workdir import Workdir
 from ctkd.errors import WorkdirError

@@ -10,8 +10,8 @@ import math
 import os
 from typing import Any
 
-from ctkd.engine.config.build import Run
 from ctkd.engine.config.identity import identity_of
+from ctkd.engine.config.run import Run
 from ctkd.engine.metrics import Trace
 from ctkd.engine.output.checkpoint import write_text
 from ctkd.engine.output.tensorboard import Board, tag_of

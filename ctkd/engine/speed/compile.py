@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ctkd.data.dataset import ImageDataset
-from ctkd.engine.config.build import Run
+from ctkd.engine.config.run import Run
 from ctkd.engine.distributed.world import World
 from ctkd.errors import ConfigError
 from ctkd.models.extraction import Extractor

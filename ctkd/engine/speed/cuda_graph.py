@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ctkd.distiller import Outcome
-from ctkd.engine.config.build import Run
+from ctkd.engine.config.run import Run
 from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Batch, Task, TeacherFunction, ViewedTask
 from ctkd.engine.teacher.frozen import FrozenTeacher

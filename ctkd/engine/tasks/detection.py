@@ -28,7 +28,7 @@ from ctkd.models.faster_rcnn import Detector, Proposals, Sampled
 from ctkd.seeds import generator, seed_of
 
 if TYPE_CHECKING:
-    from ctkd.engine.config.build import Run
+    from ctkd.engine.config.run import Run
 
 Loaded = list[PictureSample] | DataError
 

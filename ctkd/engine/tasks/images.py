@@ -19,7 +19,7 @@ from ctkd.results.read.schema import PREDICTIONS_FILE
 from ctkd.seeds import generator
 
 if TYPE_CHECKING:
-    from ctkd.engine.config.build import Run
+    from ctkd.engine.config.run import Run
 
 
 class ImageTask(Task):

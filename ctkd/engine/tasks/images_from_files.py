@@ -34,7 +34,7 @@ from ctkd.registry import name_of
 from ctkd.seeds import generator
 
 if TYPE_CHECKING:
-    from ctkd.engine.config.build import Run
+    from ctkd.engine.config.run import Run
 
 EVALUATION_BATCH = 128
 VIEWS = 2**62  # a view is a number that decides crop and flip
@@ -56,7 +56,7 @@ def make_task(run: "Run", device: torch.device, world: World) -> "StreamedTask":
         epochs=run.recipe.epochs,
         steps_per_epoch=run.recipe.steps_per_epoch,
         workers=run.runtime.workers,
-        augment=augmentation_of(run),
+        augment=augmentation_of(run.strong_view, run.dataset),
         augmentation=run.task_part,
     )
     check_last_batch(task.smallest_batch, run, world)

@@ -22,7 +22,7 @@ from ctkd.engine.tasks.strong_view import augmentation_of
 from ctkd.seeds import generator
 
 if TYPE_CHECKING:
-    from ctkd.engine.config.build import Run
+    from ctkd.engine.config.run import Run
 
 EVALUATION_BATCH = 256
 
@@ -33,7 +33,7 @@ def make_task(run: "Run", device: torch.device, world: World) -> "Classification
     splits = run.dataset.load()
     check_splits(run.dataset, splits)
     wanted = (run.recipe.batch_size, run.seed, device, world, run.recipe.steps_per_epoch)
-    augments = (augmentation_of(run), run.task_part)
+    augments = (augmentation_of(run.strong_view, run.dataset), run.task_part)
     task = ClassificationTask(run.dataset, splits, *wanted, *augments)
     check_last_batch(task.smallest_batch, run, world)
     return task
@@ -139,7 +139,7 @@ class ClassificationTask(ImageTask, ViewedTask):
     def for_run(self, run: "Run") -> "ClassificationTask":
         """See `Task`: the images are shared; order, views and strong views are the run's own."""
         task = copy.copy(self)
-        task.seed, task.augment = run.seed, augmentation_of(run)
+        task.seed, task.augment = run.seed, augmentation_of(run.strong_view, run.dataset)
         return task
 
     def data_fingerprint(self) -> str:

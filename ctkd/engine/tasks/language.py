@@ -33,7 +33,7 @@ from ctkd.models.language_model import TokenInputs
 from ctkd.seeds import generator
 
 if TYPE_CHECKING:
-    from ctkd.engine.config.build import Run
+    from ctkd.engine.config.run import Run
 
 
 def make_task(run: "Run", device: torch.device, world: World) -> "LanguageTask":

@@ -12,7 +12,7 @@ from ctkd.errors import ConfigError
 from ctkd.models.language_model import LanguageModel
 
 if TYPE_CHECKING:
-    from ctkd.engine.config.build import Run
+    from ctkd.engine.config.run import Run
 
 
 def check_blocks(run: "Run") -> None:

@@ -1,7 +1,6 @@
 """What a method may set about the strong view: a second, strongly augmented view of each image."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,9 +10,6 @@ from ctkd.data.rand_augment import RandAugment
 from ctkd.engine.config.settings import PARTS
 from ctkd.errors import ConfigError
 from ctkd.registry import name_of
-
-if TYPE_CHECKING:
-    from ctkd.engine.config.build import Run
 
 
 @PARTS.register("StrongView", settings="method")
@@ -46,12 +42,11 @@ def check_strong_view(objective: object, dataset: Dataset) -> None:
         )
 
 
-def augmentation_of(run: "Run") -> RandAugment | None:
-    """What makes strong views in this run; None where its objective needs none.
+def augmentation_of(settings: StrongViewSettings | None, dataset: Dataset) -> RandAugment | None:
+    """What makes strong views of a data set; None without settings.
 
     Cutout's square has the mean color of the data set, as in the public code.
     """
-    settings, dataset = run.strong_view, run.dataset
     if settings is None:
         return None
     assert isinstance(dataset, ImageDataset)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ctkd.data.dataset import ImageDataset
-from ctkd.engine.config.build import Run
+from ctkd.engine.config.run import Run
 from ctkd.engine.distributed.world import World
 from ctkd.engine.output.console import Console
 from ctkd.engine.speed.compile import compiles_teacher

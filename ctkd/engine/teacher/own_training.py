@@ -5,9 +5,9 @@ import os
 import pathlib
 from typing import TYPE_CHECKING
 
-from ctkd.engine.config.build import Run
 from ctkd.engine.config.gin_files import find, read_with_includes
 from ctkd.engine.config.identity import identity_of
+from ctkd.engine.config.run import Run
 from ctkd.engine.output.console import Console
 from ctkd.engine.output.workdir import Workdir
 from ctkd.engine.teacher.training_note import TrainingNote

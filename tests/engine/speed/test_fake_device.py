@@ -100,7 +100,11 @@ def step(weights, tmp_path, monkeypatch):
         with FakeTensorMode(allow_non_fake_inputs=True), Meetings():
             size = (run.recipe.batch_size, run.seed, GPU, World(), None)
             task = ClassificationTask(
-                run.dataset, splits, *size, augmentation_of(run), run.task_part
+                run.dataset,
+                splits,
+                *size,
+                augmentation_of(run.strong_view, run.dataset),
+                run.task_part,
             )
             if prepared.teacher is not None:
                 _move(prepared.teacher.network)

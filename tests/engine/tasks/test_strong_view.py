@@ -125,9 +125,10 @@ def run_of(*bindings):
 
 
 def test_only_an_objective_that_needs_a_strong_view_gets_one():
-    assert augmentation_of(run_of()) is None
+    run = run_of()
+    assert augmentation_of(run.strong_view, run.dataset) is None
     run = run_of(OBJECTIVE, "StrongView.operations = 3", "StrongView.cutout = 0.25")
-    made = augmentation_of(run)
+    made = augmentation_of(run.strong_view, run.dataset)
     assert (made.operations, made.cutout) == (3, 0.25)
     assert made.color.tolist() == [round(255 * 0.3052)]  # the digits' mean gray
     assert run.settings["method"]["StrongView.operations"] == 3
