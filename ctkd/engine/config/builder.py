@@ -23,6 +23,7 @@ class KnownNetworks:
     def __init__(self) -> None:
         self._built: dict[str, nn.Module] = {}
         self._fitting: set[tuple[object, ...]] = set()
+        self._facts: dict[tuple[object, ...], Any] = {}
 
     def get(self, settings: str, make: Callable[[], nn.Module]) -> nn.Module:
         """The network of these settings, made if it is the first."""
@@ -37,6 +38,14 @@ class KnownNetworks:
     def add(self, network: nn.Module, dataset: Dataset) -> None:
         """Remembers that the network was tried and fits."""
         self._fitting.add(self._case(network, dataset))
+
+    def fact(self, network: nn.Module, case: object, find: Callable[[], T]) -> T:
+        """What `find` finds out about the network in this case; nothing may change the network."""
+        key = (id(network), repr(case))
+        if key not in self._facts:
+            self._facts[key] = find()
+        found: T = self._facts[key]
+        return found
 
     @staticmethod
     def _case(network: nn.Module, dataset: Dataset) -> tuple[object, ...]:
@@ -86,6 +95,10 @@ class Builder:
             return call()
         self._record(name, offers)
         return self._known.get(f"{name} {offers} {gin.get_bindings(COMPONENTS[name].bound)}", call)
+
+    def fact(self, network: nn.Module, case: object, find: Callable[[], T]) -> T:
+        """What `find` finds out about a network; in a sweep's check, once for each case."""
+        return find() if self._known is None else self._known.fact(network, case, find)
 
     def _call(self, name: str, offers: dict[str, Any], reference: Any = None) -> Any:
         given = self._record(name, offers)

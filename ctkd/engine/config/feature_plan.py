@@ -81,8 +81,8 @@ def plan_features(
     ours = [name for loss in losses for name in loss.at]
     theirs = [loss.of_teacher(name) for loss in losses for name in loss.at]
     image = torch.zeros(1, *dataset.shape, device=next(student.parameters()).device)
-    student_paths, student_shapes = _found(student, ours, settings.student, image)
-    teacher_paths, teacher_shapes = _found(teacher, theirs, settings.teacher, image)
+    student_paths, student_shapes = _found(call, student, ours, settings.student, image)
+    teacher_paths, teacher_shapes = _found(call, teacher, theirs, settings.teacher, image)
     for loss in losses:
         with seeded(seed, "feature loss", loss.term):
             loss.build(_examples(student_shapes), _examples(teacher_shapes))
@@ -91,15 +91,23 @@ def plan_features(
 
 
 def _found(
-    network: nn.Module, names: Sequence[str], own: Mapping[str, str] | None, image: Tensor
+    call: Builder,
+    network: nn.Module,
+    names: Sequence[str],
+    own: Mapping[str, str] | None,
+    image: Tensor,
 ) -> tuple[dict[str, str], Shapes]:
     """The path and the shape of each name."""
-    paths = paths_of(network, names, own or {}, image)
-    extractor = Extractor(network, paths)
-    try:
-        return paths, extractor.shapes(image)
-    finally:
-        extractor.close()
+
+    def find() -> tuple[dict[str, str], Shapes]:
+        paths = paths_of(network, names, own or {}, image)
+        extractor = Extractor(network, paths)
+        try:
+            return paths, extractor.shapes(image)
+        finally:
+            extractor.close()
+
+    return call.fact(network, (list(names), own, image.shape), find)
 
 
 def check_average(plan: FeaturePlan | None, student: nn.Module, recipe: Recipe) -> None:
