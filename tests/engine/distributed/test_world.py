@@ -16,14 +16,41 @@ from ctkd.engine.distributed.reduce import sum_over_ranks
 from ctkd.engine.distributed.world import World, joined
 from ctkd.main import main
 
+ROOT = pathlib.Path(__file__).parents[3]
 FEATURES = "Method.features = [@AT, @CRD, @FitNet, @PKT, @RKD, @ReviewKD, @SP, @SRRL, @VID]"
+# Runs one after the other in one world: torch takes its seconds to import once. A run that is
+# stopped or refused leaves its group open, so it is the last one.
 TRAIN = """
-import json, sys
-from ctkd.engine.output.console import Console
+import json, os, sys, time
 from ctkd.engine.job import Job, execute
-files, params, workdir = json.loads(sys.argv[1])
-print(json.dumps(execute(Job(files, params, workdir), Console())), flush=True)
+from ctkd.engine.output.console import Console
+from ctkd.errors import Interrupted
+from ctkd.engine.train import Trainer
+
+runs, seconds = json.loads(sys.argv[1])
+step = Trainer.train_step
+Trainer.train_step = lambda self, batch: (time.sleep(seconds), step(self, batch))[1]
+for port, (files, params, workdir) in runs:
+    os.environ["MASTER_PORT"] = str(port)
+    try:
+        print(json.dumps(execute(Job(files, params, workdir), Console())), flush=True)
+    except Interrupted as stop:
+        print(json.dumps({"stopped": str(stop)}), flush=True)
 """
+# Method, parameters. Terms that compare rows: 128 = 61 + 61 + 6, so that the ranks' shares are
+# uneven. A small rate for features: large weights would magnify the rounding of float32.
+SHARED_BY_2 = {
+    "ctkd": ("ctkd", "epochs = 3"),
+    "vanilla": ("vanilla", "epochs = 2"),
+    "rows": ("ctkd_instance", "epochs = 2", "batch_size = 61", "Method.objective = @MLKD"),
+    "features": ("ctkd", "epochs = 1", "batch_size = 61", "SGD.lr = 0.001", FEATURES),
+}
+# Three processes with parts of unequal size, and a small last batch: 128 = 2·61 + 6.
+BY_3 = {
+    "uneven": ("ctkd_instance", "epochs = 2", "batch_size = 61", "Runtime.accumulate = 2"),
+}
+PER_RANK = ("ctkd", "epochs = 2", "Method.temperature_per_rank = True", "CosineLambda.epochs = 1")
+grouped = pytest.mark.xdist_group("ranks")  # one process for all: the worlds run once
 
 
 def free_port():
@@ -32,60 +59,87 @@ def free_port():
         return opened.getsockname()[1]
 
 
-@pytest.fixture
-def ranks(tmp_path, environment):
-    """Starts `size` processes of one world that run `code`; gives their Popen objects."""
-    started = []
+class Ranks:
+    """Processes of one world."""
 
-    def start(size, code, *arguments):
-        variables = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-        for rank in range(size):
-            own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            own |= {name: str(value) for name, value in variables.items()}
-            process = subprocess.Popen(
-                [sys.executable, "-c", code, *arguments],
-                cwd=tmp_path,
-                env=own,
+    def __init__(self, size, described, seconds=0.0):
+        """Starts `size` processes, which train the runs described, waiting before each step."""
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        world = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "PYTHONPATH": path}
+        given = json.dumps([[(free_port(), each) for each in described], seconds])
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", TRAIN, given],
+                cwd=ROOT,
+                env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
             )
-            started.append(process)
-        return started[-size:]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-def ends(processes, seconds=200):
-    """The status and output of each."""
-    results = []
-    for process in processes:
-        out, err = process.communicate(timeout=seconds)
-        results.append((process.returncode, out, err))
-    return results
-
-
-@pytest.fixture
-def job(teacher_file, tmp_path):
-    """What a small run is described by: files, parameters, work directory."""
-
-    def make(method, name, *params):
-        small = [
-            f"teacher_weights = '{teacher_file}'",
-            "digits.train_images = 128",
-            "Runtime.tensorboard = False",
-            "Instrument.points = 9",
+            for rank in range(size)
         ]
-        return [f"gin/digits/{method}.gin"], [*small, *params], str(tmp_path / name)
 
-    return make
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def ends(self, seconds=300):
+        """The status and output of each."""
+        results = []
+        for process in self.processes:
+            out, err = process.communicate(timeout=seconds)
+            results.append((process.returncode, out, err))
+        return results
 
 
-def train_alone(described):
-    files, params, workdir = described
+def described(folder, teacher, method, *params):
+    """A small run: files, parameters, work directory."""
+    small = [
+        *([] if method == "vanilla" else [f"teacher_weights = '{teacher}'"]),
+        "digits.train_images = 128",
+        "Runtime.tensorboard = False",
+        "Runtime.figures = False",
+        "Instrument.points = 9",
+    ]
+    return [f"gin/digits/{method}.gin"], [*small, *params], str(folder)
+
+
+@pytest.fixture(scope="module")
+def worlds(teacher_file, tmp_path_factory):
+    """What the ranks of two worlds of 2 and 3 processes leave: folder, (status, out, err) of each.
+
+    Each world ends with a run that is refused.
+    """
+    folder = tmp_path_factory.mktemp("worlds")
+    taken = folder / "taken"
+    taken.mkdir()
+    (taken / "thesis.tex").touch()
+    last = {2: (taken, "ctkd", "epochs = 1"), 3: (folder / "small", "ctkd", "batch_size = 127")}
+    results = {}
+    for size, runs in ((2, {**SHARED_BY_2, "per rank": PER_RANK}), (3, BY_3)):
+        all_runs = [(folder / name, *run) for name, run in runs.items()]
+        jobs = [described(path, teacher_file, *run) for path, *run in (*all_runs, last[size])]
+        with Ranks(size, jobs) as ranks:
+            results[size] = ranks.ends()
+        assert all(err.count("Error: ") <= 2 for _, _, err in results[size]), results[size]
+    return folder, results
+
+
+def summaries(results, runs, name):
+    """The last line that each rank prints of a run."""
+    lines = [
+        [json.loads(x) for x in out.splitlines() if x.startswith("{")] for _, out, _ in results
+    ]
+    assert all(len(each) == len(runs) for each in lines), results
+    return [each[list(runs).index(name)] for each in lines]
+
+
+def train_alone(run):
+    files, params, workdir = run
     words = [f"--gin_file={file}" for file in files] + [f"--gin_param={p}" for p in params]
     assert main([*words, f"--workdir={workdir}"]) == 0
     return torch.load(f"{workdir}/student_last.pt", weights_only=True)
@@ -96,41 +150,25 @@ def metrics(folder):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def summary_of(out):
-    return json.loads(out.strip().splitlines()[-1])
-
-
 @pytest.mark.slow
+@grouped
 @pytest.mark.parametrize(
-    ("method", "size", "params"),
-    [
-        ("ctkd", 2, ("epochs = 3",)),
-        # 128 = 2·61 + 6: three processes with parts of unequal size, and a small last batch
-        ("ctkd_instance", 3, ("epochs = 2", "batch_size = 61", "Runtime.accumulate = 2")),
-        ("vanilla", 2, ("epochs = 2",)),
-        # Terms that compare rows: 128 = 61 + 61 + 6, so that the ranks' shares are uneven.
-        ("ctkd_instance", 2, ("epochs = 2", "batch_size = 61", "Method.objective = @MLKD")),
-        # A small rate: large weights would magnify the rounding of float32.
-        ("ctkd", 2, ("epochs = 1", "batch_size = 61", "SGD.lr = 0.001", FEATURES)),
-    ],
+    ("size", "name"), [*((2, name) for name in SHARED_BY_2), *((3, name) for name in BY_3)]
 )
-def test_a_run_does_not_depend_on_how_many_processes_share_it(ranks, job, method, size, params):
-    shared, alone = job(method, "shared", *params), job(method, "alone", *params)
-    if method == "vanilla":  # which has no teacher
-        for described in (shared, alone):
-            described[1].pop(0)
-    results = ends(ranks(size, TRAIN, json.dumps(shared)))
-    assert [status for status, _, _ in results] == [0] * size, results
-    mine = train_alone(alone)
-    theirs = torch.load(f"{shared[2]}/student_last.pt", weights_only=True)
-    for name, value in mine.items():
-        torch.testing.assert_close(theirs[name], value, rtol=1e-4, atol=1e-5, msg=name)
-    summaries = [summary_of(out) for _, out, _ in results]
+def test_a_run_does_not_depend_on_how_many_processes_share_it(
+    worlds, teacher_file, tmp_path, size, name
+):
+    folder, results = worlds
+    runs = {**SHARED_BY_2, "per rank": PER_RANK} if size == 2 else BY_3
+    mine = train_alone(described(tmp_path / "alone", teacher_file, *runs[name]))
+    theirs = torch.load(folder / name / "student_last.pt", weights_only=True)
+    for key, value in mine.items():
+        torch.testing.assert_close(theirs[key], value, rtol=1e-4, atol=1e-5, msg=key)
+    ranks = summaries(results[size], runs, name)
     for key in ("temperature", "t_star", "last_top1", "best_top1", "teacher_top1"):
-        values = {repr(summary.get(key)) for summary in summaries}
+        values = {repr(summary.get(key)) for summary in ranks}
         assert len(values) == 1, (key, values)  # the same bits on every rank
-    assert all(len(out.strip().splitlines()) == 1 for _, out, _ in results[1:])  # only one speaks
-    rows = [metrics(folder) for folder in (shared[2], alone[2])]
+    rows = [metrics(path) for path in (folder / name, tmp_path / "alone")]
     for ours, single in zip(*rows, strict=True):
         for key in ("train_loss", "temperature", "temperature_low", "temperature_high", "gradient"):
             if single.get(key) is None:  # a run without a teacher has no temperature
@@ -141,71 +179,78 @@ def test_a_run_does_not_depend_on_how_many_processes_share_it(ranks, job, method
 
 
 @pytest.mark.slow
-def test_a_rank_that_dies_ends_the_run_whose_state_is_there(ranks, job):
-    described = job("ctkd", "run", "epochs = 2000", "Runtime.checkpoint_steps = 2")
-    first, second = ranks(2, TRAIN, json.dumps(described))
-    end = time.monotonic() + 100
-    while not metrics(described[2]):
-        assert time.monotonic() < end, ends([first, second], 5)
-        time.sleep(0.1)
-    second.send_signal(signal.SIGKILL)
-    status, _, _ = ends([first], 60)[0]
-    assert status not in (0, None)
-    assert os.listdir(f"{described[2]}/checkpoints")
+@grouped
+def test_rank_0_alone_prints(worlds):
+    for size, results in worlds[1].items():
+        runs = len(SHARED_BY_2) + 1 if size == 2 else len(BY_3)
+        assert len(results[0][1].splitlines()) > 2 * runs
+        assert all(len(out.splitlines()) == runs for _, out, _ in results[1:])  # the summaries
 
 
 @pytest.mark.slow
-def test_all_ranks_stop_after_the_same_step_and_go_on_exactly(ranks, job):
-    params = ("epochs = 400", "Recipe.eval_every = 400")  # longer than a second: a vote takes place
-    described = job("ctkd", "run", *params)
-    code = TRAIN.replace("execute(", "run(").replace(
-        "files,",
-        "from ctkd.errors import Interrupted\n"
-        "def run(*a):\n"
-        "    try: return execute(*a)\n"
-        "    except Interrupted as e: return {'stopped': str(e)}\n"
-        "files,",
-        1,
+@grouped
+def test_all_ranks_stop_after_the_same_step_and_go_on_exactly(teacher_file, tmp_path):
+    """Then a rank that dies ends the run, whose state is there."""
+    params = ("epochs = 60", "Recipe.eval_every = 60")
+    run, undisturbed = (
+        described(tmp_path / name, teacher_file, "ctkd", *params) for name in ("run", "undisturbed")
     )
-    both = ranks(2, code, json.dumps(described))
-    end = time.monotonic() + 100
-    while len(metrics(described[2])) < 2:
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    both[1].send_signal(signal.SIGTERM)  # not the one that writes
-    stopped = [summary_of(out) for _, out, _ in ends(both)]
+    with Ranks(2, [run], seconds=0.05) as both:  # slow enough for a vote to take place
+        wait_for(lambda: len(metrics(run[2])) >= 2, both)
+        both.processes[1].send_signal(signal.SIGTERM)  # not the one that writes
+        stopped = [json.loads(out.splitlines()[-1]) for _, out, _ in both.ends()]
     assert stopped[0] == stopped[1]
     assert stopped[0]["stopped"].startswith("interrupted after step")
-    again = ends(ranks(2, TRAIN, json.dumps(described)))
-    assert [status for status, _, _ in again] == [0, 0], again
-    assert "resumed at step" in again[0][1]
-    undisturbed = job("ctkd", "undisturbed", *params)
-    ends(ranks(2, TRAIN, json.dumps(undisturbed)))
+    assert len(metrics(run[2])) < 60
+    often = ("epochs = 2000", "Runtime.checkpoint_steps = 2")
+    endless = described(tmp_path / "endless", teacher_file, "ctkd", *often)
+    with Ranks(2, [run, undisturbed, endless]) as again:
+        wait_for(lambda: metrics(endless[2]), again)
+        again.processes[1].send_signal(signal.SIGKILL)
+        status, out, _ = again.ends()[0]
+    assert "resumed at step" in out
     one, other = (
         torch.load(f"{folder}/student_last.pt", weights_only=True)
-        for folder in (described[2], undisturbed[2])
+        for folder in (run[2], undisturbed[2])
     )
     assert all(torch.equal(one[key], other[key]) for key in one)
+    assert status not in (0, None)
+    assert os.listdir(f"{endless[2]}/checkpoints")
+
+
+def wait_for(condition, ranks):
+    end = time.monotonic() + 200
+    while not condition():
+        assert time.monotonic() < end
+        assert all(process.poll() is None for process in ranks.processes), ranks.ends(5)
+        time.sleep(0.05)
 
 
 @pytest.mark.slow
-def test_a_mistake_is_reported_to_every_rank(ranks, job):
-    described = job("ctkd", "run", "epochs = 1")
-    folder = pathlib.Path(described[2])
-    folder.mkdir()
-    (folder / "thesis.tex").touch()
-    results = ends(ranks(2, TRAIN, json.dumps(described)), 60)
+@grouped
+def test_a_mistake_is_reported_to_every_rank(worlds):
+    results = worlds[1][2]
     assert all(status == 1 for status, _, _ in results)
     assert all("WorkdirError" in err and "thesis.tex" in err for _, _, err in results)
 
 
 @pytest.mark.slow
-def test_a_batch_too_small_for_its_ranks_is_refused(ranks, job):
-    described = job("ctkd", "run", "batch_size = 127")
-    results = ends(ranks(2, TRAIN, json.dumps(described)), 60)
+@grouped
+def test_a_batch_too_small_for_its_ranks_is_refused(worlds):
+    results = worlds[1][3]
+    assert all(status == 1 for status, _, _ in results)
     assert all(
-        "the last batch of an epoch has 1 images for 2 processes" in err for *_, err in results
+        "the last batch of an epoch has 1 images for 3 processes" in err for *_, err in results
     )
+
+
+@pytest.mark.slow
+@grouped
+def test_a_temperature_per_rank_is_another_temperature_on_each_rank(worlds):
+    runs = {**SHARED_BY_2, "per rank": PER_RANK}
+    one, other = (s["temperature"] for s in summaries(worlds[1][2], runs, "per rank"))
+    assert one != other
+    assert one == pytest.approx(other, rel=0.5)  # both still learn
 
 
 def test_a_world_of_one_process_calls_no_collective(monkeypatch):
@@ -228,13 +273,3 @@ def test_ranks_share_a_steps_samples_without_rest():
 def test_a_single_rank_sums_nothing():
     outcome = object()
     assert sum_over_ranks(World(), outcome, 3) is outcome
-
-
-@pytest.mark.slow
-def test_a_temperature_per_rank_is_another_temperature_on_each_rank(ranks, job):
-    quirk = ("epochs = 2", "Method.temperature_per_rank = True", "CosineLambda.epochs = 1")
-    results = ends(ranks(2, TRAIN, json.dumps(job("ctkd", "run", *quirk))))
-    assert [status for status, _, _ in results] == [0, 0], results
-    one, other = (summary_of(out)["temperature"] for _, out, _ in results)
-    assert one != other
-    assert one == pytest.approx(other, rel=0.5)  # both still learn
