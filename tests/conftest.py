@@ -211,7 +211,7 @@ def teacher_file(tmp_path_factory):
     from ctkd.engine.output.console import Console
 
     folder = tmp_path_factory.mktemp("teacher")
-    quick = ("epochs = 5", "Runtime.tensorboard = False")
+    quick = ("epochs = 5", "Runtime.tensorboard = False", "Runtime.figures = False")
     execute(Job(["gin/digits/teacher.gin"], quick, str(folder)), Console())
     gin.clear_config()
     return folder / "student_last.pt"

@@ -130,7 +130,8 @@ def test_a_message_in_ascii(shell):
 
 TINY = (
     "PYTHON -m ctkd.main --gin_file=gin/digits/ctkd.gin --gin_param epochs=1 --gin_param "
-    "steps_per_epoch=1 --gin_param Runtime.tensorboard=False --workdir=run "
+    "steps_per_epoch=1 --gin_param Runtime.tensorboard=False --gin_param Runtime.figures=False "
+    "--workdir=run "
 )
 
 

@@ -71,6 +71,7 @@ def test_a_trained_run_is_drawn(command, coco_folder, tmp_path, capsys):
         "steps_per_epoch = 1",
         "workers = 0",
         "Runtime.tensorboard = False",
+        "Runtime.figures = False",
         *(f"fasterrcnn_resnet18_fpn.{binding}" for binding in tiny),
     ]
     result = command(

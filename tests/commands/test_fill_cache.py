@@ -33,13 +33,16 @@ def fill(tmp_path, teacher_file, monkeypatch, capsys):
 
 
 @pytest.fixture
-def losses(command, tmp_path, teacher_file, monkeypatch):
+def losses(command, tmp_path, teacher_file):
     """Trains on those digits with a setting of the cache; returns the losses and the messages."""
-    monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
 
     def call(cache, workdir):
         given = ["digits.train_images = 40", "batch_size = 32", "epochs = 2"]
-        given += ["Runtime.tensorboard = False", f"teacher_weights = {str(teacher_file)!r}"]
+        given += [
+            "Runtime.tensorboard = False",
+            "Runtime.figures = False",
+            f"teacher_weights = {str(teacher_file)!r}",
+        ]
         given += [f"teacher_cache = {cache!r}"]
         result = command(
             "--gin_file=gin/digits/ctkd.gin",

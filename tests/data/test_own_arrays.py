@@ -66,6 +66,7 @@ def run(command):
             f"--gin_param=arrays_of_test_own_arrays.change = '{change}'",
             "--gin_param=epochs = 1",
             "--gin_param=Runtime.tensorboard = False",
+            "--gin_param=Runtime.figures = False",
             "--workdir=run",
             *more,
         )

@@ -63,7 +63,7 @@ def arguments(teacher_file):
 
     def make(method, *bindings, workdir=None, teacher=True):
         small = ["epochs = 3", "digits.train_images = 128", "Runtime.tensorboard = False"]
-        small += ["Instrument.points = 9"]
+        small += ["Instrument.points = 9", "Runtime.figures = False"]
         weights = [f"teacher_weights = {str(teacher_file)!r}"] if teacher else []
         given = [f"--gin_param={binding}" for binding in (*small, *weights, *bindings)]
         folder = [] if workdir is None else [f"--workdir={workdir}"]
@@ -73,9 +73,8 @@ def arguments(teacher_file):
 
 
 @pytest.fixture
-def train(command, arguments, tmp_path, monkeypatch):
+def train(command, arguments, tmp_path):
     """Trains such a run in this process, without figures: train("ctkd", "epochs = 2") -> Folder."""
-    monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
 
     def call(method, *bindings, workdir="run", status=0, flags=()):
         result = command(*arguments(method, *bindings, workdir=workdir), *flags)

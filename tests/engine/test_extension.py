@@ -131,6 +131,7 @@ Method.transform = @Centered
 Teacher.run = 'teacher_of_mine.gin'
 Teacher.min_accuracy = 20.0
 Runtime.tensorboard = False
+Runtime.figures = False
 """
 TEACHER = """
 import my_pkg.models
@@ -141,6 +142,7 @@ student = @two_layers
 epochs = 3
 Recipe.dataset = @stripes
 Runtime.tensorboard = False
+Runtime.figures = False
 Teacher.run = None
 """
 

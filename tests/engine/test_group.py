@@ -27,9 +27,8 @@ def methods(tmp_path):
 
 
 @pytest.fixture
-def train_group(command, arguments, tmp_path, folder, monkeypatch):
+def train_group(command, arguments, tmp_path, folder):
     """Trains a run for each Gin file, or for each of them and each seed, in one process."""
-    monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
 
     def call(files, *bindings, workdir="group", status=0, flags=()):
         _, *words = arguments("", *bindings, workdir=workdir)

@@ -17,7 +17,6 @@ from ctkd.errors import ConfigError
 def job(arguments, tmp_path, monkeypatch):
     """A Job as a command line would make it, run in tmp_path without figures."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
 
     def make(method, *bindings, **more):
         given = [a.partition("=")[2] for a in arguments(method, *bindings) if "gin_param" in a]
@@ -143,10 +142,7 @@ def test_a_derived_folder_is_the_same_for_the_same_command_and_no_other(job, tmp
     assert any("-seed1-" in path for path in others)
 
 
-def test_the_same_command_resumes_the_same_run_without_a_folder_given(
-    command, arguments, tmp_path, monkeypatch
-):
-    monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
+def test_the_same_command_resumes_the_same_run_without_a_folder_given(command, arguments, tmp_path):
     line = arguments("ctkd", "epochs = 1")
     assert command(*line).status == 0
     again = command(*line)

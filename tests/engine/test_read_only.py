@@ -10,14 +10,21 @@ from ctkd.errors import WorkdirError
 from ctkd.files import owner_of
 from ctkd.locks import is_locked, locked
 
-SMALL = ["epochs = 1", "steps_per_epoch = 1", "Runtime.tensorboard = False"]
+SMALL = [
+    "epochs = 1",
+    "steps_per_epoch = 1",
+    "Runtime.tensorboard = False",
+    "Runtime.figures = False",
+    "Teacher.run = 'teacher.gin'",
+    "Teacher.min_accuracy = None",
+]
 SHARED = ["Runtime.teachers_dir = 'shared'"]
 
 
 @pytest.fixture
-def digits(command, monkeypatch):
-    """Trains one step on the digits, with a teacher of the run's own; the Result."""
-    monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
+def digits(command):
+    """Trains one step on the digits, with a teacher of the run's own of one epoch; the Result."""
+    pathlib.Path("teacher.gin").write_text("include 'gin/digits/teacher.gin'\nepochs = 1\n")
 
     def call(*bindings, workdir, flags=()):
         given = [f"--gin_param={b}" for b in (*SMALL, *bindings)]

@@ -18,15 +18,20 @@ REASON = "Expected more than 1 value per channel when training"
 
 
 @pytest.fixture
-def images(image_folders, command, monkeypatch):
+def images(image_folders, command):
     """Runs on 24 images of 32 pixels with a network that ends at 1 × 1."""
-    monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
 
     def run(*bindings, workdir="run"):
         small = [
             f"data_dir = {str(image_folders)!r}",
             *("imagenet.num_classes = 3", "imagenet.size = 32", "imagenet.resize = 32"),
-            *("student = @resnet18", "epochs = 1", "workers = 0", "Runtime.tensorboard = False"),
+            *(
+                "student = @resnet18",
+                "epochs = 1",
+                "workers = 0",
+                "Runtime.tensorboard = False",
+                "Runtime.figures = False",
+            ),
         ]
         parameters = [f"--gin_param={binding}" for binding in (*small, *bindings)]
         return command("--gin_file=gin/imagenet/vanilla.gin", *parameters, f"--workdir={workdir}")

@@ -27,7 +27,11 @@ def arguments(own_images):
             f"data_dir = {str(root)!r}",
             *("imagenet.num_classes = 3", "imagenet.size = 16", "imagenet.resize = 18"),
             *("student = @resnet8", "batch_size = 7", "epochs = 2", f"workers = {workers}"),
-            *("Runtime.tensorboard = False", "Runtime.checkpoint_steps = 3"),
+            *(
+                "Runtime.tensorboard = False",
+                "Runtime.figures = False",
+                "Runtime.checkpoint_steps = 3",
+            ),
         ]
         parameters = [f"--gin_param={binding}" for binding in bindings]
         return ["--gin_file=gin/imagenet/vanilla.gin", *parameters, f"--workdir={workdir}"]
@@ -39,7 +43,6 @@ def arguments(own_images):
 @pytest.fixture
 def hanging(arguments, monkeypatch):
     """Makes reads of a file hang, as on a file system that does not answer."""
-    monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
     monkeypatch.setattr(stream, "POLL", 0.1)
     monkeypatch.setattr(interrupt, "PATIENCE", 0.3)
 

@@ -9,7 +9,8 @@ from ctkd.errors import ConfigError
 from ctkd.models.language_model import TokenInputs
 
 pytest.importorskip("transformers")
-pytestmark = pytest.mark.slow  # importing transformers takes seconds
+# Importing transformers takes seconds, and happens in one process.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("adapters")]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +119,13 @@ def test_a_model_teaches_itself_without_a_layer(folder, command, tmp_path):
         *("student = @drop_layers", "teacher = @hf_teacher", "Recipe.dataset = @text_files"),
         *(f"drop_layers.path = {str(folder)!r}", f"hf_teacher.path = {str(folder)!r}"),
         *(f"text_files.data_dir = {str(texts)!r}", "text_files.context = 16"),
-        *("epochs = 1", "steps_per_epoch = 2", "Runtime.tensorboard = False", "threads = 1"),
+        *(
+            "epochs = 1",
+            "steps_per_epoch = 2",
+            "Runtime.tensorboard = False",
+            "Runtime.figures = False",
+            "threads = 1",
+        ),
         *("Instrument.probe_size = 2", "Instrument.points = 5", "Language.block = 9"),
     ]
     flags = [f"--gin_param={line}" for line in given]

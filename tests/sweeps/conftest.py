@@ -63,6 +63,7 @@ def small(teacher_file):
         f"teacher_weights = '{teacher_file}'",
         "digits.train_images = 128",
         "Runtime.tensorboard = False",
+        "Runtime.figures = False",
         "Instrument.points = 9",
     ]
 

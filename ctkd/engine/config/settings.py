@@ -204,6 +204,7 @@ class Runtime:
             "auto" for one next to the images (see `teacher.load.cache_root`), None for none.
         teacher_cache_gb: what that folder may take on the disk; then nothing more is added.
         tensorboard: whether to write TensorBoard's events.
+        figures: whether to draw the figures at the end of the run, which takes seconds.
         trackers: where else the numbers of each epoch go: 'csv' (metrics.csv), 'wandb'.
     """
 
@@ -221,6 +222,7 @@ class Runtime:
     teacher_cache: str | None = "auto"
     teacher_cache_gb: float = 16.0
     tensorboard: bool = True
+    figures: bool = True
     trackers: Sequence[Literal["csv", "wandb"]] = ()
 
     def __post_init__(self) -> None:

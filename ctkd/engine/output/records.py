@@ -195,10 +195,11 @@ def finish(
         return written
     if teacher is not None and teacher.cache is not None:
         console.say(teacher.cache.counts())
-    with console.phase("drawing the figures"), disk_errors(workdir):
-        save_figures(replace(read_run(workdir.path), summary=summary), workdir.path)
-        with Board(run, workdir) as board:
-            board.add_figures(workdir, run.recipe.epochs)
+    if run.runtime.figures:
+        with console.phase("drawing the figures"), disk_errors(workdir):
+            save_figures(replace(read_run(workdir.path), summary=summary), workdir.path)
+            with Board(run, workdir) as board:
+                board.add_figures(workdir, run.recipe.epochs)
     text = json.dumps(_valid(written), indent=1)
     write_text(workdir.path / schema.SUMMARY_FILE, text + "\n")
     console.summary(written, workdir)

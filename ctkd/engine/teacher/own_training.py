@@ -35,6 +35,8 @@ def teacher_job(run: Run) -> "Job":
     # Only the macros that the teacher's files refer to: another data set may have no data_dir.
     text = "".join(file.text for file in read_with_includes(find(run.teacher_gin)))
     inherited = [f"{k} = {value!r}" for k, value in run.inherited.items() if f"%{k}" in text]
+    if not run.runtime.figures:
+        inherited.append("Runtime.figures = False")
     return Job([run.teacher_gin], inherited)
 
 

@@ -120,7 +120,7 @@ def test_on_a_terminal_there_is_a_live_view(terminal):
 
 
 def test_a_narrow_terminal_drops_whole_columns(terminal):
-    text = ESCAPES.sub("", terminal("ctkd", columns="80"))
+    text = ESCAPES.sub("", terminal("ctkd", "Runtime.figures = True", columns="80"))
     lines = [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.startswith("epoch")]
     kept = [line for line in lines if re.match(r"epoch \d/3  loss", line)]
     assert len(kept) == 3

@@ -16,6 +16,7 @@ from ctkd.engine.output.workdir import Workdir
 from ctkd.engine.progress import Progress
 from ctkd.registry import MODELS
 
+pytestmark = pytest.mark.xdist_group("records")  # one process for all: they share a run
 FIGURES = [f"{stem}.{kind}" for stem in ("landscape", "curves", "rows") for kind in ("png", "pdf")]
 EVERY_EPOCH = {"epoch", "train_loss", "lr", "lambda", "temperature", "test_top1", "images_per_s"}
 
@@ -234,11 +235,12 @@ def test_a_disk_that_is_full_when_the_figures_are_drawn_is_a_clear_error(
     def full(record, folder):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    run = train("vanilla", "epochs = 1")  # puts a stand-in for the figures in place
+    run = train("vanilla", "epochs = 1")
     (run.path / "summary.json").unlink()
     with monkeypatch.context() as patched:
         patched.setattr("ctkd.results.figures.save.save_figures", full)
-        stopped = command(*arguments("vanilla", "epochs = 1", workdir="run"))
+        drawn = arguments("vanilla", "epochs = 1", "Runtime.figures = True", workdir="run")
+        stopped = command(*drawn)
     assert stopped.status == 2
     assert stopped.err.startswith("ctkd: cannot write the figures to run: No space left on device")
     assert stopped.err.count("\n") == 1

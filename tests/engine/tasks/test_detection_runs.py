@@ -48,6 +48,7 @@ def arguments(coco_folder, tmp_path):
             "workers = 0",
             "Recipe.eval_every = 1",
             "Runtime.tensorboard = False",
+            "Runtime.figures = False",
             *(binding for binding in TINY if distilled or binding.startswith(STUDENT)),
         ]
         if distilled:
@@ -65,8 +66,7 @@ def arguments(coco_folder, tmp_path):
 
 
 @pytest.fixture
-def train(command, arguments, tmp_path, monkeypatch, folder):
-    monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, path: [])
+def train(command, arguments, tmp_path, folder):
 
     def call(method, *bindings, workdir="run", status=0, distilled=True):
         made = arguments(method, *bindings, workdir=workdir, distilled=distilled)
@@ -226,6 +226,7 @@ def test_a_small_student_overfits_eight_real_pictures(command, coco128, tmp_path
         "epochs = 22",
         "Recipe.eval_every = 22",
         "Runtime.tensorboard = False",
+        "Runtime.figures = False",
     ]
     result = command(
         "--gin_file=gin/coco/vanilla.gin",

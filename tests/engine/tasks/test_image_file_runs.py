@@ -19,7 +19,7 @@ def arguments(image_folders):
             f"data_dir = {str(image_folders)!r}",
             *("imagenet.num_classes = 3", "imagenet.size = 16", "imagenet.resize = 18"),
             *("student = @resnet8", "batch_size = 7", "epochs = 3", "workers = 0"),
-            *("SGD.lr_batch_size = 14", "Runtime.tensorboard = False"),
+            *("SGD.lr_batch_size = 14", "Runtime.tensorboard = False", "Runtime.figures = False"),
             *(("teacher = @resnet8",) if method != "teacher" else ()),
         ]
         files = [f"--gin_file=gin/imagenet/{method}.gin", "--gin_file=gin/imagenet/sample.gin"]
@@ -29,9 +29,8 @@ def arguments(image_folders):
 
 
 @pytest.fixture
-def weights(arguments, command, tmp_path, monkeypatch):
+def weights(arguments, command, tmp_path):
     """A teacher's, trained for a few steps."""
-    monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
     done = command(*arguments("teacher", "Teacher.run = None", workdir="teacher"))
     assert done.status == 0, done.err
     return f"teacher_weights = '{tmp_path}/teacher/student_last.pt'"
@@ -82,11 +81,15 @@ def test_images_may_be_moved_but_not_exchanged(
 
 
 def test_a_shared_teacher_is_not_taken_for_that_of_other_images(
-    command, arguments, own_images, own_cache, tmp_path, monkeypatch
+    command, arguments, own_images, own_cache, tmp_path
 ):
-    monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
     networks = ("student = @resnet8", "batch_size = 7", "imagenet.num_classes = 3", "epochs = 1")
-    images = ("imagenet.size = 16", "imagenet.resize = 18", "Runtime.tensorboard = False")
+    images = (
+        "imagenet.size = 16",
+        "imagenet.resize = 18",
+        "Runtime.tensorboard = False",
+        "Runtime.figures = False",
+    )
     lines = ["include 'gin/imagenet/teacher.gin'", *networks, *images]
     (tmp_path / "teacher.gin").write_text("\n".join(lines))
     own = ("Teacher.run = 'teacher.gin'", "Teacher.min_accuracy = None", "epochs = 1")
@@ -167,7 +170,13 @@ def test_the_sample_learns_from_a_teacher_that_is_trained_for_it(command, tmp_pa
     teacher += ("Recipe.eval_every = 6",)
     (tmp_path / "teacher.gin").write_text("\n".join([*teacher, *images]))
     networks = ("teacher = @resnet18", "Teacher.run = 'teacher.gin'", "Recipe.eval_every = 5")
-    small = (*images, *networks, "epochs = 5", "Runtime.tensorboard = False")
+    small = (
+        *images,
+        *networks,
+        "epochs = 5",
+        "Runtime.tensorboard = False",
+        "Runtime.figures = False",
+    )
     given = [f"data_dir = '{SAMPLE}'", *small, "Instrument.points = 9", "workers = 2"]
     files = ("--gin_file=gin/imagenet/dkd_ctkd.gin", "--gin_file=gin/imagenet/sample.gin")
     done = command(*files, *(f"--gin_param={g}" for g in given), "--workdir=run")

@@ -50,12 +50,11 @@ def save_teacher(path, **options):
 
 
 @pytest.fixture
-def start(tmp_path, environment, image_folders, network, command, monkeypatch):
+def start(tmp_path, environment, image_folders, network, command):
     """Starts the command with so many processes, on 24 images with batches of 7: 7, 7, 7, 3.
 
     A single one is this process, and finished when the call returns.
     """
-    monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
     (tmp_path / "more.gin").write_text("import frozen_networks\n")
     started = []
 
@@ -66,7 +65,12 @@ def start(tmp_path, environment, image_folders, network, command, monkeypatch):
             *("imagenet.num_classes = 3", "imagenet.size = 16", "imagenet.resize = 18"),
             *("student = @frozen_network", "teacher = @frozen_network", "batch_size = 7"),
             *("epochs = 2", "workers = 0", "SGD.lr_batch_size = 7", "threads = 1"),
-            *("Runtime.tensorboard = False", "Instrument.points = 9", "CosineLambda.start = 0.5"),
+            *(
+                "Runtime.tensorboard = False",
+                "Runtime.figures = False",
+                "Instrument.points = 9",
+                "CosineLambda.start = 0.5",
+            ),
             # T from 3.2 on: at 15 and more T² · KL itself is a small difference of large numbers
             f"{'Instance' if 'instance' in method else 'Global'}Temperature.raw_init = -2.1",
             "SGD.policy_lr_scale = 5.0",

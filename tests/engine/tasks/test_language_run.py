@@ -24,6 +24,7 @@ def language(command, tmp_path):
             "decoder.heads = 2",
             "decoder_teacher.heads = 2",
             "Runtime.tensorboard = False",
+            "Runtime.figures = False",
         ),
         *(
             "Instrument.points = 9",
@@ -50,7 +51,6 @@ def language(command, tmp_path):
 def test_a_run_reports_bits_per_byte_and_resumes_to_the_same_bits(language, monkeypatch):
     from ctkd.engine.train import Trainer
 
-    monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
     real = Trainer.train_step
 
     def stop(self, batch):
@@ -96,7 +96,6 @@ def test_a_teacher_above_its_limit_is_refused(language):
 def test_a_teacher_of_bpe_teaches_a_student_of_bytes(language, tmp_path, monkeypatch):
     pytest.importorskip("tokenizers")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
     two = ("Alignment.tokenizer = 'bpe'", "Alignment.vocabulary = 300")
     _, result = language("prefix_bytes", *two, status=2)
     assert "the tokenizer is bytes in Teacher.run, and byte-level BPE of 300 tokens" in result.err

@@ -53,7 +53,6 @@ def test_the_same_on_images_of_cifars_size(command, tmp_path, monkeypatch, folde
 
     splits = Splits(split(150), split(100))
     monkeypatch.setattr("ctkd.data.cifar.CIFAR.load", lambda self: splits)
-    monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, place: [])
     torch.manual_seed(0)
     torch.save(MODELS.get("resnet14")().state_dict(), tmp_path / "teacher.pt")
     (tmp_path / "images").mkdir()
@@ -62,7 +61,11 @@ def test_the_same_on_images_of_cifars_size(command, tmp_path, monkeypatch, folde
         given = ["epochs = 2", "student = @resnet8", "teacher = @resnet14", "compile = False"]
         given += [f"data_dir = {str(tmp_path / 'images')!r}", "Teacher.min_accuracy = None"]
         given += [f"teacher_weights = {str(tmp_path / 'teacher.pt')!r}", "threads = 1"]
-        given += [f"teacher_cache = {cache!r}", "Runtime.tensorboard = False"]
+        given += [
+            f"teacher_cache = {cache!r}",
+            "Runtime.tensorboard = False",
+            "Runtime.figures = False",
+        ]
         result = command(
             "--gin_file=gin/cifar100/ctkd_instance.gin",
             *(f"--gin_param={binding}" for binding in given),

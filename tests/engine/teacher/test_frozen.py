@@ -151,7 +151,7 @@ def shared(command, monkeypatch, tmp_path):
     monkeypatch.setattr("ctkd.results.figures.save.save_figures", lambda record, folder: [])
 
     def call(method, *bindings):
-        settings = [*QUICK, "Runtime.tensorboard = False", *bindings]
+        settings = [*QUICK, "Runtime.tensorboard = False", "Runtime.figures = False", *bindings]
         result = command(
             f"--gin_file=gin/digits/{method}.gin", *(f"--gin_param={b}" for b in settings)
         )
@@ -243,7 +243,7 @@ def test_without_weights_and_without_a_run_the_message_says_what_to_give(train):
 
 @pytest.mark.slow
 def test_two_processes_at_once_train_the_teacher_once(tmp_path, environment):
-    quiet = "Runtime.tensorboard = False"
+    quiet = "Runtime.tensorboard = False", "Runtime.figures = False"
     processes = [
         subprocess.Popen(
             [
