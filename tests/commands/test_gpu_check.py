@@ -18,17 +18,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def splits():
+def splits(monkeypatch):
+    monkeypatch.setattr(gpu_pack, "IMAGES_IN_STRIP", 50)
     random = torch.Generator().manual_seed(0)
-    images = [torch.randint(256, (n, 32, 32, 3), generator=random).byte() for n in (700, 30)]
+    images = [torch.randint(256, (n, 32, 32, 3), generator=random).byte() for n in (70, 3)]
     return Splits(*(Split(part, torch.arange(len(part)) % 100) for part in images))
 
 
 def test_what_is_packed_comes_out_unchanged(splits, tmp_path):
     files = [*gpu_pack.strips_of(splits), ("teacher.pt", b"weights"), ("wheels/a.whl", b"a")]
-    parts = gpu_pack.pack(files, tmp_path / "parts", limit=1_700_000)
+    parts = gpu_pack.pack(files, tmp_path / "parts", limit=170_000)
     assert len(parts) > 1
-    assert all(part.stat().st_size <= 1_700_000 for part in parts)
+    assert all(part.stat().st_size <= 170_000 for part in parts)
     assert gpu_pack.main([f"--unpack={tmp_path / 'parts'}", f"--out={tmp_path / 'out'}"]) == 0
     arrays = np.load(tmp_path / "out" / "cifar100.npz")
     for name, split in (("train", splits.train), ("test", splits.test)):
@@ -39,7 +40,7 @@ def test_what_is_packed_comes_out_unchanged(splits, tmp_path):
 
 
 def test_a_part_that_is_missing_is_named(splits, tmp_path, capsys):
-    parts = gpu_pack.pack([*gpu_pack.strips_of(splits)], tmp_path, limit=1_700_000)
+    parts = gpu_pack.pack([*gpu_pack.strips_of(splits)], tmp_path, limit=170_000)
     parts[0].unlink()
     assert gpu_pack.main([f"--unpack={tmp_path}", f"--out={tmp_path / 'out'}"]) == 2
     assert "lacks a part" in capsys.readouterr().err

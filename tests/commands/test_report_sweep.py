@@ -1,7 +1,9 @@
 """The report of a sweep: the table as CSV, and the page in a real headless browser."""
 
+import contextlib
 import csv
 import html
+import io
 import json
 import pathlib
 import re
@@ -20,6 +22,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
+pytestmark = pytest.mark.xdist_group("report")  # one process for all: one report is drawn
 AXES = ["method", "CosineLambda.end"]
 
 
@@ -57,10 +60,8 @@ def write_run(folder, name, seed, last, learned, epochs=4):
     (folder / "summary.json").write_text(json.dumps(summary))
 
 
-@pytest.fixture
-def sweep_dir(tmp_path):
+def write_sweep(folder):
     """A sweep of KD and CTKD at three strengths, three seeds each; one run failed, one not sent."""
-    folder = tmp_path / "sweeps" / "study"
     cells = [("kd", {"method": "kd"}, 70.0)]
     cells += [
         (f"ctkd end={end}", {"method": "ctkd", AXES[1]: end}, 70.0 + gain)
@@ -95,15 +96,15 @@ def sweep_dir(tmp_path):
     return folder
 
 
-@pytest.fixture
-def made(sweep_dir, capsys):
-    assert report.main([str(sweep_dir)]) == 0
-    assert capsys.readouterr().out.split() == [
-        str(sweep_dir / "report.html"),
-        str(sweep_dir / "report.csv"),
-        str(sweep_dir / "runs.csv"),
-    ]
-    return sweep_dir
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Such a sweep with its report, which takes a second to draw; not to be changed."""
+    folder = write_sweep(tmp_path_factory.mktemp("sweeps") / "study")
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert report.main([str(folder)]) == 0
+    files = [str(folder / name) for name in ("report.html", "report.csv", "runs.csv")]
+    assert out.getvalue().split() == files
+    return folder
 
 
 def test_the_csv_has_mean_std_and_the_paired_difference(made):
@@ -148,9 +149,8 @@ def test_the_page_opens_with_networks_and_a_verdict(made):
     assert "Chance alone gives 0.1 of 2 on average." in verdict
 
 
-def test_a_sweep_half_done_has_a_report_and_a_folder_of_something_else_has_none(
-    sweep_dir, tmp_path, capsys
-):
+def test_a_sweep_half_done_has_a_report_and_a_folder_of_something_else_has_none(tmp_path, capsys):
+    sweep_dir = write_sweep(tmp_path / "sweeps" / "study")
     shutil.rmtree(sweep_dir / "runs")
     assert report.main([str(sweep_dir)]) == 0
     rows = list(csv.DictReader((sweep_dir / "report.csv").open()))

@@ -1,5 +1,6 @@
 """Every Gin file: a card at its top whose command builds, here on the meta device, without data."""
 
+import functools
 import inspect
 import pathlib
 import re
@@ -17,6 +18,7 @@ from ctkd.registry import REGISTRIES
 KNOWN = KnownNetworks()  # each network is built once, and tried
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = sorted(path.relative_to(ROOT) for path in (ROOT / "gin").rglob("*.gin"))
+pytestmark = pytest.mark.xdist_group("gin files")  # one process for all: each run is built once
 BASES = [path for path in FILES if path.name == "base.gin"]
 SWEEPS = [path for path in FILES if "sweeps" in path.parts]
 RUNS = [path for path in FILES if path not in (*BASES, *SWEEPS)]
@@ -56,6 +58,12 @@ def job_of(path):
     return Job(named(arguments, "--gin_file"), named(arguments, "--gin_param"))
 
 
+@functools.cache
+def built(path):
+    """The run of a card's command, and the shared macros that its configuration has."""
+    return job_of(path).build(meta=True, known=KNOWN), set(config.macros(SHARED))
+
+
 def test_there_are_only_gin_files_in_gin():
     strangers = [p for p in (ROOT / "gin").rglob("*") if p.is_file() and p.suffix != ".gin"]
     assert strangers == []  # a .py there would shadow the package gin
@@ -85,7 +93,7 @@ def test_every_runs_card_names_the_command_that_runs_it_and_it_builds(path):
     made = job_of(path)
     assert str(path) in made.gin_files
     assert set(made.gin_files) <= NAMES.keys()
-    run = made.build(meta=True, known=KNOWN)
+    run, _ = built(path)
     assert all(tensor.is_meta for tensor in run.student.parameters())
     stems = [pathlib.Path(name).stem for name in made.gin_files]
     alone = path.stem if "lab" in path.parts else stems[0]
@@ -102,8 +110,7 @@ def test_every_sweeps_card_names_the_command_that_sends_it(path):
 def test_the_shared_macros_have_an_effect_in_every_run(path):
     """One habit serves all: `--gin_param 'epochs = 2'` and its kind."""
     made = job_of(path)
-    made.build(meta=True, known=KNOWN)
-    assert set(config.macros(SHARED)) == set(SHARED)
+    assert built(path)[1] == set(SHARED)
     again = [*made.gin_params, "epochs = 2", "seed = 9", "steps_per_epoch = 1", "workers = 1"]
     run = Job(made.gin_files, again).build(meta=True, known=KNOWN)
     assert (run.recipe.epochs, run.seed, run.recipe.steps_per_epoch) == (2, 9, 1)
@@ -122,21 +129,21 @@ def test_methods_of_one_folder_differ_in_method_alone():
         recipes = []
         for path in RUNS:
             if path.parent.name == folder and path.stem not in ("vanilla", "teacher"):
-                recipes.append(job_of(path).build(meta=True, known=KNOWN).settings["recipe"])
+                recipes.append(built(path)[0].settings["recipe"])
         assert len(recipes) > 5
         assert all(recipe == recipes[0] for recipe in recipes)
 
 
 @pytest.mark.parametrize("folder", ["digits", "cifar100", "imagenet"])
 def test_a_teacher_has_a_seed_that_is_no_students(folder):
-    seed = job_of(pathlib.Path("gin", folder, "teacher.gin")).build(meta=True, known=KNOWN).seed
-    assert seed > 1000
+    run, _ = built(pathlib.Path("gin", folder, "teacher.gin"))
+    assert run.seed > 1000
 
 
 def test_what_cards_call_commonly_overridden_exists():
     """Names like SGD.lr or CosineLambda.{start,end} in a card are components' parameters."""
     for path in RUNS:
-        job_of(path).build(meta=True, known=KNOWN)
+        built(path)
         for name, single, several in re.findall(
             r"\b([A-Z]\w+)\.(?:([a-z_]+)\b|\{([a-z_,]+)\})", card(path)
         ):

@@ -16,6 +16,7 @@ PAGE = pathlib.Path(__file__).parents[2] / "docs" / "extending.md"
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 CODE = [text for language, text in BLOCKS if language == "python"]
 GIN = [text for language, text in BLOCKS if not language]
+pytestmark = pytest.mark.xdist_group("extending")  # one process for all: they share a teacher
 TEACHER, SWEEP = "# pairs_teacher.gin\n", "# my_sweep.gin\n"
 EXAMPLES = [text for text in GIN if not text.startswith((TEACHER, SWEEP))]
 RUNS = {re.search(r"import my_pkg\.(\w+)", text)[1]: text for text in EXAMPLES}
@@ -87,7 +88,9 @@ def test_every_example_trains_as_it_stands(package, python, environment, teacher
     save_digits(package / "digits.npz")
     weights = f"--gin_param=teacher_weights = {str(teacher_file)!r}"
     quick = ["--gin_param=epochs = 2", "--gin_param=Runtime.tensorboard = False"]
-    own = {"arrays": [], "pairs": []}  # without a teacher, and with one that it trains
+    quick.append("--gin_param=Runtime.figures = False")
+    shared = f"--gin_param=Runtime.teachers_dir = {str(package / 'teachers')!r}"
+    own = {"arrays": [], "pairs": [shared]}  # without a teacher, and with one that it trains
     runs = [(name, [*quick, *own.get(name, [weights])]) for name in PARTS]
     output, statuses = run_all(runs, package, python, environment)
     assert statuses == [(name, "0") for name in PARTS], output
@@ -116,10 +119,20 @@ def test_every_example_trains_as_it_stands(package, python, environment, teacher
 def test_the_tasks_example_runs_in_two_processes_with_a_temperature_per_row(
     package, environment, tmp_path
 ):
-    """Twice as many rows as samples, and a policy that tells each row's T."""
+    """Twice as many rows as samples, and a policy that tells each row's T.
+
+    Its teacher is that of the test above, where it ran.
+    """
     environment["PYTHONPATH"] = f"{environment['PYTHONPATH']}:{package}"
-    quick = ["epochs = 1", "steps_per_epoch = 3", "batch_size = 33", "Runtime.tensorboard = False"]
+    quick = [
+        "epochs = 1",
+        "steps_per_epoch = 3",
+        "batch_size = 33",
+        "Runtime.tensorboard = False",
+        "Runtime.figures = False",
+    ]
     quick += ["Method.policy = @InstanceTemperature", "Teacher.min_accuracy = 0.0"]
+    quick += ["Runtime.figures = False", f"Runtime.teachers_dir = {str(package / 'teachers')!r}"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m"]
     ended = subprocess.run(
         [*launcher, "ctkd.main", "--gin_file=pairs.gin", f"--workdir={tmp_path / 'shared'}"]

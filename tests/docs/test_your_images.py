@@ -12,6 +12,8 @@ PAGE = pathlib.Path(__file__).parents[2] / "docs" / "tasks" / "your_images.md"
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 # Five classes of 128 pixels in 30 epochs are the page's; the test has three of 32 in one.
 CUT = ("imagenet.num_classes = 3", "imagenet.size = 32", "imagenet.resize = 36", "epochs = 1")
+CUT += ("Runtime.figures = False", "Runtime.tensorboard = False")
+pytestmark = pytest.mark.xdist_group("your images")  # one process for all: they share a run
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ import ctkd
 ROOT = pathlib.Path(__file__).parents[2]
 # Each is imported where its component or adapter is asked for.
 OPTIONAL = {"wandb", "timm", "transformers", "tokenizers", "trl", "lightning"}
+pytestmark = pytest.mark.xdist_group("wheel")  # one process for all: the wheel is built once
 PACKED = "ctkd gin launchers tools tests docs examples typings .ci .github".split()
 BUILD = "import sys; from setuptools import build_meta as b; print(b.build_{}(sys.argv[1]))"
 
