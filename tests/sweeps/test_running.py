@@ -155,7 +155,7 @@ def test_a_cluster_that_does_not_answer_is_an_error(send, launch, monkeypatch, t
     _, sweep = send(base=[CTKD], params=["epochs = 3000"])
     with monkeypatch.context() as patch:
         patch.setenv("SLURM_CONF", str(tmp_path / "none.conf"))
-        patch.setattr(slurm, "PATIENCE", 5)  # seconds
+        patch.setattr(slurm, "PATIENCE", 1)  # seconds
         result = launch(f"--sweep_dir={sweep.path}", "--status")
     assert result.status == 2
     assert result.err.startswith("ctkd: squeue")

@@ -203,6 +203,3 @@ def test_a_mistake_ends_every_process_with_its_message(start):
     out, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "imagenet: /absent does not exist" in out
-    process = start("dkd_ctkd", "batch_size = 23", processes=2, workdir="other")
-    out, _ = process.communicate(timeout=120)
-    assert "the last batch of an epoch has 1 images for 2 processes" in out
