@@ -64,8 +64,7 @@ def commands_of(path):
     lines = re.findall(rf"^\s*((?:{PROGRAM}).*)$", text_of(path), re.MULTILINE)
     spans = [span for span in spans_of(path) if re.match(PROGRAM, span)]
     for line in [*lines, *spans]:
-        for command in line.split(" && "):
-            yield replaced(command)
+        yield from map(replaced, line.split(" && "))
 
 
 def replaced(command):
@@ -141,20 +140,15 @@ def check_sweep(sweep, files, params, own):
     assert check(study, supplies=False) if own_cells or ROOT / sweep not in CARDS else study.cells
 
 
-def check_tool(name, words):
-    if name == "check":
-        assert set(words) <= {"--fast"}
-        return
-    check_options(tool(name).parse_args(words))
-
-
 def check_python(words):
     """The words behind `python`."""
     if words[0] != "-m":
         path = pathlib.Path(words[0])
         assert (ROOT / path).is_file()
-        if path.parent.name == "tools":
-            check_tool(path.stem, words[1:])
+        if path == pathlib.Path("tools/check.py"):
+            assert set(words[1:]) <= {"--fast"}
+        elif path.parent.name == "tools":
+            check_options(tool(path.stem).parse_args(words[1:]))
         else:
             assert path == pathlib.Path("launchers/slurm.py")
             check_launcher(words[1:])
@@ -164,9 +158,7 @@ def check_python(words):
         check_launcher(words[2:])
     else:
         assert words[1] in ("venv", "pytest", "sphinx", "build", "mypy", "ruff")
-        for word in words[2:]:
-            if word.startswith(("tests/", "docs/")):
-                assert (ROOT / word).exists()
+        assert all((ROOT / w).exists() for w in words[2:] if w.startswith(("tests/", "docs/")))
 
 
 def check_pip(words):
