@@ -125,7 +125,6 @@ def worlds(teacher_file, tmp_path_factory):
         jobs = [described(path, teacher_file, *run) for path, *run in (*all_runs, last[size])]
         with Ranks(size, jobs) as ranks:
             results[size] = ranks.ends()
-        assert all(err.count("Error: ") <= 2 for _, _, err in results[size]), results[size]
     return folder, results
 
 
