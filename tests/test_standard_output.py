@@ -156,6 +156,7 @@ def test_a_run_prints_lambda_in_words_where_it_must(tiny):
     assert "| last top1 " in out
 
 
+@pytest.mark.slow(traced=True)
 @needs_full
 def test_a_run_survives_a_full_output_and_says_so(tiny):
     done = tiny(">/dev/full")
@@ -165,6 +166,7 @@ def test_a_run_survives_a_full_output_and_says_so(tiny):
     assert done.stderr.count(text) == 1
 
 
+@pytest.mark.slow(traced=True)
 def test_a_run_survives_a_closed_output(tiny, tmp_path):
     """No file of the run may get the number of standard output, into which libraries print.
 

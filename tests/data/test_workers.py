@@ -86,6 +86,7 @@ def test_signals_to_a_whole_group_leave_workers_at_work(importable):
     assert ends(worker)
 
 
+@pytest.mark.slow(traced=True)
 def test_a_worker_ends_with_a_run_that_is_killed(environment, tmp_path):
     import subprocess
     import sys
@@ -122,6 +123,7 @@ def test_the_users_own_processes_are_left_to_end_by_themselves(python, tmp_path)
     assert (tmp_path / "done").exists()
 
 
+@pytest.mark.slow(traced=True)
 def test_batches_pass_a_full_shared_memory(environment, small_shm, tmp_path):
     """Batches of 4 MiB, and 1 MiB in /dev/shm. A container has 64 MiB for batches of 38 MB."""
     (tmp_path / "parent.py").write_text(

@@ -28,6 +28,7 @@ from ctkd.sweeps.study import read_study
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 CARDS = sorted((ROOT / "gin").rglob("*.gin"))
+each = functools.partial(pytest.mark.parametrize, "path", ids=lambda p: str(p.relative_to(ROOT)))
 pytestmark = pytest.mark.xdist_group("commands")  # one process for all: each run is built once
 STANDS_FOR = {
     **{"METHOD": "kd", "NAME": "vgg13_vgg8", "PAIR": "resnet56_resnet20", "DIR": "/data"},
@@ -188,7 +189,7 @@ def check_command(command):
         check_python(words[1:] if program.startswith("python") else words)
 
 
-@pytest.mark.parametrize("path", [*PAGES, *CARDS], ids=lambda path: str(path.relative_to(ROOT)))
+@each([*PAGES, *(pytest.param(path, marks=pytest.mark.slow) for path in CARDS)])
 def test_every_command_parses_and_its_run_builds(path):
     for command in commands_of(path):
         try:
@@ -231,7 +232,6 @@ def test_a_command_that_is_wrong_is_noticed():
 
 
 def flags_known():
-    """The flags of all commands."""
     known = set(main.FLAGS) | set(launcher.FLAGS)
     for path in (ROOT / "tools").glob("*.py"):
         if path.stem not in ("__init__", "check"):
@@ -239,7 +239,7 @@ def flags_known():
     return known | {"fast", "version"}
 
 
-@pytest.mark.parametrize("path", [*PAGES, *CARDS], ids=lambda path: str(path.relative_to(ROOT)))
+@each([*PAGES, *CARDS])
 def test_flags_that_are_named_alone_exist_and_their_bindings_have_an_effect(path):
     """As in "`--gin_param 'epochs = 24'` shortens it", or a card's "commonly overridden"."""
     text = text_of(path) if path.suffix == ".gin" else "\n".join(spans_of(path))

@@ -158,6 +158,7 @@ def outside(tmp_path, environment):
     environment["PYTHONPATH"] = f"{environment['PYTHONPATH']}:{tmp_path}"
 
 
+@pytest.mark.slow(traced=True)
 def test_every_kind_of_part_can_come_from_outside(
     outside, cli, command, folder, tmp_path, monkeypatch
 ):

@@ -108,6 +108,7 @@ def test_a_wait_in_an_evaluation(arguments, hanging, signal_in_wait, command, tm
     assert int(saved.name[5:15]) == 3
 
 
+@pytest.mark.slow
 def test_a_wait_for_the_first_batch(arguments, hanging, signal_in_wait, command, tmp_path):
     """Nothing is trained yet, so nothing is saved."""
     index = int(torch.randperm(24, generator=generator(0, "order", 1))[0])

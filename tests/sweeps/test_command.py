@@ -22,6 +22,7 @@ def test_a_dry_run_prints_a_command_for_each_cell_and_sends_nothing(
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["study.gin"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_of_the_repository_has_cells_that_build(launch, path, commands, capsys):
     result = launch("--sweep", path, "--dry_run")

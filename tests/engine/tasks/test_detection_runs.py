@@ -121,6 +121,7 @@ class Killed(BaseException):
     """Stands for SIGKILL."""
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_it_ends_bit_identical(train, same, monkeypatch):
     """Three steps an epoch, four a pass: killed within an epoch, and again within a pass."""
     often = "Runtime.checkpoint_steps = 1"
@@ -147,6 +148,7 @@ def test_killed_at_any_step_it_ends_bit_identical(train, same, monkeypatch):
         assert (run.path / name).read_bytes() == (reference.path / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(train, same):
     runs = [train("kd", f"workers = {n}", "epochs = 1", workdir=f"run{n}") for n in (0, 2)]
     assert same(runs[0].tensors(), runs[1].tensors())

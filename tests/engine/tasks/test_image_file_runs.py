@@ -100,6 +100,7 @@ def test_a_shared_teacher_is_not_taken_for_that_of_other_images(
     assert len(list((own_cache / "teachers").glob("*/student_last.pt"))) == 2
 
 
+@pytest.mark.slow
 def test_another_number_of_workers_and_a_stop_in_mid_epoch_change_nothing(
     command, arguments, weights, tmp_path, monkeypatch
 ):
