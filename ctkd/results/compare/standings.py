@@ -1,5 +1,6 @@
 """The table of a comparison of methods, and its notes."""
 
+import shlex
 from collections.abc import Iterator
 
 from ctkd.results.compare.methods import Standings
@@ -62,6 +63,10 @@ def notes(result: Standings) -> Iterator[str]:
     )
     if result.baseline is not None:
         yield from _about_differences(result)
+    elif len({row.method for row in result.standings}) > 1:
+        name = result.standings[0].name
+        flag = f"--baseline {shlex.quote(name)}"
+        yield f"No differences, since no baseline was given: {flag} gives one."
     yield from published_notes((row.method, row.published, row.epochs) for row in result.standings)
     for run in result.unfinished[:NAMED]:
         yield f"Left out, not finished: {run.path} ({len(run.metrics)} epochs done)."
@@ -90,13 +95,20 @@ def _about_differences(result: Standings) -> Iterator[str]:
         for row, against in pairs
         if against.seeds_needed is not None
     ]
+    if pairs and all(against.n < 2 for _, against in pairs):
+        yield (
+            f"No paired interval: no method shares two seeds with {result.baseline}. Train all "
+            "methods with the same seeds, such as --seeds=0,1,2."
+        )
     listed = "; ".join(needed) if len(needed) <= LISTED else "see the column"
     yield (
         "Seeds needed for the paired test to find this difference, if it and its variance are "
         f"the true ones (power 0.8, level 0.05): {listed or 'unknown, too few seeds'}."
     )
     for row, against in pairs:
-        if against.n < len(row.seeds):
+        if not against.n:
+            yield f"{row.method} ({row.pair}) shares no seed with {result.baseline}."
+        elif against.n < len(row.seeds):
             yield (
                 f"{row.method} ({row.pair}) shares {against.n} of its {len(row.seeds)} seeds "
                 f"with {result.baseline}; only these enter the difference."

@@ -72,6 +72,14 @@ def test_only_shared_seeds_are_paired_and_a_note_says_so(runs):
     assert any("shares 1 of its 2 seeds with kd" in note for note in notes(result))
 
 
+def test_a_note_says_why_there_is_no_paired_interval(runs):
+    text = "".join(notes(compare(runs(*KD, ("ctkd", 7, 71.0), ("ctkd", 8, 73.0)), baseline="kd")))
+    assert "No paired interval: no method shares two seeds with kd. Train all methods" in text
+    assert "ctkd (resnet56 → resnet20) shares no seed with kd." in text
+    assert "No paired interval" not in "".join(notes(compare(runs(*KD, *CTKD), baseline="kd")))
+    assert "no baseline was given: --baseline ctkd" in "".join(notes(compare(runs(*CTKD, *KD))))
+
+
 def test_each_recipe_of_a_pair_is_compared_by_itself(runs):
     other = {"recipe": {"Sgd.lr": 0.1, "Sgd.nesterov": True}}
     result = compare(
