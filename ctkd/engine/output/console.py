@@ -169,9 +169,9 @@ class Console:
 
     def summary(self, summary: dict[str, Any], workdir: "Workdir") -> None:
         """Prints a table of a finished run, its most useful files, and the file to open first."""
-        table = Table(
-            title=f"{self._prefix}{summary['name']}", show_header=False, title_justify="left"
-        )
+        label = str(summary["name"])
+        heading = label if label == self._prefix.strip(" |") else self._prefix + label
+        table = Table(title=heading, show_header=False, title_justify="left")
         for name, value in summary.items():
             if value is not None and name not in HIDDEN:
                 title = TITLES.get(name, name.replace("_", " "))
