@@ -86,7 +86,8 @@ def check_columns(student: Tensor, teacher: Tensor, transform: object) -> None:
         raise ConfigError(
             f"the student's logits have {student.shape[1]} columns and the teacher's "
             f"{teacher.shape[1]}: if they share a tokenizer and one is padded, pass vocabulary = "
-            "the tokenizer's size; otherwise give the Distiller a transform"
+            "the tokenizer's size; two tokenizers need gin/language/shared_columns.gin, and other "
+            "classes a transform of the Distiller"
         )
 
 

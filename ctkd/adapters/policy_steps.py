@@ -189,6 +189,12 @@ def check_supported(distiller: Distiller) -> None:
         )
     if getattr(objective, "needs_strong_view", False):
         raise ConfigError(f"an adapter passes one view only, and {name} needs a strong view")
+    if getattr(objective, "in_chunks", False) or getattr(distiller.transform, "needs_tokens", 0):
+        part = name if distiller.transform is None else type(distiller.transform).__name__
+        raise ConfigError(
+            f"{part} is for two tokenizers, and an adapter gives both networks the same tokens: "
+            "use gin/language/shared_columns.gin or one of its neighbors, with text_files.gin"
+        )
     if needs_whole_step(objective):
         raise ConfigError(
             f"{name} compares the rows of a step with one another, and an adapter computes a step "

@@ -146,9 +146,7 @@ class Alignment:
         inside = self._partner[taken] - first
         paired = counted & (self._partner[taken] != NONE) & (inside >= 0) & (inside < lengths)
         width = int(lengths.max())
-        offsets = torch.arange(width)
-        theirs = (first + offsets).clamp(max=len(self._teacher) - 1)
-        real = offsets < lengths
+        ids, documents = self.tokens(chosen, width)
         windows = torch.arange(len(chosen))[:, None].expand_as(paired)
         partner = self._partner[taken][paired]
         places = torch.stack([windows[paired], self._ours.documents[taken][paired]])
@@ -160,6 +158,13 @@ class Alignment:
             prefixes=self._prefix[taken][paired],
             targets=self._teacher.ids[(partner + 1).clamp(max=len(self._teacher) - 1)],
             follows=follows,
-            ids=self._teacher.ids[theirs].masked_fill(~real, 0),
-            documents=self._teacher.documents[theirs],
+            ids=ids,
+            documents=documents,
         )
+
+    def tokens(self, chosen: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """The teacher's inputs of the windows and their documents, [B, width]; 0 for padding."""
+        offsets = torch.arange(width)
+        at = (self._first[chosen, None] + offsets).clamp(max=len(self._teacher) - 1)
+        padded = offsets >= self.lengths[chosen, None]
+        return self._teacher.ids[at].masked_fill(padded, 0), self._teacher.documents[at]

@@ -26,7 +26,7 @@ from ctkd.engine.config.settings import Instrument, Method, Recipe, Seed, Teache
 from ctkd.engine.config.teacher_form import check_rows
 from ctkd.engine.distributed.gather_rows import check_parts, check_whole_step
 from ctkd.engine.speed.capturable import check_capturable
-from ctkd.engine.tasks.alignment_settings import align
+from ctkd.engine.tasks.alignment_settings import align, check_shuffled
 from ctkd.engine.tasks.augmentation import check_augmentation
 from ctkd.engine.tasks.specs import spec_of
 from ctkd.engine.tasks.strong_view import StrongViewSettings, check_strong_view
@@ -77,6 +77,7 @@ def build(
     dataset: Dataset = call.component(DATASETS, "Recipe.dataset", recipe.dataset)
     align(dataset, call.part_if_bound("Alignment"))
     teacher_rows = call.part_if_bound("TeacherRows")
+    check_shuffled(teacher_rows, dataset)
     if recipe.trial:
         dataset.shrink()
     recipe = trial.shortened(recipe, dataset.kind)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from ctkd.data.dataset import Dataset
+from ctkd.data.text.text_dataset import TextDataset
 from ctkd.distiller import Distiller
 from ctkd.engine.config.settings import Instrument, Teacher
 from ctkd.engine.tasks.alignment_settings import check_alignment
@@ -38,9 +39,12 @@ def check_rows(
         )
     if dataset.kind != "text":
         raise ConfigError(f"{form} is for language models: set 'float32' or 'float16'")
-    if dataset.teacher_offers != dataset.offers:
-        raise ConfigError(f"{form} needs one vocabulary: set 'float32' with Alignment.tokenizer")
     if teacher.rows == "sampled":
+        if isinstance(dataset, TextDataset) and dataset.teacher_tokenizer is not None:
+            raise ConfigError(
+                f"{form} needs one vocabulary: with Alignment.tokenizer whole rows are compared, "
+                "not drawn tokens. Set 'hidden16' or 'float32'"
+            )
         _check_sampled(distiller, instrument, block, form)
 
 

@@ -12,6 +12,10 @@ from ctkd.distiller import Distiller
 from ctkd.engine.config.settings import PARTS
 from ctkd.errors import ConfigError
 from ctkd.losses.columns import SortedColumns, VocabularyColumns
+from ctkd.losses.prefix_bytes import PrefixBytes
+from ctkd.losses.uld import ULD
+
+BYTES = 256
 
 
 @PARTS.register("Alignment")
@@ -67,12 +71,18 @@ def align(dataset: Dataset, settings: AlignmentSettings | None) -> None:
 def check_alignment(distiller: Distiller, dataset: Dataset, block: int | None) -> None:
     """Raises ConfigError where the game cannot be played on rows of two vocabularies."""
     transform, objective = distiller.transform, distiller.objective
-    if not isinstance(dataset, TextDataset):
-        if getattr(transform, "needs_tokens", False):
-            name = type(transform).__name__
-            raise ConfigError(f"{name} compares vocabularies of text: set Method.transform = None")
-        return
     in_chunks = bool(getattr(objective, "in_chunks", False))
+    if in_chunks and not (isinstance(dataset, TextDataset) and dataset.teacher_tokenizer):
+        raise ConfigError(
+            f"{type(objective).__name__} compares chunks of text that two tokenizers cut: set "
+            "Alignment.tokenizer to the teacher's, or another Method.objective"
+        )
+    if not isinstance(dataset, TextDataset) and getattr(transform, "needs_tokens", False):
+        name = type(transform).__name__
+        raise ConfigError(f"{name} compares vocabularies of text: set Method.transform = None")
+    _check_columns(distiller, dataset)
+    if not isinstance(dataset, TextDataset):
+        return
     if in_chunks and transform is not None:
         name = type(objective).__name__
         raise ConfigError(f"{name} compares chunks of text: set Method.transform = None")
@@ -93,6 +103,59 @@ def check_alignment(distiller: Distiller, dataset: Dataset, block: int | None) -
     if len(distiller.features):
         raise ConfigError("feature losses need rows of one vocabulary: set Method.features = ()")
     _check_policy(distiller, 2 if in_chunks else 5)
+
+
+def _check_columns(distiller: Distiller, dataset: Dataset) -> None:
+    """Raises ConfigError where an objective cannot be used on the columns of the transform."""
+    transform, name = distiller.transform, type(distiller.objective).__name__
+    reader = reader_of_targets(distiller)
+    two = isinstance(dataset, TextDataset) and dataset.teacher_tokenizer is not None
+    if isinstance(transform, PrefixBytes):
+        moved = dataset.num_classes != BYTES  # a byte has its own number as the column
+    else:  # one vocabulary shares all columns
+        moved = isinstance(transform, SortedColumns) or (
+            two and isinstance(transform, VocabularyColumns)
+        )
+    if moved and reader is not None:
+        raise ConfigError(
+            f"{reader} reads the column of the target, and {type(transform).__name__} gives "
+            "columns other numbers: set one that compares whole rows, such as @KD"
+        )
+    if isinstance(transform, SortedColumns) and transform.padded and name != ULD.__name__:
+        raise ConfigError(
+            f"SortedColumns.padded = True with {name}: the added columns have the probability 0, "
+            "where its loss is infinite. Set SortedColumns.padded = False, or the objective to @ULD"
+        )
+
+
+def reader_of_targets(distiller: Distiller) -> str | None:
+    """The part of the game that reads the target's column after the transform, if any."""
+    for part, flag in ((distiller.objective, "needs_class"), (distiller.policy, "needs_targets")):
+        if getattr(part, flag, False):
+            return type(part).__name__
+    return None
+
+
+def check_targets_columns(distiller: Distiller) -> None:
+    """Raises ConfigError where a fitted `PrefixBytes` has moved the columns of an objective."""
+    columns, reader = distiller.transform, reader_of_targets(distiller)
+    if reader is not None and isinstance(columns, PrefixBytes):
+        found = columns.student_columns
+        if found is None or not torch.equal(found, torch.arange(len(found)).to(found)):
+            raise ConfigError(
+                f"{reader} reads the column of the target, and the teacher's vocabulary has no "
+                "token for some bytes: set one that compares whole rows, such as @KD"
+            )
+
+
+def check_shuffled(settings: TeacherRowsSettings | None, dataset: Dataset) -> None:
+    """Raises ConfigError where the control would have no effect."""
+    two = isinstance(dataset, TextDataset) and dataset.teacher_tokenizer is not None
+    if settings is not None and settings.shuffled and not two:
+        raise ConfigError(
+            "TeacherRows.shuffled = True is a control for two vocabularies, and this run has one: "
+            "set Alignment.tokenizer to the teacher's, or TeacherRows.shuffled = False"
+        )
 
 
 def _check_policy(distiller: Distiller, columns: int) -> None:

@@ -76,6 +76,7 @@ class LanguageTask(Task):
 
     Attributes:
         vocabulary: the tokenizer's number of tokens; further columns of a network are cut off.
+        teacher_vocabulary: that of the teacher's tokenizer.
     """
 
     monitor = "test_bits_per_byte"
@@ -102,6 +103,7 @@ class LanguageTask(Task):
         """`batch_size` counts the windows of a whole step, all ranks."""
         self.settings = settings
         self.dataset, self.vocabulary = dataset, dataset.num_classes
+        self.teacher_vocabulary = self.vocabulary
         self.train, self.evaluated = splits.train, splits.evaluated
         self.batch_size, self.seed, self.device, self.world = batch_size, seed, device, world
         # An incomplete last batch is left out: the next epoch has another order.
@@ -154,6 +156,16 @@ class LanguageTask(Task):
             None if len(kept) == targets.numel() else self.on_device(kept),
         )
         return inputs, targets
+
+    @property
+    def teacher_context(self) -> int:
+        """The number of the teacher's inputs in a training window."""
+        return self.train.context
+
+    def teacher_tokens(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The teacher's inputs in training windows and their documents, [B, teacher_context]."""
+        stream, at = self.train.stream, self.train.positions(indices)
+        return self.train.ids(indices), stream.documents[at.clamp(max=len(stream) - 1)]
 
     def on_device(self, tensor: Tensor) -> Tensor:
         """The tensor on the device of the run."""

@@ -5,7 +5,7 @@ pairs. The student's other rows have cross-entropy only, with weight 1.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from ctkd.data.text.chunks import chunks_of
 from ctkd.data.text.windows import IGNORED, Windows
 from ctkd.distiller import Distiller
 from ctkd.engine.task import Batch, Kind, Rows
-from ctkd.engine.tasks.alignment_settings import TeacherRowsSettings
+from ctkd.engine.tasks.alignment_settings import TeacherRowsSettings, check_targets_columns
 from ctkd.engine.tasks.language import LanguageTask
 from ctkd.engine.tasks.language_metrics import language_metrics
 from ctkd.losses.alm import chunk_rows
@@ -59,6 +59,7 @@ class TwoVocabularies(LanguageTask):
             transform.fit(self.dataset.tokenizer.token_bytes(), theirs.token_bytes())
             transform.teacher_is_made = True
             self._columns, prefixes = transform, transform.prefixes
+            check_targets_columns(distiller)
         self.in_chunks = bool(getattr(distiller.objective, "in_chunks", False))
         self.alignment = Alignment(self.train, other["train"], prefixes)
         self.shuffled = settings is not None and settings.shuffled
@@ -100,7 +101,7 @@ class TwoVocabularies(LanguageTask):
     ) -> Rows:
         """A row for each chunk of text that both networks can name, and what lies outside."""
         chunks = chunks_of(pairs, len(targets))
-        theirs = self.computed(teacher, pairs, chunks.partners)
+        theirs = self.computed(teacher, pairs, chunks.partners, batch.indices)
         nats = cross_entropy_rows(theirs, self.on_device(chunks.targets))
         of_teacher = nats.new_zeros(chunks.size).index_add(0, self.on_device(chunks.teacher), nats)
         ours = cross_entropy_rows(logits, targets)
@@ -116,8 +117,21 @@ class TwoVocabularies(LanguageTask):
             teacher_targets=none,
         )
 
-    def computed(self, teacher: Any, pairs: Pairs, kept: Tensor) -> Tensor:
+    @property
+    def teacher_context(self) -> int:
+        """See `LanguageTask`: in the window with the most; others are padded."""
+        return int(self.alignment.lengths.max())
+
+    def teacher_tokens(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """See `LanguageTask`."""
+        return self.alignment.tokens(indices, self.teacher_context)
+
+    def computed(self, teacher: Any, pairs: Pairs, kept: Tensor, windows: Tensor) -> Tensor:
         """The teacher's logits at some of its inputs, [R, C_t]; `kept` are indices among B · L."""
+        if teacher.windows is not None:
+            width = pairs.ids.shape[1]
+            at = self.on_device(kept // width * self.teacher_context + kept % width)
+            return cast(Tensor, teacher.windows.rows_of(teacher.numbers_of(windows)[at]))
         one = bool((pairs.documents == pairs.documents[:, :1]).all())
         documents = None if one else self.on_device(pairs.documents)
         inputs = TokenInputs(self.on_device(pairs.ids), documents, self.on_device(kept))
@@ -126,7 +140,7 @@ class TwoVocabularies(LanguageTask):
 
     def teacher_rows(self, teacher: Any, pairs: Pairs, windows: Tensor) -> Tensor:
         """The teacher's rows of the pairs, [M, columns]."""
-        logits = self.computed(teacher, pairs, pairs.partners)
+        logits = self.computed(teacher, pairs, pairs.partners, windows)
         if self._columns is not None:
             logits = self._columns.of_teacher(logits, self.on_device(pairs.prefixes))
         return self.shuffle(logits, windows)

@@ -25,7 +25,7 @@ class FrozenLanguageModel(FrozenTeacher):
         """Rows [N, C], float32, of a batch; the numbers of `SampledRows` where those are kept."""
         if self.windows is None:
             return super().__call__(batch)
-        return self.windows.rows_of(self._kept(batch, self.windows))
+        return self.windows.rows_of(self._kept(batch))
 
     @property
     def samples_tokens(self) -> bool:
@@ -36,14 +36,20 @@ class FrozenLanguageModel(FrozenTeacher):
         """The states before the head, [N, width], of a batch."""
         if self.windows is None:
             return self.hidden(batch.inputs)
-        return self._kept(batch, self.windows)
+        return self._kept(batch)
 
-    def _kept(self, batch: Batch, windows: TokenRows) -> Tensor:
-        """The numbers [N, width] of the rows that count, from the cache where there is one."""
-        whole = windows.batch_of(batch.indices, batch.views)
-        compute = windows.compute(batch.indices) if self.cache is None else self.cache.rows(whole)
-        numbers = compute.view(-1, windows.width)
-        kept = batch.inputs.kept
+    def numbers_of(self, windows: Tensor) -> Tensor:
+        """What is kept of all inputs of some windows, [B · context, width], from a cache if any."""
+        kept = self.windows
+        assert kept is not None
+        if self.cache is None:
+            return kept.compute(windows).view(-1, kept.width)
+        batch = kept.batch_of(windows, torch.zeros_like(windows))
+        return self.cache.rows(batch).view(-1, kept.width)
+
+    def _kept(self, batch: Batch) -> Tensor:
+        """The numbers [N, width] of the rows that count."""
+        numbers, kept = self.numbers_of(batch.indices), batch.inputs.kept
         return numbers if kept is None else numbers[kept]
 
     def hidden(self, inputs: TokenInputs) -> Tensor:

@@ -9,7 +9,8 @@ The logits of 4,096 tokens take 16 kB a token. Two forms are small enough to kee
 
 A window lies at a fixed offset of the text, so its rows are computed once, for all runs that share
 the text and the teacher. They are rounded before they are used: a run that reads them has the bits
-of the run that computed them.
+of the run that computed them. A teacher with a vocabulary of its own has other tokens in a window
+of the student, always the same ones; the windows are filled up to the longest.
 """
 
 import abc
@@ -57,7 +58,7 @@ class TokenRows(abc.ABC):
     @property
     def num_classes(self) -> int:
         """See `CachedSamples`: the numbers of a window."""
-        return self.task.train.context * self.width
+        return self.task.teacher_context * self.width
 
     def data_key(self) -> dict[str, Any]:
         """See `CachedSamples`."""
@@ -75,7 +76,7 @@ class TokenRows(abc.ABC):
     def head(self) -> Head:
         """The teacher's head, without the columns beyond the tokenizer's."""
         weight, bias = self.network.head()
-        size = self.task.vocabulary
+        size = self.task.teacher_vocabulary
         return Head(weight[:size], None if bias is None else bias[:size])
 
     def compute(self, inputs: Tensor) -> Tensor:
@@ -85,11 +86,9 @@ class TokenRows(abc.ABC):
 
     def _computed(self, windows: Tensor, size: int) -> Tensor:
         filled = torch.cat([windows, windows[:1].expand(size - len(windows))])
-        stream, at = self.task.train.stream, self.task.train.positions(filled)
         # Always with documents: without a mask attention sums in another order.
-        documents = stream.documents[at.clamp(max=len(stream) - 1)]
-        ids = self.task.on_device(self.task.train.ids(filled))
-        states = self.teacher.hidden(TokenInputs(ids, self.task.on_device(documents)))
+        inputs = TokenInputs(*map(self.task.on_device, self.task.teacher_tokens(filled)))
+        states = self.teacher.hidden(inputs)
         states = states.view(size, -1, states.shape[-1])[: len(windows)]
         with torch.no_grad():
             return self.numbers(states, windows).flatten(1)

@@ -17,11 +17,23 @@ MISTAKES = [
         "InstanceTemperature is made for rows of one vocabulary",
     ),
     ("shared_columns", ["Alignment.tokenizer = None"], "Alignment.tokenizer = None: expected"),
+    ("kd", ["Method.objective = @ALM"], "ALM compares chunks of text that two tokenizers"),
+    ("kd", ["TeacherRows.shuffled = True"], "is a control for two vocabularies"),
+    ("shared_columns", ["Method.objective = @DKD"], "DKD reads the column of the target, and Sh"),
+    ("uld", ["Method.objective = @NKD"], "NKD reads the column of the target, and SortedColumns"),
+    ("uld", ["Method.objective = @KD", "SortedColumns.padded = True"], "its loss is infinite"),
+    ("prefix_bytes", ["Teacher.rows = 'sampled'"], "'sampled' needs one vocabulary"),
+]
+ALLOWED = [
+    ("prefix_bytes", "Method.objective = @DKD"),  # a byte's column has the number of the byte
+    ("prefix_bytes", "Teacher.rows = 'hidden16'"),
+    ("uld", "SortedColumns.padded = True"),
 ]
 
 
 def built(method, *bindings):
     plain = ["python_topics.tokenizer = 'bytes'", "Alignment.tokenizer = 'bytes'"]
+    plain = plain[:1] if method == "kd" else plain
     return Job([f"gin/language/{method}.gin"], [*plain, *bindings]).build(meta=True)
 
 
@@ -31,11 +43,17 @@ def test_a_mistake_is_refused(method, bindings, message):
         built(method, *bindings)
 
 
+@pytest.mark.parametrize(("method", "binding"), ALLOWED)
+def test_what_fits_is_built(method, binding):
+    built(method, binding)
+
+
 @pytest.mark.parametrize(
     ("binding", "message"),
     [
         ("Method.transform = @SharedColumns", "SharedColumns compares vocabularies of text"),
         ("Alignment.tokenizer = 'bytes'", "Alignment is for text"),
+        ("Method.objective = @ALM", "ALM compares chunks of text that two tokenizers cut"),
     ],
 )
 def test_images_have_no_vocabulary(binding, message):

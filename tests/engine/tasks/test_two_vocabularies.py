@@ -19,7 +19,9 @@ from ctkd.engine.distributed.world import World
 from ctkd.engine.game import Game
 from ctkd.engine.tasks.alignment_settings import TeacherRowsSettings
 from ctkd.engine.tasks.two_vocabularies import TwoVocabularies
+from ctkd.engine.teacher.cache import open_cache
 from ctkd.engine.teacher.frozen_language import FrozenLanguageModel
+from ctkd.engine.teacher.token_rows import HiddenRows16
 from ctkd.losses.alm import ALM
 from ctkd.losses.columns import SharedColumns
 from ctkd.losses.objectives import KD
@@ -201,3 +203,30 @@ def test_kinds_and_an_evaluation_of_the_teacher(setting):
     read = sum(each.bytes[1:].sum() for each in made)
     nats = found["test_loss"] * tokens
     assert found["test_bits_per_byte"] == pytest.approx(nats / np.log(2) / read)
+
+
+@pytest.mark.parametrize("objective", [KD(0.5, 0.5), ALM(0.5, 0.5)])
+def test_states_on_disk_give_the_teachers_rows_to_16_bits(objective, tmp_path):
+    setting = Setting(PrefixBytes() if isinstance(objective, KD) else None, objective)
+    task, student = setting.task(), setting.student.float()
+    teacher = FrozenLanguageModel(
+        setting.teacher.network.float(), CPU, "float32", "x", batch_size=2
+    )
+    # Parts of a step have other longest windows than the text.
+    parts = list(next(task.batches(1, 0)).parts(3))
+
+    def rows():
+        return torch.cat([task.rows(student, teacher, part).teacher for part in parts])
+
+    exact = rows()
+    teacher.windows = kept = HiddenRows16(teacher, task)
+    found = [rows()]
+    for _ in range(2):
+        given = {"dtype": kept.dtype, "limit": 2**40, "device": CPU}
+        teacher.cache = open_cache(
+            tmp_path, {}, kept, kept, say=lambda text: None, warn=pytest.fail, **given
+        )
+        found.append(rows())
+    assert (teacher.cache.hits, teacher.cache.misses) == (len(task.train), 0)
+    assert all(torch.equal(found[0], each) for each in found[1:])
+    assert 0 < (found[0] - exact).abs().max() < 2e-3 * exact.abs().max()
