@@ -18,7 +18,7 @@ from ctkd.adapters.model_rows import (
     shifts_labels,
     targets_of,
 )
-from ctkd.adapters.policy_steps import PolicySteps, check_teacher, ranks
+from ctkd.adapters.policy_steps import PolicySteps, check_networks, check_teacher, ranks
 from ctkd.distiller import Distiller
 from ctkd.errors import ConfigError
 
@@ -66,6 +66,7 @@ class CTKDModule(LightningModule):  # type: ignore[misc]
         """
         super().__init__()
         check_teacher(distiller, teacher)
+        check_networks(student, teacher)
         self.student, self._optimizer = student, optimizer
         self.vocabulary, self._shift = vocabulary, shift_labels
         # In a tuple the teacher is no submodule: it stays in eval mode and out of checkpoints.

@@ -27,7 +27,7 @@ class PolicySteps:
         distiller: the game.
         optimizer: of the Distiller's parameters; None where it has none.
         last: the means over the rows of the last step, 0-d tensors on the device: `loss`, the
-            terms, and `temperature`.
+            terms, and `temperature`; NaN after a step without a row.
     """
 
     def __init__(
@@ -46,6 +46,8 @@ class PolicySteps:
         Raises:
             ConfigError: a part of the game that needs more than the logits of one step's part.
         """
+        if not isinstance(distiller, Distiller):
+            raise ConfigError(f"distiller is a {type(distiller).__name__}: expected a Distiller")
         check_supported(distiller)
         expect(lr > 0, "adapter", "policy_lr", lr, "a number above 0")
         self.distiller, self.recipe_epochs, self.t_star_rows = distiller, recipe_epochs, t_star_rows
@@ -56,9 +58,9 @@ class PolicySteps:
         self.last: dict[str, Tensor] = {}
         self._names = ["loss", *distiller.weights(0.0)]
         self._names += ["temperature"] if distiller.policy is not None else []
+        self._names += ["share"]  # 1, or 0 for a step without a row
         self._sums: dict[str, Tensor] = {}
         self._since_shown: Tensor | None = None
-        self._steps = 0
         self._probe: Rows | None = None
 
     def begin(self, device: torch.device) -> None:
@@ -109,6 +111,7 @@ class PolicySteps:
         """The loss times `share`; adds the outcome to the step's means."""
         loss = outcome.loss * share
         parts = {**{name: term * share for name, term in outcome.terms.items()}, "loss": loss}
+        parts["share"] = torch.ones_like(loss.detach()) * share
         if outcome.temperature is not None:
             parts["temperature"] = outcome.temperature.mean() * share
         for name in self._names:
@@ -139,23 +142,27 @@ class PolicySteps:
             self.optimizer.step()
             self.optimizer.zero_grad()
         shown = shown * sums
-        self.last = dict(zip(self._names, shown, strict=True))
+        self.last = dict(zip(self._names, shown / shown[-1], strict=True))
+        del self.last["share"]
         self._since_shown = shown if self._since_shown is None else self._since_shown + shown
-        self._steps, self._sums = self._steps + 1, {}
+        self._sums = {}
 
     def shown(self) -> dict[str, float]:
         """Means since the last call: `temperature` and the terms; `lambda` of the last step.
+
+        Steps without a row do not count; without a row in any, there is nothing.
 
         Waits for the device, once. T* is measured here, where `t_star_rows` is set.
         """
         if self._since_shown is None:
             return {}
-        values = torch.cat(
-            [self._since_shown / self._steps, self.distiller.get_buffer("lambda_")[None]]
-        ).tolist()
-        named = dict(zip([*self._names, "lambda"], values, strict=True))
+        sums, lambda_ = self._since_shown, self.distiller.get_buffer("lambda_")
+        values = torch.cat([sums[:-1] / sums[-1], lambda_[None], sums[-1:]]).tolist()
+        named = dict(zip([*self._names[:-1], "lambda", "share"], values, strict=True))
         del named["loss"]
-        self._since_shown, self._steps = None, 0
+        self._since_shown = None
+        if not named.pop("share"):
+            return {}
         if self._probe is not None:
             named["t_star"] = t_star_of(self.distiller, self._probe)
         return named
@@ -167,9 +174,15 @@ class PolicySteps:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes what `state_dict` returned."""
-        self.distiller.load_state_dict(state["distiller"])
-        if self.optimizer is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.distiller.load_state_dict(state["distiller"])
+            if self.optimizer is not None:
+                self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                "the checkpoint has the state of another policy, objective or policy_optimizer: "
+                "resume with the game that the run began with, or begin a new run"
+            ) from error
 
 
 def ranks() -> int:
@@ -200,6 +213,19 @@ def check_supported(distiller: Distiller) -> None:
             f"{name} compares the rows of a step with one another, and an adapter computes a step "
             "in parts: use an objective whose terms are of single rows, such as KD or DKD"
         )
+
+
+def check_networks(student: object, teacher: object) -> None:
+    """Raises ConfigError unless the teacher is a module of its own."""
+    if teacher is not None and not isinstance(teacher, torch.nn.Module):
+        raise ConfigError(f"teacher_model = {teacher!r}: expected a module; load the model first")
+    if isinstance(student, torch.nn.Module) and isinstance(teacher, torch.nn.Module):
+        theirs = {id(each) for each in teacher.parameters()}
+        if any(id(each) in theirs for each in student.parameters()):
+            raise ConfigError(
+                "student and teacher share parameters, and the teacher's are frozen: make one of "
+                "them from a copy, copy.deepcopy(model)"
+            )
 
 
 def check_teacher(distiller: Distiller, teacher: object) -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
-from ctkd.adapters.policy_steps import PolicySteps, check_teacher
+from ctkd.adapters.policy_steps import PolicySteps, check_networks, check_teacher
 from ctkd.distiller import Distiller
 from ctkd.errors import ConfigError
 from ctkd.files import replacing
@@ -57,9 +58,10 @@ class PolicyMixin:
         more = {"teacher_model": teacher_model} if prepares else {}
         super().__init__(*args, **more, **kwargs)
         check_trainer(self)
+        trainer: Any = self
+        check_networks(trainer.model, trainer.teacher_model if prepares else teacher_model)
         self.policy_steps = steps
         self.model_accepts_loss_kwargs = True
-        trainer: Any = self
         if not prepares:
             if teacher_model is not None:
                 teacher_model = teacher_model.requires_grad_(False).eval()
@@ -122,12 +124,17 @@ class _PolicyCallback(TrainerCallback):  # type: ignore[misc]
 def read_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The policy's state in a checkpoint. Raises ConfigError where there is none."""
     path = Path(folder) / STATE
+    if not Path(folder).is_dir():
+        raise ConfigError(f"resume_from_checkpoint = {str(folder)!r}: there is no such folder")
     if not path.exists():
         raise ConfigError(
-            f"{folder} has no {STATE}: it was saved without the policy, or the run was killed "
-            "before it was complete; resume from an earlier checkpoint"
+            f"{folder} has no {STATE}: it was saved without the policy (save_only_model = True, "
+            "say), or the run was killed before it was complete; resume from an earlier checkpoint"
         )
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ConfigError(f"{path} is damaged: resume from an earlier checkpoint") from error
     return state
 
 

@@ -7,7 +7,10 @@ import types
 import pytest
 import torch
 
+from ctkd import KD, ConstantTemperature, Distiller
 from ctkd.errors import ConfigError
+from ctkd.losses.alm import ALM
+from ctkd.losses.columns import SharedColumns
 from ctkd.losses.dist import DIST
 from ctkd.losses.kd import kd_loss
 
@@ -44,9 +47,8 @@ def trainer(transformers, game, llama, samples, tmp_path):
             disable_tqdm=True,
         )
         given = {"distiller": game(strength), "teacher_model": llama(2, 2), **given}
-        return CTKDTrainer(
-            llama(1, 1), args, train_dataset=samples, eval_dataset=samples[:9], **given
-        )
+        data = {"train_dataset": samples, "eval_dataset": samples[:9], "model": llama(1, 1)}
+        return CTKDTrainer(args=args, **{**data, **given})
 
     return make
 
@@ -113,8 +115,32 @@ def test_a_resumed_run_equals_an_uninterrupted_one(trainer):
     resumed.train(resume_from_checkpoint=True)
     ends = zip(learned(whole), learned(resumed), strict=True)
     assert all(torch.equal(ours, theirs) for ours, theirs in ends)
+    folder = pathlib.Path(resumed.args.output_dir)
     with pytest.raises(ConfigError, match=r"has no ctkd_policy\.pt"):
-        resumed.train(resume_from_checkpoint=resumed.args.output_dir)
+        resumed.train(resume_from_checkpoint=str(folder))
+    with pytest.raises(ConfigError, match="no such folder"):
+        resumed.train(resume_from_checkpoint=str(folder / "checkpoint-9"))
+    other = trainer(distiller=Distiller(ConstantTemperature(2.0), None, KD(0.5, 0.5)))
+    with pytest.raises(ConfigError, match="the state of another policy"):
+        other.train(resume_from_checkpoint=True)
+    (folder / "checkpoint-2" / "ctkd_policy.pt").write_bytes(b"cut")
+    with pytest.raises(ConfigError, match=r"ctkd_policy\.pt is damaged"):
+        resumed.train(resume_from_checkpoint=True)
+
+
+def test_tokens_that_do_not_count_change_neither_step_nor_log(trainer, samples, distance):
+    hidden = [{**each, "labels": torch.full_like(each["labels"], -100)} for each in samples]
+    padding = [{**each, "attention_mask": torch.zeros_like(each["labels"])} for each in hidden]
+    part = [*hidden[:4], *padding[:4], *samples[8:16]]  # of four parts some may have no row
+    whole, parts = trainer(train_dataset=part), trainer(batch=2, parts=8, train_dataset=part)
+    whole.train()
+    parts.train()
+    assert distance(learned(whole), learned(parts)) < ROUNDING
+    none = trainer(steps=2, train_dataset=hidden)
+    before = learned(none)
+    none.train()
+    assert all(torch.equal(*pair) for pair in zip(before, learned(none), strict=True))
+    assert not temperatures(none)  # not 0
 
 
 def test_t_climbs_at_a_frozen_student_and_stays_without_lambda(trainer):
@@ -185,6 +211,18 @@ def test_games_and_networks_that_would_be_wrong_are_refused(trainer, game, llama
         trainer(teacher_model=[llama(1, 1), llama(1, 2)])
     with pytest.raises(ConfigError, match="pass teacher_model"):
         trainer(teacher_model=None)
+    with pytest.raises(ConfigError, match="teacher_model = 'gpt2': expected a module"):
+        trainer(teacher_model="gpt2")
+    student = llama(1, 1)
+    with pytest.raises(ConfigError, match="student and teacher share parameters"):
+        trainer(model=student, teacher_model=student)
+    with pytest.raises(ConfigError, match="distiller is a KD: expected a Distiller"):
+        trainer(distiller=KD(0.5, 0.5))
+    for changed in ({"objective": ALM(0.5, 0.5)}, {"transform": SharedColumns()}):
+        two = game()
+        vars(two).update(changed)
+        with pytest.raises(ConfigError, match="is for two tokenizers"):
+            trainer(distiller=two)
     whole_step = game()
     whole_step.objective = DIST()
     with pytest.raises(ConfigError, match="DIST compares the rows of a step"):
