@@ -148,3 +148,10 @@ def test_what_mistakes_cost_is_what_the_command_says():
     page = [row for row in rows_of(LABORATORY) if len(row) == 9]
     assert len(page) == 2 + len(contrasts)
     assert page[2:] == [row[:9] for row in made[2:]]
+
+
+def test_what_a_t_per_process_costs_is_what_the_command_says():
+    runs = read_summaries(ROOT / "docs" / "study" / "quirk_ranks.csv")
+    table = contrasts_table(compare(runs, "last", "right"), ["per process:right"])
+    row = rows_of(FORMATS["markdown"](table))[2]
+    assert f"accuracy {row[2]} {row[3]}, T {row[7]} {row[8]}." in LABORATORY
