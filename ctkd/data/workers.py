@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
@@ -86,18 +87,21 @@ def stream(
     """
     running = set(multiprocessing.active_children())
     try:
-        loader = DataLoader(
-            _Reading(read),
-            batch_sampler=batches,
-            num_workers=workers,
-            collate_fn=_Packing(collate) if workers else collate,
-            pin_memory=pin,
-            prefetch_factor=PREFETCH if workers else None,
-            timeout=POLL if workers else 0,
-            worker_init_fn=_prepare,
-            multiprocessing_context=_context(read) if workers else None,
-        )
-        loaded = iter(loader)
+        with warnings.catch_warnings():
+            # The engine warns of more workers than cores, once and with the flag to set.
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            loader = DataLoader(
+                _Reading(read),
+                batch_sampler=batches,
+                num_workers=workers,
+                collate_fn=_Packing(collate) if workers else collate,
+                pin_memory=pin,
+                prefetch_factor=PREFETCH if workers else None,
+                timeout=POLL if workers else 0,
+                worker_init_fn=_prepare,
+                multiprocessing_context=_context(read) if workers else None,
+            )
+            loaded = iter(loader)
     except OSError as error:
         raise DataError(
             f"{workers} worker processes cannot be started: {error}. Each needs memory, a few open "

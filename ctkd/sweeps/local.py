@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from ctkd.command_line import PACKAGE
+from ctkd.cores import available_cores
 from ctkd.errors import ConfigError, Interrupted
 from ctkd.sweeps.cell_group import groups_of
 from ctkd.sweeps.folder import SavedCell, SweepFolder
@@ -61,8 +62,7 @@ def capacity(resources: Resources) -> int:
     """
     if resources.nodes > 1:
         raise ConfigError(f"Resources.nodes = {resources.nodes}: this machine is one node")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    fits = max(1, (cores or 1) // (resources.cpus * resources.tasks))
+    fits = max(1, available_cores() // (resources.cpus * resources.tasks))
     if resources.gpus:
         found = len(devices())
         if found < resources.gpus:

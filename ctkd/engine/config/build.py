@@ -80,7 +80,8 @@ def build(
     check_shuffled(teacher_rows, dataset)
     if recipe.trial:
         dataset.shrink()
-    recipe = trial.shortened(recipe, dataset.kind)
+    recipe = trial.shortened(recipe, dataset.kind, runtime.accumulate)
+    runtime = trial.fewer_workers(runtime, recipe)
     instrument = trial.smaller_probe(instrument, recipe, dataset.kind)
     optimizers = optimizers_of(call, recipe, bindings)
     own_part = spec_of(dataset).settings

@@ -5,20 +5,31 @@ a teacher together; a detector's pictures are smaller. The name of the run ends 
 that no table takes it for a result.
 """
 
+import os
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from ctkd.engine.config.settings import Instrument, Recipe
+from ctkd.cores import available_cores
+from ctkd.engine.config.settings import Instrument, Recipe, Runtime
+
+if TYPE_CHECKING:
+    from ctkd.engine.config.run import Run
 
 SUFFIX = "-trial"
 EPOCHS, STEPS = 2, 2
-# By the kind of the data set: pictures and texts make many rows each.
-SAMPLES = {"detection": 2, "text": 4}  # of a step
-EVALUATED = {"detection": 4, "text": 8}  # of each part of the test data
+# By the kind of the data set: image files are usually large; pictures and texts make many rows.
+SAMPLES = {"detection": 2, "text": 4, "streamed": 4}  # of a step
+EVALUATED = {"detection": 4, "text": 8, "streamed": 16}  # of each part of the test data
 SAMPLES_ELSEWHERE, EVALUATED_ELSEWHERE = 16, 64
 
 
-def shortened(recipe: Recipe, kind: str) -> Recipe:
-    """The recipe of a trial; all schedules are passed through in its few steps."""
+def shortened(recipe: Recipe, kind: str, parts: int = 1) -> Recipe:
+    """The recipe of a trial; all schedules are passed through in its few steps.
+
+    Args:
+        parts: into which a rank divides its share of a step (Runtime.accumulate).
+    """
     if not recipe.trial:
         return recipe
     return replace(
@@ -26,17 +37,35 @@ def shortened(recipe: Recipe, kind: str) -> Recipe:
         epochs=min(recipe.epochs, EPOCHS),
         recipe_epochs=recipe.recipe_epochs or recipe.epochs,
         steps_per_epoch=min(recipe.steps_per_epoch or STEPS, STEPS),
-        batch_size=min(recipe.batch_size, SAMPLES.get(kind, SAMPLES_ELSEWHERE)),
+        batch_size=min(recipe.batch_size, _samples(kind, parts)),
         eval_every=1,
     )
 
 
+def _samples(kind: str, parts: int) -> int:
+    """The samples of a step: two or more for each part on each rank, for batch normalization."""
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    return max(SAMPLES.get(kind, SAMPLES_ELSEWHERE), 2 * ranks * parts)
+
+
 def smaller_probe(instrument: Instrument, recipe: Recipe, kind: str) -> Instrument:
-    """The instrument of a trial: a probe of as many samples as a step."""
+    """The instrument of a trial: a probe of as many samples as a step on one rank."""
     if not recipe.trial:
         return instrument
     size = SAMPLES.get(kind, SAMPLES_ELSEWHERE)
     return replace(instrument, probe_size=min(instrument.probe_size, size))
+
+
+def fewer_workers(runtime: Runtime, recipe: Recipe) -> Runtime:
+    """The runtime of a trial: no more workers than cores. The number changes no sample."""
+    if not recipe.trial:
+        return runtime
+    return replace(runtime, workers=min(runtime.workers, cores_of_process()))
+
+
+def cores_of_process() -> int:
+    """The cores of this machine for each process of the run on it."""
+    return max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def evaluated(recipe: Recipe, kind: str) -> int | None:
@@ -44,8 +73,26 @@ def evaluated(recipe: Recipe, kind: str) -> int | None:
     return EVALUATED.get(kind, EVALUATED_ELSEWHERE) if recipe.trial else None
 
 
+def comparable_claim(run: "Run") -> float | None:
+    """The teacher's published accuracy; None where a trial evaluates a few samples."""
+    compared = run.teacher_network is not None and not run.recipe.trial
+    return run.teacher.published_accuracy if compared else None
+
+
+def remark(summary: Mapping[str, Any]) -> str | None:
+    """The last line of a trial, that its result means nothing; None for other runs."""
+    if not str(summary["name"]).endswith(SUFFIX):
+        return None
+    measure = str(summary["primary"]).removeprefix("test_")
+    return (
+        f"this was a trial: {measure} is of {summary.get('evaluated_samples', 'a few')} test "
+        f"samples after {summary['steps']} steps, and means nothing. It shows only that the "
+        "configuration trains, evaluates and writes its files"
+    )
+
+
 def fault_of_trial(recipe: Recipe, kind: str) -> list[str]:
-    """The warning that a run is a trial."""
+    """The warning that a run is a trial, with its sizes."""
     if not recipe.trial:
         return []
     return [

@@ -9,12 +9,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ctkd.data.dataset import ImageDataset
 from ctkd.distiller import Distiller
 from ctkd.engine.config.run import Run
+from ctkd.engine.config.trial import cores_of_process
 from ctkd.engine.metrics import Meter
 from ctkd.engine.task import Task
 from ctkd.losses.few_classes import limits
 from ctkd.registry import name_of
 
 AT_BOUND = 0.01  # of the range of T: a T nearer to a bound than this is at the bound
+READ_BY_WORKERS = ("streamed", "detection")  # the kinds of data sets that have workers
 TOP5_KINDS = ("resident", "streamed")  # the kinds of data sets whose task measures test_top5
 CLAIM_MISSED = 1.0  # points below the published accuracy that are reported
 # Mean and standard deviation per color of published checkpoints, of pixels in [0, 1].
@@ -42,7 +44,18 @@ def faults_of_run(run: Run) -> list[str]:
             f"Runtime.accumulate = {parts}: the student's batch normalizations take the statistics "
             "of each part, not of the step: not the run that accumulate = 1 makes"
         )
-    return found + faults_of_policy_optimizer(run)
+    return found + faults_of_workers(run) + faults_of_policy_optimizer(run)
+
+
+def faults_of_workers(run: Run) -> list[str]:
+    """A warning about more workers than cores, which read no faster, and take memory."""
+    asked, cores = run.settings["runtime"]["Runtime.workers"], cores_of_process()
+    if run.dataset.kind not in READ_BY_WORKERS or asked <= cores:
+        return []
+    owner = f"workers = {asked} is more than the {cores} cores that this process may use"
+    if run.recipe.trial:
+        return [f"{owner}: the trial starts {run.runtime.workers}"]
+    return [f"{owner}: more workers take memory and seldom read faster. Set --workers={cores}"]
 
 
 def faults_of_policy_optimizer(run: Run) -> list[str]:

@@ -12,6 +12,7 @@ from rich.console import Console as RichConsole
 from rich.table import Table
 from rich.text import Text
 
+from ctkd.engine.config.trial import comparable_claim, remark
 from ctkd.engine.output.epoch_line import as_text, epoch_line
 from ctkd.engine.output.live_view import LiveView
 from ctkd.results.read.grid_ends import bound_text
@@ -155,10 +156,10 @@ class Console:
         self._view.step(progress.steps, run_numbers, numbers)
 
     def teacher(self, run: "Run", metrics: dict[str, float]) -> None:
-        """The teacher's measured accuracy and the published one."""
+        """The teacher's measured accuracy, and the published one except in a trial."""
         if metrics:
             name, value = next(iter(metrics.items()))
-            published = run.teacher.published_accuracy
+            published = comparable_claim(run)
             claim = "" if published is None else f" (published {published:.2f})"
             self.say(f"teacher: {name.removeprefix('teacher_')} {as_text(name, value)}{claim}")
 
@@ -184,6 +185,8 @@ class Console:
                 self.say(f"  {name:<15}  {FILES[name]}")
         if found:
             self.say(f"open first: {workdir.path / found[0]}")
+        if (text := remark(summary)) is not None:
+            self.say(text)
 
 
 def _of_summary(name: str, value: Any, summary: dict[str, Any]) -> str:

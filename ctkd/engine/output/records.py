@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from ctkd.engine.config.trial import comparable_claim
 from ctkd.engine.metrics import Meter, Trace
 from ctkd.engine.output.checkpoint import write_tensors, write_text
 from ctkd.engine.output.tensorboard import Board, disk_errors
@@ -141,7 +142,11 @@ def summarize(prepared: "Prepared", progress: Progress) -> RunSummary:
     speeds = [speed for record in progress.history if (speed := record.get(f"{task.unit}_per_s"))]
     speed = sorted(speeds)[len(speeds) // 2] if speeds else None
     recipe, key = run.settings["recipe"], f"ema_{task.monitor}"
-    averaged = {f"ema_{schema.measure_of(task.monitor)}": last[key]} if key in last else {}
+    more = dict(progress.teacher)
+    if key in last:
+        more[f"ema_{schema.measure_of(task.monitor)}"] = last[key]
+    if task.evaluated_samples is not None:
+        more["evaluated_samples"] = task.evaluated_samples
     return RunSummary(
         finished=True,
         name=run.name,
@@ -153,8 +158,8 @@ def summarize(prepared: "Prepared", progress: Progress) -> RunSummary:
         steps=progress.steps,
         primary=task.monitor,
         lower_is_better=task.lower_is_better,
-        more=progress.teacher | averaged,
-        teacher_claimed=run.teacher.published_accuracy if run.teacher_network else None,
+        more=more,
+        teacher_claimed=comparable_claim(run),
         teacher_fingerprint=teacher.fingerprint if teacher else None,
         last=last[task.monitor],
         best=best.get("best", math.nan),  # undefined at every epoch
