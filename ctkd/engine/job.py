@@ -169,7 +169,8 @@ def evaluate(job: Job, checkpoint: str | None, console: Console) -> dict[str, fl
     source = expand_user(checkpoint or folder.path / "student_last.pt", "--checkpoint")
     load_weights(run.deployed, source, setting="--checkpoint")
     prepared = prepare(run, folder, console, train=False)
-    metrics = prepared.task.evaluate(to_device(run.deployed, prepared.device))
+    with console.phase("evaluating the student"):
+        metrics = prepared.task.evaluate(to_device(run.deployed, prepared.device))
     console.say(f"{source}:")
     for name, value in metrics.items():
         console.say(f"{name} {as_text(name, value)}")

@@ -2,11 +2,13 @@
 
 import abc
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,7 @@ class Task(abc.ABC):
         smallest_batch: samples of the smallest step of an epoch, all ranks; None if not known.
         evaluated_samples: how many samples of each part `evaluate` takes, the first ones; None for
             all.
+        watch: called after each batch of an evaluation, with the batches done and their number.
     """
 
     monitor: str
@@ -181,6 +184,14 @@ class Task(abc.ABC):
     class_names: Mapping[int, str] = {}
     smallest_batch: int | None = None
     evaluated_samples: int | None = None
+    watch: Callable[[int, int], None] | None = None
+
+    def counted(self, batches: Iterable[T], count: int) -> Iterator[T]:
+        """The `count` batches of an evaluation on this rank; `watch` counts them."""
+        for done, batch in enumerate(batches, 1):
+            yield batch
+            if self.watch is not None:
+                self.watch(done, count)
 
     @abc.abstractmethod
     def batches(self, epoch: int, skip: int) -> Iterator[Batch]:

@@ -242,9 +242,9 @@ class Trainer:
         """Measures L(T); returns its part of the epoch's record."""
         if self.probe is None:
             return {}
+        self.console.between_steps("measuring the landscape")
         measured = self.probe.measure(self.student, self.distiller)
-        found = faults.faults_of_probe(measured, first=epoch == 0)
-        for fault in [*measured.pop("warnings"), *found]:
+        for fault in measured.pop("warnings") + faults.faults_of_probe(measured, first=epoch == 0):
             self.console.warn(fault)
         self.progress.rows = measured.pop("rows")
         self.progress.landscape.append({"epoch": epoch, **measured})

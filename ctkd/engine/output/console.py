@@ -125,11 +125,11 @@ class Console:
             return
         name = self._prefix.strip(" |") or run.name
         with LiveView(self._out, name, task, run.recipe.epochs) as view:
-            self._view = view
+            self._view, task.watch = view, view.count
             try:
                 yield
             finally:
-                self._view = None
+                self._view = task.watch = None
 
     def step(
         self, progress: "Progress", meter: "Meter", rate: float, lambda_: "Tensor | None"

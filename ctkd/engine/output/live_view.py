@@ -40,7 +40,8 @@ class LiveView:
         )
         total = epochs * self._per_epoch
         self._run = self._bars.add_task(name, total=total, numbers="")
-        self._epoch = self._bars.add_task("epoch 1", total=self._per_epoch, numbers="")
+        self._label, self._phase = "epoch 1", ""
+        self._second = self._bars.add_task(self._label, total=self._per_epoch, numbers="")
 
     def __enter__(self) -> "LiveView":
         self._bars.__enter__()
@@ -53,17 +54,27 @@ class LiveView:
         """Shows that `steps` steps are done, with numbers of the run and of the epoch."""
         epoch, done = divmod(steps - 1, self._per_epoch)
         self._bars.update(self._run, completed=steps, numbers=self._fit(of_run))
-        self._bars.update(
-            self._epoch,
-            total=self._per_epoch,
-            completed=done + 1,
-            description=f"epoch {epoch + 1}",
-            numbers=self._fit(of_epoch),
-        )
+        if self._phase or self._label != f"epoch {epoch + 1}":
+            self._label, self._phase = f"epoch {epoch + 1}", ""
+            self._begin_second(self._per_epoch)
+        self._bars.update(self._second, completed=done + 1, numbers=self._fit(of_epoch))
 
     def phase(self, text: str) -> None:
-        """Shows what the run does between two steps: a bar that moves, since its end is unknown."""
-        self._bars.update(self._epoch, total=None, numbers=text, refresh=True)
+        """Shows what the run does between two steps: a bar that moves, until `count` is called."""
+        self._phase = text
+        self._begin_second(None)
+
+    def count(self, done: int, total: int) -> None:
+        """Shows that `done` of the `total` batches of a phase are done."""
+        if done == 1:  # of another split or network, perhaps with as many batches
+            self._begin_second(total)
+        numbers = self._fit([self._phase, f"{done:,} of {total:,} batches"])
+        self._bars.update(self._second, completed=done, numbers=numbers)
+
+    def _begin_second(self, total: int | None) -> None:
+        """Replaces the second bar: a new bar measures its own remaining time."""
+        self._bars.remove_task(self._second)
+        self._second = self._bars.add_task(self._label, total=total, numbers=self._phase)
 
     def _fit(self, numbers: Iterable[str]) -> str:
         """The first numbers that fit into the line."""

@@ -207,7 +207,8 @@ class DetectionTask(Task):
         found: list[Found] = []
         reader = self._dataset.reader(split)
         with torch.inference_mode():
-            for loaded in stream(reader, items, self._loading.workers, together):
+            pictures = stream(reader, items, self._loading.workers, together)
+            for loaded in self.counted(pictures, len(items)):
                 if isinstance(loaded, DataError):
                     raise loaded
                 (sample,) = loaded

@@ -30,7 +30,10 @@ class ImageTask(Task):
         batch_size: images of a whole step, all ranks.
         train: the training images; `len` gives their number.
         evaluated: the images to evaluate on, by their name ("test", "validation").
+        evaluation_batch: images of one call of the network in an evaluation.
     """
+
+    evaluation_batch: ClassVar[int]
 
     monitor = "test_top1"
     labels: ClassVar = {"test_top1": "test", "validation_top1": "validation"}
@@ -138,7 +141,9 @@ class ImageTask(Task):
     def _measure(self, model: nn.Module, name: str, images: Any) -> dict[str, float]:
         totals = torch.zeros(4, dtype=torch.float64, device=self.device)
         predicted: list[Tensor] = []  # class and prediction of each image
-        for inputs, targets in self.shown(images):
+        own = len(self.world.shard(torch.arange(len(images))[: self.evaluated_samples]))
+        batches = -(-own // self.evaluation_batch)
+        for inputs, targets in self.counted(self.shown(images), batches):
             logits = model(inputs).float()
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices.eq(targets[:, None])
             loss = F.cross_entropy(logits, targets, reduction="sum", ignore_index=-1)

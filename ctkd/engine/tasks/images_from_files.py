@@ -36,7 +36,6 @@ from ctkd.seeds import generator
 if TYPE_CHECKING:
     from ctkd.engine.config.run import Run
 
-EVALUATION_BATCH = 128
 VIEWS = 2**62  # a view is a number that decides crop and flip
 NAMED = 5  # bad files in a message
 
@@ -68,6 +67,7 @@ class StreamedTask(ImageTask):
 
     dataset: StreamedDataset
     train: ImageFiles
+    evaluation_batch = 128
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ class StreamedTask(ImageTask):
     def shown(self, images: ImageFiles) -> Iterator[tuple[Tensor, Tensor]]:
         """See `ImageTask`."""
         everything = torch.arange(len(images))[: self.evaluated_samples]
-        parts = torch.split(self.world.shard(everything), EVALUATION_BATCH)
+        parts = torch.split(self.world.shard(everything), self.evaluation_batch)
         items = (_items(part, torch.zeros_like(part)) for part in parts if len(part))
         for read in self._read(Reader(images, self.dataset.presentation), items):
             yield self._on_device(read)

@@ -24,8 +24,6 @@ from ctkd.seeds import generator
 if TYPE_CHECKING:
     from ctkd.engine.config.run import Run
 
-EVALUATION_BATCH = 256
-
 
 def make_task(run: "Run", device: torch.device, world: World) -> "ClassificationTask":
     """See `TaskSpec`."""
@@ -44,6 +42,7 @@ class ClassificationTask(ImageTask, ViewedTask):
 
     dataset: ResidentDataset
     train: ResidentImages
+    evaluation_batch = 256
 
     @property
     def samples(self) -> int:
@@ -161,7 +160,7 @@ class ClassificationTask(ImageTask, ViewedTask):
         """See `ImageTask`."""
         everything = torch.arange(len(images), device=images.targets.device)
         everything = everything[: self.evaluated_samples]
-        for indices in torch.split(self.world.shard(everything), EVALUATION_BATCH):
+        for indices in torch.split(self.world.shard(everything), self.evaluation_batch):
             yield images.batch(indices), images.targets[indices]
 
 

@@ -37,7 +37,8 @@ def language_metrics(
     columns = vocabulary or task.vocabulary
     count = max(1, EVALUATED // (columns * windows.context))
     everything = torch.arange(len(windows))[: task.evaluated_samples]
-    for indices in torch.split(world.shard(everything), count):
+    batches = torch.split(world.shard(everything), count)
+    for indices in task.counted(batches, len(batches)):
         if not len(indices):
             continue  # more processes than windows
         inputs, labels = task.inputs(windows, indices)

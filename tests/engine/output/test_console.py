@@ -12,6 +12,7 @@ import pytest
 
 from ctkd.engine.output import console as console_module
 from ctkd.engine.output.console import Console
+from ctkd.engine.output.live_view import LiveView
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -130,6 +131,21 @@ def test_a_narrow_terminal_drops_whole_columns(terminal):
     assert "…" not in "".join(line for line in text.splitlines() if "%" in line)
     for phase in ("evaluating the teacher", "evaluating the student", "drawing the figures"):
         assert phase in text
+
+
+def test_the_bar_counts_the_batches_of_an_evaluation(terminal, monkeypatch):
+    counted, real = [], LiveView.count
+
+    def count(view, done, total):
+        real(view, done, total)
+        bar = view._bars.tasks[-1]
+        counted.append((bar.percentage, bar.fields["numbers"]))
+
+    monkeypatch.setattr(LiveView, "count", count)
+    terminal("ctkd", columns="80")
+    one = [(50, " 1 of 2 batches"), (100, " 2 of 2 batches")]
+    phases = ["teacher", *["student"] * 3]
+    assert counted == [(at, f"evaluating the {who} {n}") for who in phases for at, n in one]
 
 
 def test_a_warning_does_not_break_the_live_view(terminal):
