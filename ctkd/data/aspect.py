@@ -16,7 +16,7 @@ Item = tuple[int, int]
 
 
 class AspectBatches:
-    """Batches in which all images are wide, or all are tall, so that padding is small.
+    """Batches of images that are all wide or all tall, so that little padding is needed.
 
     In a pass the images are permuted by (seed, pass). A batch is full when it has `batch_size`
     images of one shape. At the end the remaining images of both shapes make mixed batches. The
@@ -30,9 +30,8 @@ class AspectBatches:
             ConfigError: a batch is larger than the data set.
         """
         fine = batch_size <= len(wide)
-        expect(
-            fine, "Recipe", "batch_size", batch_size, f"at most the {len(wide)} images there are"
-        )
+        expected = f"at most the number of training images, {len(wide)}"
+        expect(fine, "Recipe", "batch_size", batch_size, expected)
         self._wide, self._size, self._seed = wide.tolist(), batch_size, seed
         self.steps_per_pass = len(wide) // batch_size
         # A step needs only its own pass, and neighboring steps need the same one.

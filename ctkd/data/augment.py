@@ -1,4 +1,4 @@
-"""Augmentation by discrete views: an integer names a sample's crop and flip.
+"""Augmentation by discrete views: an integer selects the crop and flip of a sample.
 
 The number of views of a sample is finite, so a teacher's logits can be cached per (image, view).
 A view is drawn from (seed, epoch, index), so methods with the same seed see the same pixels.
@@ -13,9 +13,9 @@ from ctkd.seeds import generator
 class CropFlip:
     """A crop of the original size out of the zero-padded image, and optionally a horizontal flip.
 
-    The view v of an image of padding p is the crop at row v // (2p + 1) and column v mod (2p + 1)
-    of the padded image; views from (2p + 1)² on are the same crops, mirrored. With p = 4 and the
-    flip these are the 162 views of the usual CIFAR transforms, with equal probabilities.
+    With padding p, view v is the crop at row v // (2p + 1) and column v mod (2p + 1) of the padded
+    image; views from (2p + 1)² on are the same crops, mirrored. With p = 4 and the flip, these are
+    the 162 views of the usual CIFAR transforms, with equal probabilities.
     """
 
     def __init__(self, padding: int, flip: bool) -> None:
@@ -30,7 +30,7 @@ class CropFlip:
         return torch.randint(0, self.count, (size,), generator=generator(*names))
 
     def pad(self, images: Tensor) -> Tensor:
-        """Images [N, H, W, C] with the zero border that `take` cuts from, [N, H+2p, W+2p, C]."""
+        """Images [N, H, W, C] with the border of zeros that `take` needs, [N, H+2p, W+2p, C]."""
         p = self.padding
         return torch.nn.functional.pad(images, (0, 0, p, p, p, p))
 

@@ -61,13 +61,13 @@ class AutoAugment:
     """One of 25 sub-policies for each image: two operations, each with its probability.
 
     Attributes:
-        numbers: how many numbers in [0, 1) decide what happens to an image.
+        numbers: the number of random numbers in [0, 1) that each image needs.
     """
 
     numbers = 5
 
     def __init__(self) -> None:
-        """Computes the tables: of each sub-policy and operation its index, probability, range."""
+        """Computes tables: index, probability and range of the operations of each sub-policy."""
         lines = [line.split(",") for line in POLICY.strip().splitlines()]
         parts = [[part.split() for part in line] for line in lines]
         self._operations = torch.tensor([[NAMES.index(name) for name, *_ in p] for p in parts])

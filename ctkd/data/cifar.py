@@ -1,6 +1,6 @@
 """CIFAR-100 and CIFAR-10: 50,000 + 10,000 images of 32 × 32 pixels (Krizhevsky 2009).
 
-The images are searched in `data_dir`, or in the folder of the environment variable CTKD_DATA, as
+The images are looked up in `data_dir`, or in the folder of the environment variable CTKD_DATA, as
 
     cifar100.npz            arrays train_images, train_labels, test_images, test_labels
     cifar-100-python/       torchvision's own files, their checksums checked
@@ -154,7 +154,7 @@ def _read_npz(path: pathlib.Path) -> dict[str, Split]:
     for name, (images, labels) in found.items():
         if images.dtype != np.uint8 or labels.dtype.kind not in "iu":
             came = f"{images.dtype} images and {labels.dtype} labels"
-            raise DataError(f"{path}: {name} has {came}: expected uint8 and whole numbers")
+            raise DataError(f"{path}: {name} has {came}: expected uint8 images and integer labels")
     return {
         name: Split(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
         for name, (images, labels) in found.items()

@@ -35,7 +35,7 @@ class PictureSample:
     """A picture [3, H, W] of bytes, and its boxes and labels in it.
 
     Attributes:
-        bad: what is wrong with each picture that this one replaces.
+        bad: one sentence for each unreadable picture that this one replaces.
     """
 
     index: int
@@ -105,9 +105,10 @@ class PictureReader:
 
 
 def resize(picture: Tensor, boxes: Tensor, short: int, long: int) -> tuple[Tensor, Tensor]:
-    """The picture with a short side of `short` but a long side of at most `long`, and its boxes.
+    """Resizes a picture to a short side of `short`, less if the long side would exceed `long`.
 
-    Bilinear without antialiasing, as torchvision's detectors resize pictures for evaluation.
+    Returns it with its scaled boxes. Bilinear without antialiasing, as torchvision's detectors
+    resize pictures for evaluation.
     """
     height, width = picture.shape[-2:]
     scale = min(short / min(height, width), long / max(height, width))
@@ -122,7 +123,7 @@ class COCO(Dataset):
     """Boxes of 80 categories in pictures of any size.
 
     Args:
-        data_dir: the folder above `annotations/`; None asks the environment variable CTKD_COCO.
+        data_dir: the folder above `annotations/`; None reads the environment variable CTKD_COCO.
         train, test: the names of the splits' folders, and of `instances_NAME.json`.
         categories: the number of categories. A row of class logits has one more column, the
             first, for the background.

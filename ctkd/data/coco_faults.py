@@ -10,7 +10,7 @@ from ctkd.data.coco_values import Entry, Id, is_id, number, referred, shown
 from ctkd.errors import DataError
 
 Faults = Literal["refuse", "skip"]
-ROUNDING = 1.0  # pixels that a box may reach over its picture's edge; COCO rounds so
+ROUNDING = 1.0  # pixels by which a box may exceed its picture: COCO's boxes are rounded
 NAMED = 3  # faults that a message names
 KEPT = 5  # left-out entries that a note names
 NORMALIZED = 1 + 1e-4  # the right or lower edge of a normalized box, after rounding
@@ -44,8 +44,8 @@ class Counted:
             f"{len(found)} {what}: {joined(found, NAMED)}" for what, found in self.examples.items()
         ]
         raise DataError(
-            f"{self.file}: {'; '.join(lines)}. {self.remedy}, or have these left out and "
-            f"counted: {SKIP}"
+            f"{self.file}: {'; '.join(lines)}. {self.remedy}, or leave these out and "
+            f"count them: {SKIP}"
         )
 
 
@@ -127,16 +127,16 @@ def _fault(what: str, annotation: Entry, key: str) -> Fault:
 
 
 def _over(box: list[int | float], image: Entry) -> float:
-    """The number of pixels that the box reaches over the edges of its picture."""
+    """The number of pixels by which the box exceeds its picture."""
     x, y, width, height = box
     return float(max(-x, -y, x + width - image["width"], y + height - image["height"]))
 
 
 def refuse_normalized(file: pathlib.Path, boxes: list[Entry], images: Iterable[Entry]) -> None:
-    """Refuses boxes in shares of the picture: in training they would be half a pixel wide.
+    """Refuses boxes in shares of the picture: such a box is less than a pixel wide.
 
     Args:
-        boxes: annotations with a `bbox` of four numbers; the search ends at the first in pixels.
+        boxes: annotations with a `bbox` of four numbers; the search ends at a box in pixels.
         images: the images that the file lists.
 
     Raises:

@@ -62,7 +62,7 @@ def read_annotations(
         truth.append(_for_scoring(parsed, len(truth) + 1))
         box = _inside(parsed.box, images[parsed.image])
         if parsed.crowd:
-            counted.note("crowds, which are no single objects")
+            counted.note("crowds, which are not single objects")
         elif box is None:
             counted.note("boxes without an area")
         else:
@@ -167,8 +167,8 @@ def _labels(
     if not by_id:
         if len(ranked) != expected:
             raise DataError(
-                f"{file} has {len(ranked)} categories: set coco.categories to that "
-                f"(here {expected})"
+                f"{file} has {len(ranked)} categories, but coco.categories is {expected}: set "
+                f"coco.categories = {len(ranked)}"
             )
         return {number: rank for rank, (number, _) in enumerate(ranked, 1)}
     if ranked[0][1] == 0:
@@ -178,8 +178,8 @@ def _labels(
         )
     if ranked[-1][1] > expected:
         raise DataError(
-            f"{file} has category ids up to {ranked[-1][1]}: set coco.categories to that "
-            f"(here {expected})"
+            f"{file} has category ids up to {ranked[-1][1]}, but coco.categories is {expected}: "
+            f"set coco.categories = {ranked[-1][1]}"
         )
     return dict(ranked)
 

@@ -27,7 +27,7 @@ CHUNK = 64  # pictures per task of a thread
 ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 LYING = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 UNREADABLE = "pictures that cannot be read"
-OTHER_SIZE = "pictures of another size than the annotations say"
+OTHER_SIZE = "pictures whose size differs from the annotations"
 
 Way = Literal["plain", "stored", "turned", "either"]
 
@@ -126,7 +126,7 @@ def _look(path: str, width: int, height: int) -> tuple[Way | None, bool]:
     with Image.open(path) as image:
         check_depth(image)
         stored = image.size == (width, height)
-        # For a PNG without EXIF data PIL would decode the pixels, to search behind them.
+        # PIL would decode the pixels of a PNG without EXIF data, to search for it after them.
         looked = image.format != "PNG" or "exif" in image.info or not stored
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if looked else 1
         complete = _has_its_end(path, image.format or "")
@@ -176,8 +176,8 @@ def _remarks(fits: Counter[str], upright: bool) -> list[str]:
     remarks = []
     if turned:
         remarks.append(
-            f"pictures turned as their EXIF orientation says: {turned}; the annotations give the "
-            "sizes of turned pictures"
+            f"pictures turned according to their EXIF orientation: {turned}; the annotations give "
+            "the sizes of turned pictures"
         )
     if fits["either"] and not upright:
         remarks.append(

@@ -102,7 +102,7 @@ def read_ids(file: pathlib.Path, name: str, entries: list[Entry]) -> list[Id]:
 def referred(value: object, texts: bool) -> Id | None:
     """A reference to an id, in the type of the listed ids; None if it is not an id.
 
-    So "7" finds the listed 7, and 7 the listed "7".
+    So "7" matches a listed 7, and 7 matches a listed "7".
     """
     if isinstance(value, str) and texts:
         return value

@@ -31,17 +31,17 @@ class Dataset(abc.ABC):
 
     @property
     def folder(self) -> pathlib.Path | None:
-        """See above."""
+        """The folder of the samples, if there is one."""
         return None
 
     @property
     def offers(self) -> dict[str, object]:
-        """Values for the parameters of networks and policies with these names."""
+        """Values for parameters of networks and policies, by the parameter's name."""
         return {"num_classes": self.num_classes}
 
     @property
     def teacher_offers(self) -> dict[str, object]:
-        """The same for the teacher, which may have another vocabulary."""
+        """The same for the teacher, whose vocabulary may differ."""
         return self.offers
 
     def shrink(self) -> None:
@@ -49,7 +49,7 @@ class Dataset(abc.ABC):
         return None
 
     def check_teacher(self, other: "Dataset") -> None:
-        """Raises ConfigError where a teacher of the data set `other` cannot teach on this one."""
+        """Raises ConfigError if a teacher trained on `other` cannot be used on this data set."""
         return None
 
 

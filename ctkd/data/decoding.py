@@ -1,6 +1,6 @@
 """Image files to bytes: decoded, cropped, resized and mirrored as uint8, never as floats.
 
-torchvision decodes JPEGs (gray and CMYK ones also to RGB). PIL decodes the files that torchvision
+torchvision decodes JPEGs to RGB, also those in gray or CMYK. PIL decodes the files that torchvision
 refuses, and files of other formats (one of ImageNet's .JPEG files is a PNG). An EXIF orientation is
 not applied, as in published pipelines: their networks were trained on the stored pixels.
 """
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ctkd.data.pictures import rgb_bytes
 
-TRIES = 10  # random crops that may fail to fit before the center crop, as in Inception's code
+TRIES = 10  # attempts at a random crop before the center crop, as in Inception's code
 NUMBERS = 4 * TRIES + 1
 
 
@@ -46,7 +46,7 @@ def decode(path: str) -> Tensor:
 
 @functools.cache
 def _jpeg_decoder() -> Callable[[Tensor], Tensor] | None:
-    """The decoder of torchvision, or None in a version without one: PIL then decodes, slower."""
+    """The decoder of torchvision; None in a version without one: PIL is slower."""
     try:
         from torchvision.io import ImageReadMode, decode_jpeg
     except ImportError:
@@ -76,8 +76,8 @@ def random_crop(
     """A random rectangle (top, left, height, width) of an image, as in Inception's training.
 
     Its share of the area is uniform in `scale`, its aspect ratio (width over height) log-uniform
-    in `ratio`, its position uniform (Szegedy et al., arXiv 1409.4842). After TRIES that do not fit
-    it is the largest centered rectangle of a permitted ratio.
+    in `ratio`, its position uniform (Szegedy et al., arXiv 1409.4842). After TRIES attempts that
+    do not fit, it is the largest centered rectangle of a permitted ratio.
 
     Args:
         numbers: 4 · TRIES numbers in [0, 1); the rectangle depends only on them.

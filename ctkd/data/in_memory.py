@@ -1,4 +1,4 @@
-"""Small data sets that stay on the device as bytes; batches are cut there."""
+"""Small data sets that stay on the device as bytes; batches are made there."""
 
 import abc
 import functools
@@ -47,7 +47,7 @@ class ResidentDataset(ImageDataset):
 
 
 class ResidentImages:
-    """A split on a device: padded once; one gather then gives any views of any images."""
+    """A split on a device, padded once, so that one gather makes a batch of any views."""
 
     def __init__(self, split: Split, dataset: ResidentDataset, device: torch.device) -> None:
         """Moves `split` to `device` and pads it for the views of `dataset`."""

@@ -1,8 +1,8 @@
 """Checks every image data set, in memory or in files: counts, types, shapes, labels.
 
-The engine runs it on the result of `load`, before training. A wrong label or pixel would
-otherwise train without a message: PyTorch skips the label -100, and floats in [0, 1] are divided by
-255 a second time.
+The engine runs it on the result of `load`, before training. Without it, a wrong label or pixel
+would cause no error: PyTorch skips the label -100, and floats in [0, 1] would be divided by 255 a
+second time.
 """
 
 from collections.abc import Callable
@@ -151,7 +151,9 @@ def _pixel_hint(images: Tensor) -> str:
         return ""
     low, high = float(images.float().min()), float(images.float().max())
     if not low >= 0:
-        return ". Give the pixels before normalization: the mean and std of the data set do it"
+        return (
+            ". Give pixels that are not normalized: the mean and std of the data set normalize them"
+        )
     if high <= 1:
         return ". Convert them: (images * 255).round().to(torch.uint8)"
     if high <= 255:

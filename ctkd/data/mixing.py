@@ -22,9 +22,9 @@ class Mixing:
     numbers = 5
 
     def __init__(self, mixup: float, cutmix: float, share: float, device: torch.device) -> None:
-        """Takes α of both (0 for none), and the share of images that are mixed.
+        """Takes α of Mixup and of CutMix (0 turns it off), and the share of images to mix.
 
-        Where both are above 0, half of the mixed images are mixed by each.
+        If both are above 0, each of the two mixes half of these images.
         """
         from scipy.special import betaincinv
 
@@ -41,7 +41,7 @@ class Mixing:
         """Mixes images [B, C, H, W] with partners of the same shape, by numbers [B, 5].
 
         Returns:
-            The images, and each one's own share of its pixels, [B].
+            The mixed images, and the share of each that comes from the image itself, [B].
         """
         cuts = (numbers[:, 0] < self._cut_share).long()
         quantile = (numbers[:, 1] * QUANTILES).long()
@@ -78,8 +78,8 @@ def soft_targets(
 def erase(images: Tensor, numbers: Tensor, share: float) -> Tensor:
     """A rectangle of zeros over a share of normalized images (Zhong et al., arXiv 1708.04896).
 
-    Its area is 2 % to 33 % of the image and its sides' ratio 0.3 to 3.3; a side that is too long is
-    cut to the image's. `numbers` is [B, 5].
+    Its area is 2 % to 33 % of the image and its sides' ratio 0.3 to 3.3; a side longer
+    than the image is cut. `numbers` is [B, 5].
     """
     height, width = images.shape[2:]
     area = height * width * (AREA[0] + (AREA[1] - AREA[0]) * numbers[:, 1])

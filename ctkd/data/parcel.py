@@ -15,18 +15,18 @@ ALIGNMENT = 64  # bytes: each tensor starts at a multiple of it, as torch's own 
 
 
 class Parcel:
-    """A batch in a file that has no name. The file ends with the last process that has it open.
+    """A batch in a file without a name. The system frees it when no process has it open.
 
     torch passes tensors between processes through files in /dev/shm. A container's /dev/shm has
     64 MiB by default. If it is full, the worker loses the batch, and the run waits for that batch
     forever. This file is also in memory, but not in /dev/shm.
 
-    A worker makes the Parcel and sends it, a few hundred bytes. Errors of writing the batch are
-    raised in the constructor, where the worker can report them.
+    A worker makes the Parcel and sends it: a few hundred bytes. If the batch cannot be written, the
+    constructor raises the error, and the worker can report it.
     """
 
     def __init__(self, batch: Any) -> None:
-        """Writes any batch that can be pickled; its tensors are copied once.
+        """Writes a batch, which must be picklable; its tensors are copied once.
 
         Raises:
             OSError: there is no room for the file.

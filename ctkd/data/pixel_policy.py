@@ -37,7 +37,7 @@ class AugmentedCrop:
         """Pixels [3, H, W] -> [3, size, size], uint8."""
         cropped = self.crop(pixels, view)
         transform = transform_of(self.policy, self.operations, self.magnitude)
-        # torchvision draws from the global generator of the CPU, which is put back afterwards.
+        # torchvision draws from the global generator of the CPU: its state is restored.
         state = torch.random.get_rng_state()
         torch.default_generator.manual_seed(seed_of("policy", view))
         changed = transform(cropped)

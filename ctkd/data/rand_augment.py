@@ -6,8 +6,8 @@ FixMatch (Sohn et al. 2020). Its "RandAugment(2, 10)" draws each magnitude at ra
 sharpness are only lowered.
 
 torchvision's transforms take one magnitude for a whole batch. Here the images of a batch are sorted
-by operation, and each operation runs once, on its images, with a magnitude for each. All results
-are exact in the same way for any batch: an image does not depend on the images next to it.
+by operation, and each operation runs once, on its images, with a magnitude for each. The result
+for an image has the same bits in any batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ class RandAugment:
     """`operations` random operations on each image, then Cutout.
 
     Attributes:
-        numbers: how many numbers in [0, 1) decide what happens to an image.
+        numbers: the number of random numbers in [0, 1) that each image needs.
     """
 
     def __init__(self, operations: int, cutout: float, color: Tensor) -> None:
@@ -50,7 +50,7 @@ class RandAugment:
 
 
 def _apply(images: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
-    """One operation on each image: `chosen` decides which, `shares` where in its range."""
+    """One operation on each image: `chosen` selects it, `shares` the magnitude in its range."""
     which = (chosen * len(OPERATIONS)).long()
     low, width = LOW_AND_WIDTH[which].unbind(1)
     return operate(images, which, low + width * shares, FUNCTIONS)
@@ -84,7 +84,7 @@ def auto_contrast(images: Tensor, _: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor, _: Tensor) -> Tensor:
-    """Each channel's histogram made flat."""
+    """Equalizes the histogram of each channel."""
     from torchvision.transforms.v2 import functional as F
 
     flat: Tensor = F.equalize(images)

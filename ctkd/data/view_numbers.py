@@ -11,7 +11,7 @@ GOLDEN, FIRST, SECOND = -7046029254386353131, -4658895280553007687, -77235922931
 def numbers_of(views: Tensor, count: int) -> Tensor:
     """Numbers in [0, 1), [B, count], float32: a function of each view alone, equal on all devices.
 
-    Nothing is drawn, so that a captured step computes them from the views that it is given.
+    No generator is used, so that a captured CUDA graph computes them from its views.
     """
     x = views[:, None] + GOLDEN * torch.arange(1, count + 1, device=views.device)
     x = (x ^ _shifted(x, 30)) * FIRST
@@ -21,5 +21,5 @@ def numbers_of(views: Tensor, count: int) -> Tensor:
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
-    """A shift to the right that fills with zeros; that of a signed number fills with its sign."""
+    """A right shift that fills with zeros; torch's fills with the sign bit."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)

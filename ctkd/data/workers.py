@@ -42,7 +42,7 @@ class _Reading(Dataset[Any]):
 
 @dataclass(frozen=True)
 class _Lost:
-    """The replacement for a batch that a worker cannot send."""
+    """Takes the role of a batch that a worker cannot send."""
 
     reason: str
 
@@ -80,7 +80,7 @@ def stream(
             `modules`, they are imported once for all workers.
         batches: the items (index, view) of each batch.
         workers: processes that read; 0 reads in this process.
-        pin: whether to copy batches into page-locked memory, from which a GPU copies without waits.
+        pin: whether to copy batches into page-locked memory, for copies that do not wait.
 
     Raises:
         DataError: the workers cannot be started, a worker has ended or cannot send a batch.

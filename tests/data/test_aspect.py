@@ -60,5 +60,5 @@ def test_a_view_depends_on_the_pass_and_the_picture_and_not_on_the_batch_size():
 
 
 def test_a_batch_larger_than_the_data_is_refused():
-    with pytest.raises(ConfigError, match="batch_size = 60: expected at most the 50 images"):
+    with pytest.raises(ConfigError, match="at most the number of training images, 50"):
         AspectBatches(WIDE, 60, seed=0)

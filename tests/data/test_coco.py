@@ -51,7 +51,7 @@ def test_networks_are_offered_the_classes_and_the_size_to_be_judged_at(coco_fold
 def test_a_crowd_is_not_trained_on_but_belongs_to_the_ground_truth(coco_json):
     folder = coco_json(lambda content: first(content).update(iscrowd=1))
     train, whole = make(folder).load().train, make(coco_json(lambda c: None)).load().train
-    assert train.passed_over["crowds, which are no single objects"] == 1
+    assert train.passed_over["crowds, which are not single objects"] == 1
     assert len(train.truth["annotations"]) == len(whole.truth["annotations"])
     assert [a["iscrowd"] for a in train.truth["annotations"]].count(1) == 1
 
@@ -162,7 +162,7 @@ def test_places_are_asked_for_in_full(tmp_path, monkeypatch):
 
 
 def test_another_number_of_categories_is_refused(coco_folder):
-    with pytest.raises(DataError, match="has 3 categories: set coco.categories"):
+    with pytest.raises(DataError, match="coco.categories is 80: set coco.categories = 3"):
         make(coco_folder, categories=80).load()
     with pytest.raises(DataError, match="category ids up to 9"):
         make(coco_folder, categories=8, labels="ids").load()
@@ -263,7 +263,7 @@ def test_the_first_pictures_only_with_their_own_ground_truth(coco_folder):
 def test_the_sample_of_real_pictures_is_whole(coco128):
     splits = COCO(str(coco128)).load()
     assert (len(splits.train), len(splits.test)) == (126, 128)  # two have crowds only, or nothing
-    assert splits.train.passed_over["crowds, which are no single objects"] == 10
+    assert splits.train.passed_over["crowds, which are not single objects"] == 10
     assert len(splits.train.truth["annotations"]) == sum(1 for _ in splits.train.labels) + 10 - sum(
         a["iscrowd"] and a["image_id"] not in splits.train.ids
         for a in splits.train.truth["annotations"]

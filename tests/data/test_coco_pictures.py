@@ -84,7 +84,7 @@ def test_a_picture_of_another_size_is_refused_or_left_out(coco_folder):
     with pytest.raises(DataError, match=r"000000000003.png \(5 × 7, not 60 × 80\)"):
         splits(coco_folder)
     _, found = splits(coco_folder, faults="skip")
-    assert found.train.passed_over["pictures of another size than the annotations say"] == 1
+    assert found.train.passed_over["pictures whose size differs from the annotations"] == 1
     assert len(found.train) == 7
 
 
@@ -127,7 +127,7 @@ def test_a_picture_is_turned_where_only_so_it_has_the_annotated_size(coco_folder
         difference = (read(index, AS_IT_IS).picture.int() - picture.int()).abs().float()
         assert difference.mean() < (4 if jpeg else 1e-6), index
     (remark,) = found.train.remarks
-    assert remark.startswith("pictures turned as their EXIF orientation says: 2;")
+    assert remark.startswith("pictures turned according to their EXIF orientation: 2;")
     assert found.test.remarks == []
 
 

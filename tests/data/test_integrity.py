@@ -66,7 +66,7 @@ WRONG = [
     (IMAGES / 255, LABELS, r"are float32 .* from 0 to 1 .*\(images \* 255\).round\(\)"),
     (IMAGES.float(), LABELS, "are float32 .*: expected bytes .*images.round"),
     (changed_pixel(float("nan")), LABELS, r"image 6 has the pixel nan"),
-    (changed_pixel(-0.5), LABELS, r"image 6 has the pixel -0.5.* before normalization"),
+    (changed_pixel(-0.5), LABELS, r"image 6 has the pixel -0.5.* not normalized"),
     (changed_pixel(300, torch.int64), LABELS, r"image 6 has the pixel 300.*largest possible"),
     (IMAGES.squeeze(3), LABELS, r"\[9, 3, 2\]: .*axis of the channels is missing"),
     (IMAGES.permute(0, 3, 1, 2), LABELS, r"\[9, 1, 3, 2\]: .* = \[9, 3, 2, 1\]. The channels come"),

@@ -1,4 +1,4 @@
-"""The rows of two tokenizations of one text that can be compared: their byte offsets are equal.
+"""Pairs the rows of two tokenizations of one text: rows at equal byte offsets can be compared.
 
 Row i of the student has read the tokens up to i, and so the text up to a byte offset. A row of the
 teacher that has read the text up to the same byte is its partner: both predict what comes next.
@@ -41,8 +41,8 @@ class Ends(NamedTuple):
     """Where the tokens of a stream begin and end in the bytes of all documents, [n] each.
 
     Attributes:
-        exact: whether a token ends between two characters. A character whose bytes are several
-            tokens has one offset only: the tokens next to it have none that is exact.
+        exact: whether the token's end can be compared with another tokenization. If a character
+            is split into several tokens, they share one offset: only the last end is exact.
     """
 
     starts: Tensor
@@ -70,7 +70,7 @@ class Pairs(NamedTuple):
     Attributes:
         rows: [M], their indices among the rows of the student that count, ascending.
         partners: [M], the indices of the teacher's rows among its B · L inputs.
-        prefixes: [M], which prefix of the teacher's next token is known already, 0 for none.
+        prefixes: [M], the prefix of the teacher's next token that the student has read, 0 for none.
         targets: [M], the teacher's next token.
         follows: [M], whether the next pair lies in the same window and document.
         ids, documents: [B, L], the teacher's inputs; 0 for padding.
@@ -88,7 +88,7 @@ class Pairs(NamedTuple):
 class Alignment:
     """The partners of a student's rows among the rows of a teacher with other tokens.
 
-    The teacher reads the text of the student's window, from its first token inside.
+    The teacher reads the text of the student's window, from the first token that starts in it.
 
     Attributes:
         lengths: [windows], the teacher's tokens in each window of the student.
@@ -100,8 +100,8 @@ class Alignment:
         Args:
             windows: the student's.
             other: the same documents in the teacher's tokens.
-            prefixes: a row of the student that has read one of them, where the teacher's token
-                ends before it, gets that row of the teacher too.
+            prefixes: byte strings. A row of the student that has just read a prefix is also
+                paired with the row of the teacher that has read the text before the prefix.
         """
         self.windows, self._teacher = windows, other.stream
         self._ours = ends_of(windows.stream, other.sizes)

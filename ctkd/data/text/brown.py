@@ -22,7 +22,7 @@ CLASSES = (
     "noun", "name", "verb", "adjective", "adverb", "pronoun",
     "determiner", "preposition", "conjunction", "number", "punctuation", "other",
 )  # fmt: skip
-# The beginnings of the corpus's tags, the longer ones first where one begins like another.
+# Prefixes of the corpus's tags. The first class with a matching prefix is taken.
 _PREFIXES = {
     "punctuation": ("'", "`", "(", ")", ",", "--", ".", ":"),
     "name": ("np", "nr"),

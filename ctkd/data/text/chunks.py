@@ -1,4 +1,4 @@
-"""Chunks: stretches of text between neighboring bytes at which tokens of both networks end."""
+"""Chunks: the text between neighboring byte offsets at which tokens of both networks end."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from ctkd.data.text.alignment import Pairs
 
 
 class Chunks(NamedTuple):
-    """The chunks of some windows, M of them, and the rows that make their likelihoods.
+    """The M chunks of some windows, and the rows from which their likelihoods are computed.
 
     Attributes:
         size: M.

@@ -1,4 +1,4 @@
-"""Documents of text, with a class for each word where one is known, and their splits."""
+"""Text documents, with the class of each word if it is known, and their splits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ SMALLEST = 3  # documents of a data set: one for each split
 
 @dataclass(frozen=True)
 class Document:
-    """A text that is never cut by a split.
+    """A text, which belongs to one split as a whole.
 
     Attributes:
         name: a file, or another name for messages.

@@ -1,4 +1,4 @@
-"""The topics of Python's own help: 0.5 MB of English prose that is on every machine."""
+"""The topics of Python's help: 0.5 MB of English prose that comes with Python."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from ctkd.registry import DATASETS
 
 @DATASETS.register("python_topics")
 class PythonTopics(TextDataset):
-    """The language reference as `pydoc_data.topics` holds it: one document per topic.
+    """The language reference in `pydoc_data.topics`: one document per topic.
 
     The text differs between versions of Python, so compare runs of one version only.
     """
@@ -35,7 +35,7 @@ class PythonTopics(TextDataset):
             from pydoc_data.topics import topics
         except ImportError as error:
             raise DataError(
-                "this Python comes without its topics of help (pydoc_data.topics): use "
+                "this Python has no help topics (pydoc_data.topics): use "
                 "Recipe.dataset = @text_files with text of your own"
             ) from error
         return [Document(name, text) for name, text in sorted(topics.items())]

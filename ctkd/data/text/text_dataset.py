@@ -1,4 +1,4 @@
-"""What every data set of text has in common: a tokenizer, a context, splits by document."""
+"""The base classes of text data sets: a tokenizer, a context, splits by document."""
 
 import abc
 import pathlib
@@ -14,7 +14,7 @@ from ctkd.data.text.tokenizer import BPETokenizer, Tokenizer, make_tokenizer
 from ctkd.data.text.windows import Windows, stream_of
 from ctkd.errors import ConfigError
 
-# What compares two vocabularies, for messages.
+# The components that compare two vocabularies, for messages.
 COLUMNS = (
     "Method.transform = @SharedColumns, @SortedColumns or @PrefixBytes, or Method.objective = @ALM"
 )
@@ -94,8 +94,8 @@ class TextDataset(Dataset):
         }
         if isinstance(expected, BPETokenizer):  # it is trained on the training documents
             compared["the data set"] = self.owner, other.owner
-            compared["the share of the test"] = self._test, other._test
-            compared["the share of the validation"] = self._validation, other._validation
+            compared["the test share"] = self._test, other._test
+            compared["the validation share"] = self._validation, other._validation
         for name, (here, there) in compared.items():
             if here != there:
                 raise ConfigError(

@@ -17,10 +17,10 @@ SUFFIXES = (".txt", ".md", ".rst", ".jsonl")
 
 @DATASETS.register("text_files", runtime=("data_dir",))
 class TextFiles(SuppliedText):
-    """A file of text is a document; a line of a .jsonl file is one, too.
+    """Each text file is a document; each line of a .jsonl file is one, too.
 
     Args:
-        data_dir: a folder, searched with its folders, or one file; or the environment variable
+        data_dir: a folder, searched with its subfolders, or one file; or the environment variable
             CTKD_TEXT.
         context: tokens of a window.
         tokenizer: "bytes"; "bpe", a byte-level BPE of `vocabulary` tokens that is trained once on
@@ -69,7 +69,7 @@ class TextFiles(SuppliedText):
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
         known = [file for file in files if file.suffix.lower() in SUFFIXES]
         if not known:
-            raise DataError(f"{path} holds no text: expected files {', '.join(SUFFIXES)}")
+            raise DataError(f"{path} contains no text: expected files {', '.join(SUFFIXES)}")
         return [document for file in known for document in self._read(file) if document.text]
 
     def _read(self, file: pathlib.Path) -> Iterator[Document]:

@@ -52,7 +52,7 @@ def _of_text(written: str) -> bytes:
 def _byte_alphabet() -> dict[str, int]:
     """The byte of each character of byte-level BPE.
 
-    A byte that Latin-1 can print is itself, the others are U+0100 and the next ones.
+    A printable byte of Latin-1 stands for itself; the other bytes are U+0100 and up.
     """
     printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = sorted(set(range(256)) - set(printed))

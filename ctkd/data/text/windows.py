@@ -63,7 +63,7 @@ def stream_of(documents: Sequence[Document], tokenizer: Tokenizer) -> TokenStrea
         columns = (ids, np.full_like(ids, number), counted, sizes, classes, later)
         parts.append([torch.from_numpy(np.ascontiguousarray(column)) for column in columns])
     if not parts:
-        raise DataError("the documents of a split hold no token")
+        raise DataError("the documents of a split contain no token")
     return TokenStream(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
@@ -97,9 +97,9 @@ def _letters(points: NDArray[np.uint32]) -> NDArray[np.bool_]:
 class Windows:
     """Windows of a stream, with [context] inputs each, at multiples of the stride.
 
-    With a stride below `context`, windows overlap, and each counts its last `stride` rows only (the
-    first one all): so every token is predicted once, after at least `context` − `stride` tokens of
-    its document, where the document has as many.
+    With a stride below `context`, windows overlap, and each counts only its last `stride` rows (the
+    first window counts all). So every token is predicted once, after at least `context` − `stride`
+    tokens of its document, if the document has so many.
 
     Attributes:
         rows: [windows], the number of rows of each window that count. Windows without one are left

@@ -201,8 +201,7 @@ class DetectionTask(Task):
         """
         was_training, split = model.training, self._splits.test
         model.eval()
-        indices = list(range(len(split)))[: self.evaluated_samples]
-        indices = indices[self.world.rank :: self.world.size]
+        indices = range(len(split))[: self.evaluated_samples][self.world.rank :: self.world.size]
         items: list[list[Item]] = [[(index, AS_IT_IS)] for index in indices]
         found: list[Found] = []
         reader = self._dataset.reader(split)

@@ -1,4 +1,4 @@
-"""AT: where the maps of a stage are large."""
+"""AT: attention maps, which show where the features of a stage are large."""
 
 from collections.abc import Sequence
 

@@ -33,14 +33,14 @@ def nce_loss(scores: Tensor, samples: int) -> Tensor:
 class CRD(FeatureLoss):
     """Contrastive Representation Distillation (Tian et al., ICLR 2020), on the pooled features.
 
-    Both networks' features pass through a linear layer each, to `width` numbers of norm 1: v_s and
+    A linear layer for each network projects its features to `width` numbers of norm 1: v_s and
     v_t. Two banks keep the v of all training samples. A score is exp(⟨v, bank row⟩ / tau) / Z: of
     v_s with the teacher's bank, and of v_t with the student's; Z is fixed by the first step. The
     loss is the sum of both `nce_loss`es. Afterwards the step's rows enter the banks:
     m ← momentum · m + (1 − momentum) · v, of norm 1 again.
 
     The negatives are samples of other classes, a function of the seed and the number of calls; see
-    `Negatives`. Several ranks gather their rows, and so have the same banks.
+    `Negatives`. With several ranks, each gathers the rows of all, so all have the same banks.
 
     Memory: 2 · width floats for each training sample: 51 MB for 50,000 samples, 1.3 GB for 1.28
     million, and as much again in a checkpoint.

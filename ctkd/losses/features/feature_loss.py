@@ -15,7 +15,7 @@ Pairs = list[tuple[Tensor, Tensor]]
 
 
 class StepRows(NamedTuple):
-    """What else a feature loss may use of the given rows.
+    """Further inputs of a feature loss, for the same rows.
 
     Attributes:
         targets: [N], classes.
@@ -31,8 +31,8 @@ class StepRows(NamedTuple):
 class FeatureLoss(nn.Module):
     """weight · a distance between features of student and teacher; it never sees T.
 
-    A subclass implements `forward`. One with modules of its own makes them in `build`: they are
-    trained together with the student.
+    A subclass implements `forward`. If it has modules, it makes them in `build`; they are trained
+    together with the student.
 
     Attributes:
         weight: of the loss, multiplied by min(n / warmup_epochs, 1) during the n-th epoch.
@@ -50,7 +50,7 @@ class FeatureLoss(nn.Module):
     needs_class: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
 
-    _classifier: tuple[nn.Module, ...] = ()  # in a tuple, so that its weights are not the loss's
+    _classifier: tuple[nn.Module, ...] = ()  # in a tuple: not a submodule
 
     def __init__(self, weight: float, at: Sequence[str], warmup_epochs: float = 0.0) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class FeatureLoss(nn.Module):
 
         Args:
             student, teacher: the features by name, float32 or float64.
-            rows: what else is known of the rows.
+            rows: further inputs.
         """
         raise NotImplementedError
 
@@ -122,14 +122,14 @@ class FeatureLoss(nn.Module):
             raise ConfigError(
                 f"{self.named} lacks the feature {', '.join(missing or self.at)}: the student has "
                 f"{', '.join(student) or 'none'}, the teacher {', '.join(teacher) or 'none'}. "
-                f"{type(self).__name__}.at names those to compare"
+                f"{type(self).__name__}.at names the features to compare"
             )
         if "stages" in self.at and len(_stages(teacher, self.of_teacher("stage1")[:-1])) > len(
             _stages(student)
         ):
             raise ConfigError(
                 f"{self.named} compares stage by stage, and the teacher has more stages than the "
-                f"student: name those to compare with {type(self).__name__}.at"
+                f"student: name the features to compare with {type(self).__name__}.at"
             )
         return [(student[name], teacher[other]) for name, other in pairs]
 

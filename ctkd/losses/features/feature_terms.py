@@ -14,14 +14,14 @@ class FeatureTerms(nn.Module):
     """Feature losses by the names of their terms.
 
     Attributes:
-        losses: the feature losses; their parameters descend.
-        gather: with several ranks, the rows of all of them from those of this rank.
+        losses: the feature losses; their parameters minimize the loss.
+        gather: returns the rows of all ranks, given those of this rank; None for one rank.
     """
 
     gather: Gather | None = None
 
     def __init__(self, losses: Iterable[FeatureLoss]) -> None:
-        """Raises ConfigError where two losses have one name."""
+        """Raises ConfigError if two losses have the same name."""
         super().__init__()
         self.losses = nn.ModuleDict()
         for loss in losses:
@@ -47,10 +47,10 @@ class FeatureTerms(nn.Module):
         """The losses, name -> 0-d, each a mean over the given rows. Half precision becomes float32.
 
         Raises:
-            ValueError: there are losses, and no features.
+            ValueError: there are losses, but no features.
         """
         if features is None:
-            raise ValueError("features = None: pass those of student and teacher, by name")
+            raise ValueError("features = None: pass the features of student and teacher, by name")
         student, teacher = (
             {k: f.float() if f.dtype.itemsize == 2 else f for k, f in side.items()}
             for side in features
@@ -67,7 +67,7 @@ class FeatureTerms(nn.Module):
 def _everywhere(
     gather: Gather, loss: FeatureLoss, student: Features, teacher: Features, rows: StepRows
 ) -> tuple[Features, Features, StepRows]:
-    """What the loss needs, of the rows of all ranks."""
+    """The inputs of the loss, gathered from all ranks."""
     names = loss.names(student)
     s = {name: gather(student[name]) for name in names}
     t = {other: gather(teacher[other]) for other in map(loss.of_teacher, names)}

@@ -1,4 +1,4 @@
-"""FitNet: one map of the student, regressed to the teacher's."""
+"""FitNet: regresses one map of the student to the teacher's."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Samples of other classes, drawn for a whole batch together, from (seed, step) alone."""
+"""Samples of other classes for a whole batch, a function of (seed, step) alone."""
 
 import functools
 
@@ -11,7 +11,7 @@ PRIMES, ABOVE = 1024, 2**22  # more than any number of samples
 
 
 class Negatives(nn.Module):
-    """For each row `count` training samples of other classes, none twice where there are enough.
+    """For each row `count` training samples of other classes, all different if there are enough.
 
     With the samples sorted by class, those of the other classes have the positions 0 to M − 1. The
     k-th negative of a row is at position (a·k + b) mod M. The factor a is a prime above M, so that
@@ -29,9 +29,9 @@ class Negatives(nn.Module):
         sizes = torch.bincount(targets)
         if int(sizes.max()) == len(targets) or len(targets) >= ABOVE:
             raise ConfigError(
-                f"CRD draws negatives from other classes: {len(targets)} training samples of "
-                f"{int((sizes > 0).sum())} classes came, expected two classes or more and fewer "
-                f"than {ABOVE} samples"
+                f"CRD draws negatives from other classes: found {len(targets)} training samples of "
+                f"{int((sizes > 0).sum())} classes, expected two classes or more and fewer than "
+                f"{ABOVE} samples"
             )
         shuffled = torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))
         order = shuffled[targets[shuffled].argsort(stable=True)]
@@ -44,7 +44,7 @@ class Negatives(nn.Module):
     def forward(self, targets: Tensor, indices: Tensor, seed: Tensor, step: Tensor) -> Tensor:
         """Indices [N, count] for the samples `indices` [N] of the classes `targets` [N].
 
-        Seed and step are 0-d. The order of the rows, which ranks change, does not matter.
+        Seed and step are 0-d. The result of a row does not depend on the order of the rows.
         """
         order, primes = self.get_buffer("order"), self.get_buffer("primes")
         size = self.get_buffer("sizes")[targets]
@@ -53,7 +53,7 @@ class Negatives(nn.Module):
         first = mixed(mixed(seed + step) + indices)
         a, b = primes[first % len(primes)] % others, mixed(first) % others
         positions = (a[:, None] * self.get_buffer("ranks") + b[:, None]) % others[:, None]
-        # Of the sorted samples, those of the row's own class are left out.
+        # Skip the samples of the row's own class.
         positions += size[:, None] * (positions >= start[:, None])
         return order[positions]
 

@@ -22,7 +22,7 @@ def pkt_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _similarities(rows: Tensor) -> Tensor:
-    # Of a row of zeros, the gradient of a norm is NaN: such a row is similar to none.
+    # The norm of a row of zeros has the gradient NaN: such a row gets the cosine 0 with all rows.
     norms = rows.square().sum(1, keepdim=True)
     rows = rows / (torch.where(norms > 0, norms, 1.0).sqrt() + EPSILON)
     cosines = (rows @ rows.T + 1) / 2

@@ -1,4 +1,4 @@
-"""ReviewKD: each stage of the teacher is taught to all later stages of the student."""
+"""ReviewKD: each stage of the teacher teaches the same and all later stages of the student."""
 
 from collections.abc import Sequence
 
@@ -30,9 +30,9 @@ def hcl_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class Fusion(nn.Module):
-    """Attention-based fusion: a stage of the student, mixed with what later stages have left.
+    """Attention-based fusion: mixes a stage of the student with the map of the later stages.
 
-    The stage is projected to `middle` channels; two maps in (0, 1) weigh it and the enlarged rest.
+    The stage is projected to `middle` channels; two maps in (0, 1) weight it and the enlarged map.
     """
 
     def __init__(self, inputs: int, middle: int, outputs: int, mixes: bool) -> None:
@@ -46,7 +46,7 @@ class Fusion(nn.Module):
         self.weigh = nn.Conv2d(2 * middle, 2, 1) if mixes else None
 
     def forward(self, stage: Tensor, rest: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
-        """(the map for the teacher's stage, of `size`; the rest for the next stage)."""
+        """(the map to compare with the teacher's, of `size`; the mixed map for the next stage)."""
         mixed: Tensor = self.project(stage)
         if self.weigh is not None and rest is not None:
             rest = F.interpolate(rest, mixed.shape[-2:], mode="nearest")

@@ -1,4 +1,4 @@
-"""Maps of one size."""
+"""Brings two maps to one size by average pooling."""
 
 from torch import Tensor
 from torch.nn import functional as F

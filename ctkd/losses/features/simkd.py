@@ -30,7 +30,7 @@ class SimKD(FeatureLoss):
         self.projector = nn.Sequential()
 
     def of_teacher(self, name: str) -> str:
-        """See `FeatureLoss`: the map that the teacher's classifier receives the mean of."""
+        """See `FeatureLoss`: the map whose mean the teacher's classifier receives."""
         return "final" if name == "last" else name
 
     def build(self, student: Features, teacher: Features) -> None:

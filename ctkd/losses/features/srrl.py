@@ -16,7 +16,7 @@ class SRRL(FeatureLoss):
     """Mean of (r(f_s) − f_t)² plus mean of (classifier(r(f_s)) − z_t)², on the pooled features.
 
     Softmax Regression Representation Learning (Yang et al., ICLR 2021), as in CTKD's public code: r
-    is linear to the teacher's features, batch normalization and ReLU; the classifier is the
+    is a linear layer to the width of f_t, batch normalization and ReLU; the classifier is the
     teacher's, frozen; z_t are the teacher's logits.
     """
 

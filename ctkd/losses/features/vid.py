@@ -18,7 +18,7 @@ SMALLEST_VARIANCE, FIRST_VARIANCE = 1e-5, 5.0
 class GaussianRegressor(nn.Module):
     """A mean μ from the student's map, and a learned variance σ² of each of the teacher's channels.
 
-    μ is made by three 1x1 convolutions without bias, with ReLU between them.
+    Three 1x1 convolutions without bias, with ReLU between them, compute μ.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:

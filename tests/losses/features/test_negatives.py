@@ -48,5 +48,5 @@ def test_each_sample_of_another_class_is_drawn_equally_often():
 
 
 def test_one_class_has_no_negatives():
-    with pytest.raises(ConfigError, match="5 training samples of 1 classes came"):
+    with pytest.raises(ConfigError, match="found 5 training samples of 1 classes"):
         Negatives(torch.ones(5, dtype=torch.int64), 3)
