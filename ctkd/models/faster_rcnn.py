@@ -51,7 +51,7 @@ class Sampled(NamedTuple):
         proposals: the sampled proposals, ground truth included.
         logits: [N, C] of all their boxes, the background in column 0.
         targets: [N], classes; 0 is the background.
-        losses: 0-d tensors, all losses except the classes': torchvision's means over the
+        losses: 0-d tensors, all losses except that of the classes: torchvision's means over the
             sampled anchors (objectness, rpn_box) and the sampled proposals (box).
     """
 
@@ -89,7 +89,7 @@ class Detector(FasterRCNN):  # type: ignore[misc]
         heads = self.roi_heads
         boxes, _, labels, offsets = heads.select_training_samples(proposed, targets)
         logits, moves = self._heads(features, boxes, sizes)
-        # The objective computes the classes' loss: take only the boxes' loss from torchvision.
+        # The objective computes the loss of the classes: take only that of the boxes here.
         _, box = fastrcnn_loss(logits.detach(), moves, labels, offsets)
         losses = {"objectness": rpn["loss_objectness"], "rpn_box": rpn["loss_rpn_box_reg"]}
         proposals = Proposals(padded, sizes, boxes)

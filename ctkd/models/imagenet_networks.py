@@ -98,8 +98,8 @@ def _timm_factory(name: str) -> Callable[..., nn.Module]:
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = (
-        f"{name}, for images of 224 pixels unless img_size, or its authors, say otherwise; "
-        "patch_size is that of its patches,  drop_path_rate is its stochastic depth."
+        f"{name}, for images of 224 pixels unless img_size or its authors say otherwise. "
+        "patch_size is the side of its patches, drop_path_rate its stochastic depth."
     )
     return build
 
@@ -149,7 +149,7 @@ def _timm(name: str, num_classes: int, sizes: Mapping[str, Any]) -> nn.Module:
 
 
 def _built(make: Callable[[], nn.Module]) -> nn.Module:
-    """The result of `make`, built on the CPU first if its constructor needs real numbers."""
+    """The result of `make`, built on the CPU first if its constructor needs values of tensors."""
     try:
         return make()
     except (NotImplementedError, RuntimeError):
@@ -184,7 +184,7 @@ def published_state(network: str, weights: str) -> Mapping[str, Any]:
     chosen = offered[weights]
     folder = downloads()
     try:
-        # torchvision's builder also reads its older files; it draws random weights first.
+        # torchvision's builder also reads older files; it draws random weights first.
         with torch.random.fork_rng(devices=[]):
             state: Mapping[str, Any] = models.get_model(name, weights=chosen).state_dict()
     except (OSError, RuntimeError) as error:

@@ -27,7 +27,7 @@ class LanguageModel(nn.Module, abc.ABC):
 
     Attributes:
         vocabulary: columns of a row of logits, padding included.
-        loaded_from: where a network that is built with its weights has them from, else None.
+        loaded_from: the source of the weights, if the network is built with weights; else None.
         tokenizer_file: the `tokenizer.json` that belongs to these weights, if there is one.
     """
 

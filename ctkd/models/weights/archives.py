@@ -90,7 +90,7 @@ class Archive:
 def member_of(path: pathlib.Path, source: Source) -> io.BytesIO | None:
     """The bytes of the member that `source` names; None if the file is not an archive.
 
-    A name is a member's path in the archive, or the end of the path if only one path ends so.
+    A name is a member's path in the archive, or its end if no other path has the same end.
 
     Raises:
         DataError: the archive is damaged, or the name is missing, or it fits no member or

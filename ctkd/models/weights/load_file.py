@@ -83,14 +83,14 @@ def locate(source: str | os.PathLike[str] | Source) -> pathlib.Path:
             f"the file of weights {path} does not exist (the working folder is {os.getcwd()})"
         )
     if not os.access(path, os.R_OK):
-        raise DataError(f"the file of weights {path} cannot be read: see its permissions")
+        raise DataError(f"the file of weights {path} cannot be read: check its permissions")
     _verify(path, expected, str(path))
     return path
 
 
 def _cached(url: str, expected: str | None) -> pathlib.Path:
     """The file of an http(s) URL, from the cache unless its checksum is not the expected one."""
-    # Files of many published runs have one name, such as ckpt_epoch_240.pth: use the whole URL.
+    # Many published files share a name, such as ckpt_epoch_240.pth: hash the whole URL.
     name = pathlib.PurePosixPath(urllib.parse.unquote(url.partition("?")[0]))
     key = hashlib.sha256(url.encode()).hexdigest()[:12]
     path = downloads() / f"{name.stem[:40]}-{key}{name.suffix}"

@@ -2,7 +2,7 @@
 
 Runs of one teacher, student and recipe form a group. Runs without a teacher belong to every group
 of their student that has their recipe. A method is identified by its name and, if
-runs of one name differ in the method's settings (a sweep), also by these settings.
+runs with the same name differ in the method's settings (a sweep), also by these settings.
 """
 
 from collections.abc import Iterable, Sequence

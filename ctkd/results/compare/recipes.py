@@ -49,7 +49,7 @@ def by_recipe(runs: Sequence[RunRecord]) -> list[RunsOfRecipe]:
 
 
 def _may_differ(run: RunRecord, name: str) -> bool:
-    """Whether the setting does not count: a teacher's without a teacher, no fingerprint."""
+    """Whether recipes may differ in it: of the teacher, without one; a missing fingerprint."""
     if run.teacher is None and "teacher" in name.lower():
         return True
     return name in FINGERPRINTS and name not in run.settings.recipe

@@ -23,9 +23,9 @@ BANDS = ((0, 4, 0.28, "5–95 % of rows"), (1, 3, 0.4, "25–75 % of rows"))  # 
 def draw_landscape(record: RunRecord) -> "Figure":
     """Epoch × temperature, with L(T) / max L of the probe as color, the policy's T, and T*.
 
-    T* is the temperature with the largest loss, the adversary's aim. For a policy with one T per
+    T* is the temperature with the largest loss, the adversary's goal. For a policy with one T per
     row, bands show the middle 50 % and 90 % of its temperatures on the probe. If the first epochs
-    were recorded step by step, a panel on the left shows the plunge of the temperature.
+    were recorded step by step, a panel on the left shows every step of the temperature.
 
     Raises:
         DataError: the run recorded no landscape (it has no teacher, or has not evaluated yet).
