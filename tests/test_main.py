@@ -59,7 +59,7 @@ def test_without_arguments_given_those_of_the_process_count(monkeypatch, capsys)
 def test_help_names_every_flag_and_says_what_the_command_is(command):
     result = command("--help")
     assert (result.status, result.err) == (0, "")
-    assert "python -m ctkd.main --gin_file=gin/digits/ctkd.gin" in result.out
+    assert "ctkd train --gin_file=gin/digits/ctkd.gin, or python -m ctkd.main" in result.out
     described = set(re.findall(r"^  --(\w+) ", result.out, re.MULTILINE))
     assert all(len(line) <= 100 for line in result.out.splitlines()[:-1])
     assert described == set(HELP) == set(FLAGS)

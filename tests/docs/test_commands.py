@@ -104,7 +104,7 @@ def check_options(options):
     if "rows" in options:
         build(tuple(options.gin_file), (*options.gin_param, *macros_of(options)))
     elif "name" in options:
-        assert page(options.name)
+        assert page(" ".join(options.name) or None)
 
 
 def macros_of(options):
@@ -163,7 +163,7 @@ def check_python(words):
 
 
 def check_pip(words):
-    assert words[0] == "install"
+    assert words[0] in ("install", "wheel")
     metadata = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     extras = re.search(r"\[project.optional-dependencies\]\n(.*?)\n\[", metadata, re.DOTALL)[1]
     (what,) = (word for word in words[1:] if not word.startswith("-"))

@@ -38,8 +38,8 @@ from ctkd.registry import MODELS
 
 GPU = torch.device("cuda")
 COPIES = (torch.ops.aten.copy_, torch.ops.aten._to_copy)
-# No temperature; a second view, which the host sorts by operation.
-PLAIN, SECOND_VIEW = {"CrossEntropy", "HardKD"}, {"MLKD", "CRLD"}
+# No temperature, or text in two vocabularies; a second view, which the host sorts by operation.
+PLAIN, SECOND_VIEW = {"CrossEntropy", "HardKD", "ALM"}, {"MLKD", "CRLD"}
 VIEW = ["StrongView.operations = 0", "StrongView.cutout = 0.0"]
 LEARNED = ("GlobalTemperature", "InstanceTemperature")
 ELSEWHERE = {"TokenTemperature", "ReplayedTemperature"}  # of text; of a finished run

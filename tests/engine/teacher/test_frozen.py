@@ -251,7 +251,7 @@ def test_two_processes_at_once_train_the_teacher_once(tmp_path, environment):
                 "-m",
                 "ctkd.main",
                 f"--gin_file=gin/digits/{method}.gin",
-                *(f"--gin_param={binding}" for binding in (*QUICK, "epochs = 2", quiet)),
+                *(f"--gin_param={binding}" for binding in (*QUICK, "epochs = 2", *quiet)),
             ],
             cwd=tmp_path,
             env=environment,
