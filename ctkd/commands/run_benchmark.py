@@ -111,35 +111,10 @@ def _sections(
     workers: int,
 ) -> Iterator[Section]:
     """Measures one section after another."""
-    step_seconds = None
     block = options.block or (2 if options.quick else 8)
     threads = [f"threads = {options.threads}"] if options.threads else []
-    settings, steps = [*threads, *options.gin_param], 2 * (rounds + 2) * block
-    if "step" in wanted or "policies" in wanted:
-        from ctkd.benchmarks import policies, step
-
-        pairs = options.pair or (PAIRS[:1] if options.quick or "step" not in wanted else PAIRS)
-        for name in pairs:
-            pair = step.Pair(name, dataset, settings, steps)
-            found = step.measure_pair(pair, rounds, block, workers, not options.no_plain)
-            pair.close()
-            yield from found if "step" in wanted else ()
-            values = next(row["seconds"] for row in found[0].data if row["case"] == step.OFF)
-            assert isinstance(values, list)
-            step_seconds = step_seconds or quartiles(values)[1]
-    if "policies" in wanted and step_seconds is not None:
-        yield policies.measure_policies(step.BATCH, step_seconds, device, 3 * rounds)
-    if "views" in wanted or "features" in wanted:
-        from ctkd.benchmarks import feature_cost, second_view, step
-
-        pair = step.Pair((options.pair or PAIRS)[0], dataset, settings, steps)
-        if "views" in wanted:
-            yield second_view.measure_second_view(pair, rounds, block)
-        if "features" in wanted:
-            yield feature_cost.measure_feature_losses(pair, rounds, block)
-            sizes = (5_000, 50_000) if options.quick else (50_000, 1_281_167)
-            yield feature_cost.measure_banks(device, rounds, sizes)
-        pair.close()
+    settings = [*threads, *options.gin_param]
+    yield from _of_steps(options, wanted, dataset, device, settings, rounds, block, workers)
     if "losses" in wanted:
         from ctkd.benchmarks import loss_forms
 
@@ -163,6 +138,44 @@ def _sections(
         from ctkd.benchmarks import language_step
 
         yield language_step.measure_language(settings, rounds, max(1, block // 2))
+
+
+def _of_steps(
+    options: argparse.Namespace,
+    wanted: Sequence[str],
+    dataset: "MeasuredCIFAR",
+    device: "torch.device",
+    settings: list[str],
+    rounds: int,
+    block: int,
+    workers: int,
+) -> Iterator[Section]:
+    """The sections that train a pair of CIFAR-100, or are ratios to its step."""
+    from ctkd.benchmarks import feature_cost, policies, second_view, step
+
+    step_seconds, steps = None, 2 * (rounds + 2) * block
+    if "step" in wanted or "policies" in wanted:
+        pairs = options.pair or (PAIRS[:1] if options.quick or "step" not in wanted else PAIRS)
+        for name in pairs:
+            pair = step.Pair(name, dataset, settings, steps)
+            found = step.measure_pair(pair, rounds, block, workers, not options.no_plain)
+            pair.close()
+            yield from found if "step" in wanted else ()
+            values = next(row["seconds"] for row in found[0].data if row["case"] == step.OFF)
+            assert isinstance(values, list)
+            step_seconds = step_seconds or quartiles(values)[1]
+    if "policies" in wanted and step_seconds is not None:
+        yield policies.measure_policies(step.BATCH, step_seconds, device, 3 * rounds)
+    if not {"views", "features"} & set(wanted):
+        return
+    pair = step.Pair((options.pair or PAIRS)[0], dataset, settings, steps)
+    if "views" in wanted:
+        yield second_view.measure_second_view(pair, rounds, block)
+    if "features" in wanted:
+        yield feature_cost.measure_feature_losses(pair, rounds, block)
+        sizes = (5_000, 50_000) if options.quick else (50_000, 1_281_167)
+        yield feature_cost.measure_banks(device, rounds, sizes)
+    pair.close()
 
 
 def _to_screen(options: argparse.Namespace) -> bool:

@@ -26,7 +26,7 @@ from ctkd.engine.config.settings import Instrument, Method, Recipe, Seed, Teache
 from ctkd.engine.config.teacher_form import check_rows
 from ctkd.engine.distributed.gather_rows import check_parts, check_whole_step
 from ctkd.engine.speed.capturable import check_capturable
-from ctkd.engine.tasks.alignment_settings import align, check_shuffled
+from ctkd.engine.tasks.alignment_settings import TeacherRowsSettings, align, check_shuffled
 from ctkd.engine.tasks.augmentation import check_augmentation
 from ctkd.engine.tasks.specs import spec_of
 from ctkd.engine.tasks.strong_view import StrongViewSettings, check_strong_view
@@ -74,15 +74,8 @@ def build(
     runtime = named(call, name or name_of_run(files, bindings))
     method, recipe, teacher = call.part(Method), call.part(Recipe), call.part(Teacher)
     seed, instrument = call.part(Seed).seed, call.part(Instrument)
-    dataset: Dataset = call.component(DATASETS, "Recipe.dataset", recipe.dataset)
-    align(dataset, call.part_if_bound("Alignment"))
-    teacher_rows = call.part_if_bound("TeacherRows")
-    check_shuffled(teacher_rows, dataset)
-    if recipe.trial:
-        dataset.shrink()
-    recipe = trial.shortened(recipe, dataset.kind, runtime.accumulate)
-    runtime = trial.fewer_workers(runtime, recipe)
-    instrument = trial.smaller_probe(instrument, recipe, dataset.kind)
+    dataset, teacher_rows = _dataset(call, recipe)
+    recipe, runtime, instrument = trial.cut(recipe, runtime, instrument, dataset.kind)
     optimizers = optimizers_of(call, recipe, bindings)
     own_part = spec_of(dataset).settings
     task_part = None if own_part is None else call.part(own_part)
@@ -90,32 +83,17 @@ def build(
         distiller = _distiller(call, method, teacher, seed, dataset, meta)
     except ConfigError as error:
         raise ConfigError(f"{error}{several_methods(files)}") from error
-    strong_view = None
-    if needs_strong_view(distiller.objective):
-        check_strong_view(distiller.objective, dataset)
-        strong_view = call.part(StrongViewSettings)
+    strong_view = _strong_view(call, distiller, dataset)
     student, teacher_network = _networks(
         call, recipe, teacher, seed, dataset, meta, distiller.needs_teacher
     )
     _check_networks({"student": student, "teacher": teacher_network}, dataset, meta, known)
     with _placed(meta):
         features = plan_features(call, distiller.features, student, teacher_network, dataset, seed)
-        check_average(features, student, recipe)
-    for loss in distiller.features:
-        if loss.compares_rows:
-            check_parts(loss.named, "it", runtime.accumulate)
-    check_classes(distiller, dataset)
-    check_rows(distiller, dataset, teacher, instrument, task_part)
-    check_whole_step(distiller.objective, dataset, runtime.accumulate, ranks=1)
-    check_augmentation(task_part, distiller.objective, distiller.features)
-    check_policy(distiller, dataset)
-    check_capturable(runtime, optimizers, dataset, task_part, strong_view is not None)
-    check_effect(bindings, call.used)
     folder = dataset.folder  # a setting may leave it to the environment
     call.settings["runtime"]["Dataset.folder"] = None if folder is None else str(folder.absolute())
-    label = labeled(call, runtime, recipe)
-    return Run(
-        name=label,
+    run = Run(
+        name=labeled(call, runtime, recipe),
         recipe=recipe,
         seed=seed,
         runtime=runtime,
@@ -136,12 +114,55 @@ def build(
         method=method,
         strong_view=strong_view,
         teacher_rows=teacher_rows,
-        config_faults=(
-            *(warning for file in files for warning in file.warnings),
-            *undone(files),
-            *trial.fault_of_trial(recipe, dataset.kind),
-        ),
+        config_faults=_faults(files, recipe, dataset),
     )
+    _check(run)
+    check_effect(bindings, call.used)
+    return run
+
+
+def _dataset(call: Builder, recipe: Recipe) -> tuple[Dataset, TeacherRowsSettings | None]:
+    """The data set, small in a trial, and what is done to the teacher's rows."""
+    dataset: Dataset = call.component(DATASETS, "Recipe.dataset", recipe.dataset)
+    align(dataset, call.part_if_bound("Alignment"))
+    teacher_rows = call.part_if_bound("TeacherRows")
+    check_shuffled(teacher_rows, dataset)
+    if recipe.trial:
+        dataset.shrink()
+    return dataset, teacher_rows
+
+
+def _strong_view(
+    call: Builder, distiller: Distiller, dataset: Dataset
+) -> StrongViewSettings | None:
+    """The settings of the second view; None where the objective needs none."""
+    if not needs_strong_view(distiller.objective):
+        return None
+    check_strong_view(distiller.objective, dataset)
+    settings: StrongViewSettings = call.part(StrongViewSettings)
+    return settings
+
+
+def _check(run: Run) -> None:
+    """Raises ConfigError where parts of a run do not fit one another."""
+    distiller, dataset, runtime = run.distiller, run.dataset, run.runtime
+    check_average(run.features, run.student, run.recipe)
+    for loss in distiller.features:
+        if loss.compares_rows:
+            check_parts(loss.named, "it", runtime.accumulate)
+    check_classes(distiller, dataset)
+    check_rows(distiller, dataset, run.teacher, run.instrument, run.task_part)
+    check_whole_step(distiller.objective, dataset, runtime.accumulate, ranks=1)
+    check_augmentation(run.task_part, distiller.objective, distiller.features)
+    check_policy(distiller, dataset)
+    views = run.strong_view is not None
+    check_capturable(runtime, run.optimizers, dataset, run.task_part, views)
+
+
+def _faults(files: Sequence[GinFile], recipe: Recipe, dataset: Dataset) -> tuple[str, ...]:
+    """Warnings about the Gin files, and that a trial is one."""
+    of_files = [warning for file in files for warning in file.warnings]
+    return (*of_files, *undone(files), *trial.fault_of_trial(recipe, dataset.kind))
 
 
 def _distiller(

@@ -24,43 +24,37 @@ EVALUATED = {"detection": 4, "text": 8, "streamed": 16}  # of each part of the t
 SAMPLES_ELSEWHERE, EVALUATED_ELSEWHERE = 16, 64
 
 
-def shortened(recipe: Recipe, kind: str, parts: int = 1) -> Recipe:
-    """The recipe of a trial; all schedules are passed through in its few steps.
+def cut(
+    recipe: Recipe, runtime: Runtime, instrument: Instrument, kind: str
+) -> tuple[Recipe, Runtime, Instrument]:
+    """The settings of a trial; those of another run as they are.
 
-    Args:
-        parts: into which a rank divides its share of a step (Runtime.accumulate).
+    All schedules are passed through in a trial's few steps. The probe has as many samples as a step
+    on one rank. There are no more workers than cores; their number changes no sample.
     """
     if not recipe.trial:
-        return recipe
-    return replace(
+        return recipe, runtime, instrument
+    size = SAMPLES.get(kind, SAMPLES_ELSEWHERE)
+    shortened = replace(
         recipe,
         epochs=min(recipe.epochs, EPOCHS),
         recipe_epochs=recipe.recipe_epochs or recipe.epochs,
         steps_per_epoch=min(recipe.steps_per_epoch or STEPS, STEPS),
-        batch_size=min(recipe.batch_size, _samples(kind, parts)),
+        batch_size=min(recipe.batch_size, max(size, _smallest_step(runtime))),
         eval_every=1,
+    )
+    workers = min(runtime.workers, cores_of_process())
+    probe_size = min(instrument.probe_size, size)
+    return (
+        shortened,
+        replace(runtime, workers=workers),
+        replace(instrument, probe_size=probe_size),
     )
 
 
-def _samples(kind: str, parts: int) -> int:
-    """The samples of a step: two or more for each part on each rank, for batch normalization."""
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    return max(SAMPLES.get(kind, SAMPLES_ELSEWHERE), 2 * ranks * parts)
-
-
-def smaller_probe(instrument: Instrument, recipe: Recipe, kind: str) -> Instrument:
-    """The instrument of a trial: a probe of as many samples as a step on one rank."""
-    if not recipe.trial:
-        return instrument
-    size = SAMPLES.get(kind, SAMPLES_ELSEWHERE)
-    return replace(instrument, probe_size=min(instrument.probe_size, size))
-
-
-def fewer_workers(runtime: Runtime, recipe: Recipe) -> Runtime:
-    """The runtime of a trial: no more workers than cores. The number changes no sample."""
-    if not recipe.trial:
-        return runtime
-    return replace(runtime, workers=min(runtime.workers, cores_of_process()))
+def _smallest_step(runtime: Runtime) -> int:
+    """Two samples for each part on each rank: batch normalization needs two."""
+    return 2 * int(os.environ.get("WORLD_SIZE", "1")) * runtime.accumulate
 
 
 def cores_of_process() -> int:
