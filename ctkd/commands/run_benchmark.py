@@ -114,7 +114,8 @@ def _sections(
     block = options.block or (2 if options.quick else 8)
     threads = [f"threads = {options.threads}"] if options.threads else []
     settings = [*threads, *options.gin_param]
-    yield from _of_steps(options, wanted, dataset, device, settings, rounds, block, workers)
+    if {"step", "policies", "views", "features"} & set(wanted):
+        yield from _of_steps(options, wanted, dataset, device, settings, rounds, block, workers)
     if "losses" in wanted:
         from ctkd.benchmarks import loss_forms
 

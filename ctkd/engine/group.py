@@ -7,12 +7,12 @@ start of the process, the data set, and the teacher with its rows.
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
+from ctkd.cores import processes_of_run
 from ctkd.data.workers import while_waiting
 from ctkd.engine.config.identity import differences
 from ctkd.engine.config.run import Run
@@ -124,7 +124,7 @@ def _check(members: Sequence[GroupRun]) -> None:
             f"the data set of {first.name} is read from files while a run trains: its runs do not "
             "share a process. Start one command for each run, or a sweep"
         )
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    if processes_of_run() > 1:
         raise ConfigError(
             "the runs of a group are trained by one process: leave --seeds and --methods out "
             "under torchrun"

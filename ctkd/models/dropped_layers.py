@@ -55,7 +55,9 @@ def _list_of_layers(network: Any, count: int, owner: str) -> tuple[nn.Module, st
         for name, child in module.named_children():
             if isinstance(child, nn.ModuleList) and len(child) == count:
                 return module, name
-    raise ConfigError(f"{owner}: {type(network).__name__} has no list of {count} layers to drop of")
+    raise ConfigError(
+        f"{owner}: {type(network).__name__} has no list of {count} layers to drop from"
+    )
 
 
 def _describe(config: Any, kept: Sequence[int], count: int) -> None:

@@ -3,10 +3,9 @@
 from typing import Any
 
 from ctkd.data.dataset import Dataset
-from ctkd.data.text.text_dataset import TextDataset
 from ctkd.distiller import Distiller
 from ctkd.engine.config.settings import Instrument, Teacher
-from ctkd.engine.tasks.alignment_settings import check_alignment
+from ctkd.engine.tasks.alignment_settings import check_alignment, has_two_vocabularies
 from ctkd.errors import ConfigError
 from ctkd.losses.sampled import HIGH, LOW, SampledKD
 
@@ -40,7 +39,7 @@ def check_rows(
     if dataset.kind != "text":
         raise ConfigError(f"{form} is for language models: set 'float32' or 'float16'")
     if teacher.rows == "sampled":
-        if isinstance(dataset, TextDataset) and dataset.teacher_tokenizer is not None:
+        if has_two_vocabularies(dataset):
             raise ConfigError(
                 f"{form} needs one vocabulary: with Alignment.tokenizer whole rows are compared, "
                 "not drawn tokens. Set 'hidden16' or 'float32'"

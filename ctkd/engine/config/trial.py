@@ -5,12 +5,11 @@ a teacher together; a detector's pictures are smaller. The name of the run ends 
 that no table takes it for a result.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ctkd.cores import available_cores
+from ctkd.cores import cores_of_process, processes_of_run
 from ctkd.engine.config.settings import Instrument, Recipe, Runtime
 
 if TYPE_CHECKING:
@@ -54,12 +53,7 @@ def cut(
 
 def _smallest_step(runtime: Runtime) -> int:
     """Two samples for each part on each rank: batch normalization needs two."""
-    return 2 * int(os.environ.get("WORLD_SIZE", "1")) * runtime.accumulate
-
-
-def cores_of_process() -> int:
-    """The cores of this machine for each process of the run on it."""
-    return max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return 2 * processes_of_run() * runtime.accumulate
 
 
 def evaluated(recipe: Recipe, kind: str) -> int | None:

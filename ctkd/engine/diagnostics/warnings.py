@@ -6,10 +6,10 @@ from typing import Any
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ctkd.cores import cores_of_process
 from ctkd.data.dataset import ImageDataset
 from ctkd.distiller import Distiller
 from ctkd.engine.config.run import Run
-from ctkd.engine.config.trial import cores_of_process
 from ctkd.engine.metrics import Meter
 from ctkd.engine.task import Task
 from ctkd.losses.few_classes import limits

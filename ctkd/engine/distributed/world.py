@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ctkd.cores import processes_of_run
 from ctkd.errors import UserError
 
 T = TypeVar("T")
@@ -97,7 +98,7 @@ def joined() -> Iterator[World]:
     It uses NCCL on GPUs, one GPU per rank of a node, and gloo on CPUs. Without RANK and WORLD_SIZE,
     or with one rank, the world is this process.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = processes_of_run()
     if size == 1:
         yield World()
         return

@@ -7,15 +7,13 @@ import torch
 from ctkd.checks import expect
 from ctkd.data.dataset import Dataset
 from ctkd.data.text.text_dataset import COLUMNS, TextDataset
-from ctkd.data.text.tokenizer import make_tokenizer
+from ctkd.data.text.tokenizer import ByteTokenizer, make_tokenizer
 from ctkd.distiller import Distiller
 from ctkd.engine.config.settings import PARTS
 from ctkd.errors import ConfigError
 from ctkd.losses.columns import SortedColumns, VocabularyColumns
 from ctkd.losses.prefix_bytes import PrefixBytes
 from ctkd.losses.uld import ULD
-
-BYTES = 256
 
 
 @PARTS.register("Alignment")
@@ -68,11 +66,16 @@ def align(dataset: Dataset, settings: AlignmentSettings | None) -> None:
     dataset.teacher_tokenizer = make_tokenizer(settings.tokenizer, settings.vocabulary, "Alignment")
 
 
+def has_two_vocabularies(dataset: Dataset) -> bool:
+    """Whether the teacher has a tokenizer of its own."""
+    return isinstance(dataset, TextDataset) and dataset.teacher_tokenizer is not None
+
+
 def check_alignment(distiller: Distiller, dataset: Dataset, block: int | None) -> None:
     """Raises ConfigError where the game cannot be played on rows of two vocabularies."""
     transform, objective = distiller.transform, distiller.objective
     in_chunks = bool(getattr(objective, "in_chunks", False))
-    if in_chunks and not (isinstance(dataset, TextDataset) and dataset.teacher_tokenizer):
+    if in_chunks and not has_two_vocabularies(dataset):
         raise ConfigError(
             f"{type(objective).__name__} compares chunks of text that two tokenizers cut: set "
             "Alignment.tokenizer to the teacher's, or another Method.objective"
@@ -86,7 +89,7 @@ def check_alignment(distiller: Distiller, dataset: Dataset, block: int | None) -
     if in_chunks and transform is not None:
         name = type(objective).__name__
         raise ConfigError(f"{name} compares chunks of text: set Method.transform = None")
-    if dataset.teacher_tokenizer is None or not distiller.needs_teacher:
+    if not has_two_vocabularies(dataset) or not distiller.needs_teacher:
         return
     if not (in_chunks or isinstance(transform, (VocabularyColumns, SortedColumns))):
         raise ConfigError(
@@ -109,12 +112,11 @@ def _check_columns(distiller: Distiller, dataset: Dataset) -> None:
     """Raises ConfigError where an objective cannot be used on the columns of the transform."""
     transform, name = distiller.transform, type(distiller.objective).__name__
     reader = reader_of_targets(distiller)
-    two = isinstance(dataset, TextDataset) and dataset.teacher_tokenizer is not None
     if isinstance(transform, PrefixBytes):
-        moved = dataset.num_classes != BYTES  # a byte has its own number as the column
+        moved = dataset.num_classes != ByteTokenizer.size  # a byte has its own number as the column
     else:  # one vocabulary shares all columns
         moved = isinstance(transform, SortedColumns) or (
-            two and isinstance(transform, VocabularyColumns)
+            has_two_vocabularies(dataset) and isinstance(transform, VocabularyColumns)
         )
     if moved and reader is not None:
         raise ConfigError(
@@ -150,8 +152,7 @@ def check_targets_columns(distiller: Distiller) -> None:
 
 def check_shuffled(settings: TeacherRowsSettings | None, dataset: Dataset) -> None:
     """Raises ConfigError where the control would have no effect."""
-    two = isinstance(dataset, TextDataset) and dataset.teacher_tokenizer is not None
-    if settings is not None and settings.shuffled and not two:
+    if settings is not None and settings.shuffled and not has_two_vocabularies(dataset):
         raise ConfigError(
             "TeacherRows.shuffled = True is a control for two vocabularies, and this run has one: "
             "set Alignment.tokenizer to the teacher's, or TeacherRows.shuffled = False"

@@ -84,6 +84,11 @@ class ImageTask(Task):
     def shown(self, images: Any) -> Iterable[tuple[Tensor, Tensor]]:
         """The share of this rank in images to evaluate on: inputs, and classes (-1: unreadable)."""
 
+    def parts_of(self, images: Any, device: torch.device | None = None) -> tuple[Tensor, ...]:
+        """The indices of this rank's share in images to evaluate on, by call of the network."""
+        everything = torch.arange(len(images), device=device)[: self.evaluated_samples]
+        return torch.split(self.world.shard(everything), self.evaluation_batch)
+
     def order(self, epoch: int) -> Tensor:
         """The order of the training images in an epoch, a function of (seed, epoch)."""
         return torch.randperm(len(self.train), generator=generator(self.seed, "order", epoch))
@@ -141,9 +146,7 @@ class ImageTask(Task):
     def _measure(self, model: nn.Module, name: str, images: Any) -> dict[str, float]:
         totals = torch.zeros(4, dtype=torch.float64, device=self.device)
         predicted: list[Tensor] = []  # class and prediction of each image
-        own = len(self.world.shard(torch.arange(len(images))[: self.evaluated_samples]))
-        batches = -(-own // self.evaluation_batch)
-        for inputs, targets in self.counted(self.shown(images), batches):
+        for inputs, targets in self.counted(self.shown(images), len(self.parts_of(images))):
             logits = model(inputs).float()
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices.eq(targets[:, None])
             loss = F.cross_entropy(logits, targets, reduction="sum", ignore_index=-1)

@@ -201,9 +201,8 @@ class StreamedTask(ImageTask):
 
     def shown(self, images: ImageFiles) -> Iterator[tuple[Tensor, Tensor]]:
         """See `ImageTask`."""
-        everything = torch.arange(len(images))[: self.evaluated_samples]
-        parts = torch.split(self.world.shard(everything), self.evaluation_batch)
-        items = (_items(part, torch.zeros_like(part)) for part in parts if len(part))
+        parts = (part for part in self.parts_of(images) if len(part))
+        items = (_items(part, torch.zeros_like(part)) for part in parts)
         for read in self._read(Reader(images, self.dataset.presentation), items):
             yield self._on_device(read)
 

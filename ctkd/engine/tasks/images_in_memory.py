@@ -158,9 +158,7 @@ class ClassificationTask(ImageTask, ViewedTask):
 
     def shown(self, images: ResidentImages) -> Iterator[tuple[Tensor, Tensor]]:
         """See `ImageTask`."""
-        everything = torch.arange(len(images), device=images.targets.device)
-        everything = everything[: self.evaluated_samples]
-        for indices in torch.split(self.world.shard(everything), self.evaluation_batch):
+        for indices in self.parts_of(images, images.targets.device):
             yield images.batch(indices), images.targets[indices]
 
 
