@@ -56,11 +56,21 @@ def find(name: str, folders: Sequence[pathlib.Path] | None = None) -> pathlib.Pa
     for path in tried:
         if path.is_file():
             return path.resolve()
-    known = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "gin").rglob("*.gin"))]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = _nearest(name)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     looked = ", ".join(dict.fromkeys(str(path) for path in tried))
     raise ConfigError(f"no Gin file {name!r}{hint} (searched: {looked})")
+
+
+def _nearest(name: str) -> list[str]:
+    """The project's Gin files, at most three, whose own name and whose path are like `name`."""
+    wanted = name.removesuffix(".gin")
+    known = [path.relative_to(ROOT) for path in sorted((ROOT / "gin").rglob("*.gin"))]
+    stems = difflib.get_close_matches(
+        pathlib.PurePath(wanted).name, {path.stem for path in known}, cutoff=0.6
+    )
+    like = [str(path) for path in known if path.stem in stems]
+    return difflib.get_close_matches(wanted + ".gin", like, cutoff=0.0)
 
 
 def find_named(name: str, files: Sequence[GinFile], bindings: Sequence[str] = ()) -> pathlib.Path:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ctkd.engine.config.trial import comparable_claim, remark
-from ctkd.engine.output.epoch_line import as_text, epoch_line
+from ctkd.engine.output.epoch_line import as_text, epoch_line, speed_text
 from ctkd.engine.output.live_view import LiveView
 from ctkd.results.read.grid_ends import bound_text
 from ctkd.standard_output import output_fault
@@ -152,7 +152,7 @@ class Console:
             value = as_text(self._metric, best["best"])
             run_numbers.append(f"best {value} (epoch {best['best_epoch']:.0f})")
         if seconds:
-            run_numbers.append(f"{progress.timed_images / seconds:,.0f} {self._unit}/s")
+            run_numbers.append(f"{speed_text(progress.timed_images / seconds)} {self._unit}/s")
         self._view.step(progress.steps, run_numbers, numbers)
 
     def teacher(self, run: "Run", metrics: dict[str, float]) -> None:
@@ -199,4 +199,4 @@ def _of_summary(name: str, value: Any, summary: dict[str, Any]) -> str:
         return str(datetime.timedelta(seconds=round(value)))
     if name == "regret":
         return f"{100 * value:.2f} %"
-    return f"{value:,.0f}" if name.endswith("_per_s") else as_text(name, value)
+    return speed_text(value) if name.endswith("_per_s") else as_text(name, value)

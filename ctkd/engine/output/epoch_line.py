@@ -23,6 +23,11 @@ def as_text(name: str, value: float) -> str:
     return f"{value:.2f} %" if PERCENT.fullmatch(name) else f"{value:.4g}"
 
 
+def speed_text(value: float) -> str:
+    """A number per second as text: 12,345, or 0.25."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
+
+
 def epoch_line(
     record: dict[str, Any],
     epochs: int,
@@ -89,7 +94,7 @@ def _speed(record: dict[str, Any]) -> list[tuple[str, str]]:
     found = []
     for unit in ("images", "tokens"):
         if speed := record.get(f"{unit}_per_s"):
-            found.append((f"{unit}_per_s", f"{speed:,.0f} {unit}/s"))
+            found.append((f"{unit}_per_s", f"{speed_text(speed)} {unit}/s"))
     if (record.get("data_wait") or 0) >= WAIT_SHOWN:
         found.append(("data_wait", f"waiting for data {record['data_wait']:.0%}"))
     if record.get("bad_images"):

@@ -111,10 +111,21 @@ def test_a_home_folder_that_no_shell_has_replaced(mine, monkeypatch):
     assert gin.query_parameter("SGD.lr") == 0.3
 
 
-def test_a_missing_file_is_answered_with_the_nearest(write, tmp_path):
-    message = refused("gin/digits/ctdk.gin")
-    assert message.startswith("no Gin file 'gin/digits/ctdk.gin'; did you mean gin/digits/ctkd.gin")
-    assert f"searched: {tmp_path / 'gin/digits/ctdk.gin'}, {ROOT}" in message
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("gin/digits/ctdk.gin", "; did you mean gin/digits/ctkd.gin or "),
+        ("gin/cifra100/ctkd.gin", "; did you mean gin/cifar100/ctkd.gin or "),  # codespell:ignore
+        ("gin/imagenet/ctkd", "; did you mean gin/imagenet/ctkd.gin or "),
+        ("digits/dkd_ctkd", "; did you mean gin/digits/dkd_ctkd.gin or "),
+        ("unlike.gin", " (searched: "),
+        ("", " (searched: "),
+    ],
+)
+def test_a_missing_file_is_answered_with_the_nearest(write, tmp_path, name, nearest):
+    message = refused(name)
+    assert message.startswith(f"no Gin file '{name}'{nearest}")
+    assert f"searched: {tmp_path / name}, {ROOT}" in message
 
 
 def test_a_missing_include_names_the_line_and_what_was_looked_for(mine, write):

@@ -61,6 +61,15 @@ def test_a_tasks_own_metric_is_shown_under_its_own_name_and_unit(capsys, offered
     assert capsys.readouterr().out == f"epoch  1/20  loss  0.5000  {line}\n"
 
 
+@pytest.mark.parametrize(
+    ("speed", "text"), [(12345.6, "12,346"), (42.4, "42"), (3.14159, "3.14"), (0.04, "0.04")]
+)
+def test_a_slow_run_has_a_speed(capsys, speed, text):
+    task = type("Task", (), {"monitor": "test_top1", "labels": {}})()
+    Console().epoch({"epoch": 1, "tokens_per_s": speed}, 1, task)
+    assert capsys.readouterr().out == f"epoch 1/1  {text} tokens/s\n"
+
+
 def test_a_long_path_stays_on_one_line(capsys):
     Console().say("/a" * 300)
     assert capsys.readouterr().out == "/a" * 300 + "\n"
