@@ -3,6 +3,7 @@
 import inspect
 import os
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,20 @@ class PolicyMixin:
             folder = resume_from_checkpoint
             folder = get_last_checkpoint(trainer.args.output_dir) if folder is True else folder
             if folder is not None:  # otherwise the Trainer says that there is none
-                self.policy_steps.load_state_dict(read_state(folder))
+                self.policy_steps.load_state_dict(read_state(folder, ("distiller", "optimizer")))
         return super().train(resume_from_checkpoint, trial, *args, **kwargs)  # type: ignore[misc]
+
+    def _load_best_model(self) -> None:
+        """As the Trainer's; the policy becomes that of the student's checkpoint.
+
+        A checkpoint without a policy gets a warning, since the run has ended.
+        """
+        super()._load_best_model()  # type: ignore[misc]
+        best = self.state.best_model_checkpoint  # type: ignore[attr-defined]
+        try:
+            self.policy_steps.load_policy(read_state(best, ("distiller",)))
+        except ConfigError as error:
+            warnings.warn(f"the policy stays that of the last step: {error}", stacklevel=2)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As the Trainer's; of the training loss, with `temperature`, `lambda` and the terms."""
@@ -115,26 +128,35 @@ class _PolicyCallback(TrainerCallback):  # type: ignore[misc]
         self._steps.step()
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if args.should_save and not args.save_only_model:
+        if args.should_save:
+            saved = self._steps.state_dict()
+            if args.save_only_model:
+                del saved["optimizer"]
             folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
             with replacing(folder / STATE) as target:
-                torch.save(self._steps.state_dict(), target)
+                torch.save(saved, target)
 
 
-def read_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The policy's state in a checkpoint. Raises ConfigError where there is none."""
+def read_state(folder: str | os.PathLike[str], parts: tuple[str, ...]) -> dict[str, Any]:
+    """The policy's state in a checkpoint. Raises ConfigError where one of the parts is missing."""
     path = Path(folder) / STATE
     if not Path(folder).is_dir():
         raise ConfigError(f"resume_from_checkpoint = {str(folder)!r}: there is no such folder")
     if not path.exists():
         raise ConfigError(
-            f"{folder} has no {STATE}: it was saved without the policy (save_only_model = True, "
-            "say), or the run was killed before it was complete; resume from an earlier checkpoint"
+            f"{folder} has no {STATE}: it was saved without the policy, or the run was killed "
+            "before it was complete; resume from an earlier checkpoint"
         )
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ConfigError(f"{path} is damaged: resume from an earlier checkpoint") from error
+    missing = [part for part in parts if part not in state]
+    if missing:
+        raise ConfigError(
+            f"{path} has no {', '.join(missing)}: it was saved with save_only_model = True; resume "
+            "from a whole checkpoint, or begin a new run"
+        )
     return state
 
 

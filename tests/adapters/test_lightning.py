@@ -100,6 +100,22 @@ def test_a_resumed_run_equals_an_uninterrupted_one(made, tmp_path):
         resumed.on_load_checkpoint({})
 
 
+def test_the_best_checkpoint_has_its_own_policy(made, tmp_path):
+    module, loader = made.module(), DataLoader(images(), batch_size=16)
+    best = made.lightning.callbacks.ModelCheckpoint(
+        tmp_path, monitor="temperature", mode="min", save_weights_only=True
+    )
+    given = {"callbacks": [best], "enable_checkpointing": True}
+    trainer = made.fit(module, loader, epochs=3, **given)
+    last = learned(module)[-1]
+    trainer.validate(module, loader, ckpt_path="best", verbose=False)
+    saved = torch.load(best.best_model_path, weights_only=True)
+    raw = saved["ctkd_policy"]["distiller"]["policy.raw"]
+    assert torch.equal(learned(module)[-1], raw)
+    assert not torch.equal(last, raw)
+    assert torch.equal(learned(module)[0], saved["state_dict"]["student.0.weight"])
+
+
 def test_t_climbs_at_a_frozen_student_and_stays_without_lambda(made):
     module, kd = made.module(lr=0.0), []
     module.on_train_batch_end = lambda *_: kd.append(float(module.policy_steps.last["kd"]))

@@ -128,6 +128,34 @@ def test_a_resumed_run_equals_an_uninterrupted_one(trainer):
         resumed.train(resume_from_checkpoint=True)
 
 
+@pytest.mark.parametrize("only_model", [False, True])
+def test_the_best_student_comes_with_its_policy(trainer, only_model, monkeypatch):
+    one = trainer(steps=3, save=1, lr=0.0)
+    vars(one.args).update(
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_ce",
+        save_only_model=only_model,
+        eval_strategy=one.args.save_strategy,
+        eval_steps=1,
+    )
+    monkeypatch.setattr(
+        one, "evaluate", lambda *_, **__: {"eval_ce": abs(one.state.global_step - 2.0)}
+    )
+    seen, step = [], one.policy_steps.step
+    policy = one.policy_steps.distiller.policy.raw
+    monkeypatch.setattr(one.policy_steps, "step", lambda: (step(), seen.append(policy.item())))
+    one.train()
+    assert one.state.best_model_checkpoint.endswith("checkpoint-2")
+    assert len(set(seen)) == 3
+    assert policy.item() == seen[1]
+    if only_model:
+        with pytest.raises(ConfigError, match="has no optimizer: it was saved with save_only_mod"):
+            one.train(resume_from_checkpoint=True)
+        pathlib.Path(one.state.best_model_checkpoint, "ctkd_policy.pt").unlink()
+        with pytest.warns(UserWarning, match="the policy stays that of the last step"):
+            one._load_best_model()
+
+
 def test_tokens_that_do_not_count_change_neither_step_nor_log(trainer, samples, distance):
     hidden = [{**each, "labels": torch.full_like(each["labels"], -100)} for each in samples]
     padding = [{**each, "attention_mask": torch.zeros_like(each["labels"])} for each in hidden]
