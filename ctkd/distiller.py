@@ -10,6 +10,7 @@ from ctkd.adversary.grl import gradient_reversal
 from ctkd.errors import ConfigError
 from ctkd.losses.features.feature_loss import FeatureLoss, Features, StepRows
 from ctkd.losses.features.feature_terms import FeatureTerms
+from ctkd.losses.fitting_parts import check_all_rows, check_columns, check_fitting
 from ctkd.losses.objectives import ObjectiveLike
 from ctkd.losses.row_groups import group_sums
 from ctkd.losses.term_means import means_of, temperatures_of_rows, weigh
@@ -55,6 +56,7 @@ class Distiller(nn.Module):
         cooperative: whether it is trained with the student instead: a counterfactual.
         bounds: (lower, upper) of a bounded T, or None.
         features: the feature losses, terms that never see T; their parameters descend.
+        checks_rows: whether a part that needs all rows of a step is refused with fewer.
     """
 
     def __init__(
@@ -70,8 +72,8 @@ class Distiller(nn.Module):
 
         Raises:
             ConfigError: a learned policy without a schedule of λ, or the other way around; an
-                objective that needs a teacher without a policy, or the other way around; a policy
-                of two temperatures with an objective that accepts one; a repeated feature loss.
+                objective that needs a teacher without a policy, or the other way around; parts
+                that do not fit together, see `check_fitting`; a repeated feature loss.
         """
         super().__init__()
         self.learned: bool = bool(getattr(policy, "learned", False))
@@ -98,11 +100,10 @@ class Distiller(nn.Module):
                 f"{what} works on a learned temperature only, and {have}: set Method.schedule = "
                 "None, or a learned one, Method.policy = @GlobalTemperature"
             )
-        if getattr(policy, "two_temperatures", False):
-            check_two_temperatures(policy, objective)
+        check_fitting(policy, objective, transform)
         self.policy, self.schedule, self.cooperative = policy, schedule, cooperative
         self.objective, self.transform = objective, transform
-        self.features = FeatureTerms(features)
+        self.features, self.checks_rows = FeatureTerms(features), True
         # Values that change from step to step are 0-d tensors on the device, so that a captured
         # step sees them change.
         self.register_buffer("lambda_", torch.zeros(()), persistent=False)
@@ -187,17 +188,20 @@ class Distiller(nn.Module):
 
         Raises:
             ValueError: there was neither a position nor a call of `at`.
+            ConfigError: a part needs all rows of the step, and gets some of them.
         """
         if position is not None:
             self.at(position, progress)
         if not self._placed:
             raise ValueError("Distiller: pass position=<done epochs>, or call at(position) before")
+        rows, total = len(targets), total_rows or len(targets)
+        if self.checks_rows:
+            check_all_rows((self.objective, self.policy, *self.features), rows, total)
         given = (student_logits, teacher_logits, targets)
         terms, temperature = self.terms(*given, strong=strong, class_logits=class_logits)
         if self.features:
             rows_given = StepRows(targets, teacher_logits, indices)
             terms = {**terms, **self.features(features, rows_given)}
-        rows, total = len(targets), total_rows or len(targets)
         means = means_of(terms, rows, total)
         counted = means
         if row_weights is not None:
@@ -238,6 +242,7 @@ class Distiller(nn.Module):
                     "teacher_logits is None: this objective compares student and teacher"
                 )
             if self.transform is not None:
+                check_columns(self.policy, self.objective, self.transform)
                 student, teacher = self.transform(student, teacher)
             if temperature is None:
                 temperature = self.temperature_of(student, teacher, targets)
@@ -268,13 +273,3 @@ class Distiller(nn.Module):
 
     def _buffer(self, name: str) -> Tensor:
         return self.get_buffer(name)
-
-
-def check_two_temperatures(policy: object, objective: object) -> None:
-    """Raises ConfigError unless the objective accepts the policy's two temperatures."""
-    if not getattr(objective, "two_temperatures", False):
-        raise ConfigError(
-            f"{type(policy).__name__} returns two temperatures, the student's and the teacher's, "
-            f"and {type(objective).__name__} accepts one: use an objective such as KD or NormKD, "
-            "or a policy with one temperature"
-        )

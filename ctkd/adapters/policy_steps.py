@@ -10,10 +10,10 @@ from torch import Tensor
 from ctkd.adapters.t_star import t_star_of
 from ctkd.checks import expect
 from ctkd.distiller import Distiller, Outcome
-from ctkd.engine.distributed.gather_rows import needs_whole_step
 from ctkd.engine.hidden_rows import HiddenRows, play_in_blocks
 from ctkd.engine.task import Rows
 from ctkd.errors import ConfigError
+from ctkd.losses.fitting_parts import needs_whole_step
 
 
 class PolicySteps:
@@ -172,10 +172,14 @@ class PolicySteps:
         optimizer = None if self.optimizer is None else self.optimizer.state_dict()
         return {"distiller": self.distiller.state_dict(), "optimizer": optimizer}
 
+    def load_policy(self, state: Mapping[str, Any]) -> None:
+        """Takes the Distiller's parameters of what `state_dict` returned."""
+        self.distiller.load_state_dict(state["distiller"])
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes what `state_dict` returned."""
         try:
-            self.distiller.load_state_dict(state["distiller"])
+            self.load_policy(state)
             if self.optimizer is not None:
                 self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -212,6 +216,11 @@ def check_supported(distiller: Distiller) -> None:
         raise ConfigError(
             f"{name} compares the rows of a step with one another, and an adapter computes a step "
             "in parts: use an objective whose terms are of single rows, such as KD or DKD"
+        )
+    if needs_whole_step(distiller.policy):
+        raise ConfigError(
+            f"{type(distiller.policy).__name__} needs all rows of a step at once, and an adapter "
+            "computes a step in parts: use another policy, such as GlobalTemperature"
         )
 
 

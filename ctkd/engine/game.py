@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from ctkd.distiller import Distiller, Outcome
-from ctkd.engine.distributed.gather_rows import needs_whole_step, rows_of_all_ranks
+from ctkd.engine.distributed.gather_rows import rows_of_all_ranks
 from ctkd.engine.distributed.world import World
 from ctkd.engine.hidden_rows import HiddenRows, play_in_blocks
 from ctkd.engine.recorder import rows_with_features
 from ctkd.engine.speed.compile import compile_student
 from ctkd.engine.task import Batch, Rows, Task, TeacherFunction
 from ctkd.engine.teacher.frozen import autocast
+from ctkd.losses.fitting_parts import needs_whole_step
 
 if TYPE_CHECKING:
     from ctkd.engine.config.run import Run
@@ -53,6 +54,7 @@ class Game(nn.Module):
         self.not_summed: tuple[str, ...] = ()
         self.world = world
         self.gathers = world.size > 1 and needs_whole_step(distiller.objective)
+        distiller.checks_rows = False  # `prepare` has: rows without a partner count in the total
 
     def forward(self, batch: Batch, teacher: TeacherFunction | None) -> Outcome:
         """The share that a batch, or a part of it, has in the loss of the step."""

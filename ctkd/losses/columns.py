@@ -23,9 +23,12 @@ class VocabularyColumns(nn.Module):
     Attributes:
         prefixes: bytes that make further rows, see `ctkd.data.text.alignment`.
         teacher_is_made: whether the teacher's rows come from `of_teacher` already.
+        moves_columns: after `fit`, whether a column of the result has another number than the
+            student's token.
     """
 
     needs_tokens = True
+    moves_columns = False
     teacher_is_made = False
     prefixes: tuple[bytes, ...] = ()
 
@@ -78,6 +81,7 @@ class SharedColumns(VocabularyColumns):
                 "@PrefixBytes, which needs no shared token"
             )
         self.student_columns, self.teacher_columns = torch.tensor(shared).unbind(1)
+        self.moves_columns = [n for n, _ in shared] != [*range(len(student))]
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """[N, C_s] and [N, C_t] -> [N, K] and [N, K]."""
@@ -107,6 +111,8 @@ class SortedColumns:
     Raises:
         ConfigError: k < 2, or both settings are given.
     """
+
+    moves_columns = True
 
     def __init__(self, k: int | None = None, padded: bool = False) -> None:
         fine = k is None or k >= FEWEST

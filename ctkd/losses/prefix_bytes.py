@@ -65,6 +65,7 @@ class PrefixBytes(VocabularyColumns):
         ours, theirs = columns(student), [columns(teacher, p) for p in (b"", *self.prefixes)]
         self._count = rest + (rest in [*ours, *theirs[0]])
         self.student_columns = torch.tensor(ours)
+        self.moves_columns = ours != [*range(len(ours))]
         self.teacher_columns = torch.tensor(theirs)
         self._ends = torch.tensor([[t == p for t in teacher] for p in (b"", *self.prefixes)])
 

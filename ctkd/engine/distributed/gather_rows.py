@@ -10,11 +10,7 @@ from ctkd.engine.distributed.batch_norm import SumOverRanks
 from ctkd.engine.distributed.world import World
 from ctkd.engine.task import Rows
 from ctkd.errors import ConfigError
-
-
-def needs_whole_step(objective: object) -> bool:
-    """Whether a term of the objective compares the rows of a step with one another."""
-    return bool(getattr(objective, "whole_step", False))
+from ctkd.losses.fitting_parts import needs_whole_step
 
 
 def check_whole_step(

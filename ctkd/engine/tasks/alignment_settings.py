@@ -12,8 +12,8 @@ from ctkd.distiller import Distiller
 from ctkd.engine.config.settings import PARTS
 from ctkd.errors import ConfigError
 from ctkd.losses.columns import SortedColumns, VocabularyColumns
+from ctkd.losses.fitting_parts import check_columns
 from ctkd.losses.prefix_bytes import PrefixBytes
-from ctkd.losses.uld import ULD
 
 
 @PARTS.register("Alignment")
@@ -86,20 +86,12 @@ def check_alignment(distiller: Distiller, dataset: Dataset, block: int | None) -
     _check_columns(distiller, dataset)
     if not isinstance(dataset, TextDataset):
         return
-    if in_chunks and transform is not None:
-        name = type(objective).__name__
-        raise ConfigError(f"{name} compares chunks of text: set Method.transform = None")
     if not has_two_vocabularies(dataset) or not distiller.needs_teacher:
         return
     if not (in_chunks or isinstance(transform, (VocabularyColumns, SortedColumns))):
         raise ConfigError(
             f"the teacher has another vocabulary (Alignment.tokenizer), and nothing compares the "
             f"two: set {COLUMNS}"
-        )
-    if isinstance(transform, SortedColumns) and transform.padded and distiller.learned:
-        raise ConfigError(
-            "SortedColumns.padded = True with a learned temperature: the loss grows with T without "
-            "limit where the vocabularies have different sizes. Set SortedColumns.padded = False"
         )
     if block is not None:
         raise ConfigError(f"Language.block = {block}: two vocabularies need None")
@@ -109,45 +101,14 @@ def check_alignment(distiller: Distiller, dataset: Dataset, block: int | None) -
 
 
 def _check_columns(distiller: Distiller, dataset: Dataset) -> None:
-    """Raises ConfigError where an objective cannot be used on the columns of the transform."""
-    transform, name = distiller.transform, type(distiller.objective).__name__
-    reader = reader_of_targets(distiller)
+    """As `check_columns`, before the tokens of both vocabularies are read."""
+    transform = distiller.transform
     if isinstance(transform, PrefixBytes):
         moved = dataset.num_classes != ByteTokenizer.size  # a byte has its own number as the column
     else:  # one vocabulary shares all columns
-        moved = isinstance(transform, SortedColumns) or (
-            has_two_vocabularies(dataset) and isinstance(transform, VocabularyColumns)
-        )
-    if moved and reader is not None:
-        raise ConfigError(
-            f"{reader} reads the column of the target, and {type(transform).__name__} gives "
-            "columns other numbers: set one that compares whole rows, such as @KD"
-        )
-    if isinstance(transform, SortedColumns) and transform.padded and name != ULD.__name__:
-        raise ConfigError(
-            f"SortedColumns.padded = True with {name}: the added columns have the probability 0, "
-            "where its loss is infinite. Set SortedColumns.padded = False, or the objective to @ULD"
-        )
-
-
-def reader_of_targets(distiller: Distiller) -> str | None:
-    """The part of the game that reads the target's column after the transform, if any."""
-    for part, flag in ((distiller.objective, "needs_class"), (distiller.policy, "needs_targets")):
-        if getattr(part, flag, False):
-            return type(part).__name__
-    return None
-
-
-def check_targets_columns(distiller: Distiller) -> None:
-    """Raises ConfigError where a fitted `PrefixBytes` has moved the columns of an objective."""
-    columns, reader = distiller.transform, reader_of_targets(distiller)
-    if reader is not None and isinstance(columns, PrefixBytes):
-        found = columns.student_columns
-        if found is None or not torch.equal(found, torch.arange(len(found)).to(found)):
-            raise ConfigError(
-                f"{reader} reads the column of the target, and the teacher's vocabulary has no "
-                "token for some bytes: set one that compares whole rows, such as @KD"
-            )
+        moved = has_two_vocabularies(dataset) and isinstance(transform, VocabularyColumns)
+    if moved:
+        check_columns(distiller.policy, distiller.objective, transform, moved)
 
 
 def check_shuffled(settings: TeacherRowsSettings | None, dataset: Dataset) -> None:

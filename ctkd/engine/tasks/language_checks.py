@@ -7,8 +7,8 @@ from torch import nn
 from ctkd.data.dataset import Dataset
 from ctkd.data.text.text_dataset import COLUMNS, TextDataset
 from ctkd.data.text.tokenizer import FileTokenizer, Tokenizer
-from ctkd.engine.distributed.gather_rows import needs_whole_step
 from ctkd.errors import ConfigError
+from ctkd.losses.fitting_parts import needs_whole_step
 from ctkd.models.language_model import LanguageModel
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def check_blocks(run: "Run") -> None:
     game = run.distiller
     reasons = {
         f"{type(game.objective).__name__} compares rows": needs_whole_step(game.objective),
+        f"{type(game.policy).__name__} needs all rows": needs_whole_step(game.policy),
         "feature losses compare rows": len(game.features) > 0,
         "two temperatures are scaled together": bool(getattr(game.policy, "two_temperatures", 0)),
     }

@@ -16,11 +16,12 @@ from ctkd.data.text.chunks import chunks_of
 from ctkd.data.text.windows import IGNORED, Windows
 from ctkd.distiller import Distiller
 from ctkd.engine.task import Batch, Kind, Rows
-from ctkd.engine.tasks.alignment_settings import TeacherRowsSettings, check_targets_columns
+from ctkd.engine.tasks.alignment_settings import TeacherRowsSettings
 from ctkd.engine.tasks.language import LanguageTask
 from ctkd.engine.tasks.language_metrics import language_metrics
 from ctkd.losses.alm import chunk_rows
 from ctkd.losses.columns import VocabularyColumns
+from ctkd.losses.fitting_parts import check_columns
 from ctkd.losses.per_row import cross_entropy_rows
 from ctkd.losses.prefix_bytes import PrefixBytes
 from ctkd.models.language_model import TokenInputs
@@ -59,7 +60,7 @@ class TwoVocabularies(LanguageTask):
             transform.fit(self.dataset.tokenizer.token_bytes(), theirs.token_bytes())
             transform.teacher_is_made = True
             self._columns, prefixes = transform, transform.prefixes
-            check_targets_columns(distiller)
+            check_columns(distiller.policy, distiller.objective, transform)
         self.in_chunks = bool(getattr(distiller.objective, "in_chunks", False))
         self.alignment = Alignment(self.train, other["train"], prefixes)
         self.shuffled = settings is not None and settings.shuffled
