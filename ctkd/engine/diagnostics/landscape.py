@@ -138,8 +138,11 @@ class Probe:
 
 @contextlib.contextmanager
 def undisturbed(*modules: nn.Module) -> Iterator[None]:
-    """Inside: train mode, and always the same random numbers. Afterwards all is as before."""
-    modes = [(module, module.training) for module in modules]
+    """Inside: train mode, and always the same random numbers. Afterwards all is as before.
+
+    Each part of a module gets its own mode back: a network may keep some parts in eval mode.
+    """
+    modes = [(part, part.training) for module in modules for part in module.modules()]
     buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
     devices = {p.device for module in modules for p in module.parameters() if p.is_cuda}
     with torch.random.fork_rng(list(devices)):  # by default of every GPU there is
@@ -149,8 +152,8 @@ def undisturbed(*modules: nn.Module) -> Iterator[None]:
                 module.train()
             yield
         finally:
-            for module, was_training in modes:
-                module.train(was_training)
+            for part, was_training in modes:
+                part.training = was_training
             with torch.no_grad():
                 for buffer, kept in buffers:
                     buffer.copy_(kept)

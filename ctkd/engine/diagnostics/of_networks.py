@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ctkd.checks import expect
+from ctkd.checks import expect, finite
 from ctkd.distiller import Distiller
 from ctkd.engine.diagnostics.fixed_game import FixedGame
 from ctkd.engine.diagnostics.landscape import undisturbed
@@ -89,13 +89,16 @@ def landscape(
         low, high, points: the grid of temperatures, equally spaced in log T.
 
     Raises:
-        ConfigError: the grid is empty.
-        DataError: the loader yields nothing.
+        ConfigError: the grid is empty, or a number is out of its range.
+        DataError: the loader yields nothing, or no pairs; or the networks yield no logits, or
+            logits that are not finite.
     """
     expect(0 < low < high, "landscape", "low", low, f"a temperature between 0 and high = {high}")
+    expect(finite(high), "landscape", "high", high, "a finite temperature")
     expect(points >= 5, "landscape", "points", points, "5 or more")
+    expect(samples >= 1, "landscape", "samples", samples, "1 or more")
     distiller = Distiller(ConstantTemperature(4.0), None, objective or KD(0.0, 1.0))
-    with undisturbed(student, distiller):
+    with undisturbed(student, distiller), undisturbed(teacher):
         game, count = _game(student, teacher, loader, distiller, samples)
         ends = math.log(low), math.log(high)
         grid = [math.exp(ends[0] + (ends[1] - ends[0]) * k / (points - 1)) for k in range(points)]
@@ -113,22 +116,53 @@ def _game(
     samples: int,
 ) -> tuple[FixedGame, int]:
     """The game on the rows of the first batches, and their number."""
-    device = next(student.parameters()).device
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    was_training, count = teacher.training, 0
+    count = 0
     teacher.eval()
     with torch.no_grad():
-        for inputs, targets in loader:
-            inputs = inputs.to(device)
-            parts.append((student(inputs), teacher(inputs), targets.to(device)))
+        for batch in loader:
+            inputs, targets = _pair(batch)
+            first = next(student.parameters(), inputs)
+            inputs, targets = inputs.to(first.device), targets.to(first.device)
+            ours, theirs = (
+                _logits(name, network(inputs))
+                for name, network in (("student", student), ("teacher", teacher))
+            )
+            parts.append((ours, theirs, targets))
             count += len(targets)
             if count >= samples:
                 break
-    teacher.train(was_training)
     if not parts:
         raise DataError("landscape: the loader yields no batch")
     ours, theirs, targets = (torch.cat(column) for column in zip(*parts, strict=True))
-    return FixedGame(distiller.to(device), Rows(ours, theirs, targets)), count
+    return FixedGame(distiller.to(ours.device), Rows(ours, theirs, targets)), count
+
+
+def _pair(batch: object) -> tuple[Tensor, Tensor]:
+    """The batch, if it is (inputs, targets)."""
+    match batch:
+        case (Tensor() as inputs, Tensor() as targets):
+            return inputs, targets
+    size = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
+    raise DataError(
+        f"landscape: the loader yields a {type(batch).__name__}{size}: expected pairs of tensors, "
+        "(inputs, targets). Wrap the loader in a generator that yields them"
+    )
+
+
+def _logits(role: str, output: object) -> Tensor:
+    """The output of a network, if it is finite logits."""
+    if not isinstance(output, Tensor):
+        raise DataError(
+            f"landscape: the {role} returns a {type(output).__name__}: expected logits [B, C]. "
+            "Wrap it in a module that returns its logits"
+        )
+    if not output.isfinite().all():
+        raise DataError(
+            f"landscape: the {role}'s logits are not all finite, so that L(T) has no value. "
+            "Check its weights and the normalization of the inputs"
+        )
+    return output
 
 
 def _slope(game: FixedGame, temperature: float) -> float:

@@ -60,6 +60,18 @@ def test_networks_stay_as_they_were(given):
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
 
 
+def test_each_part_of_a_network_keeps_its_mode_also_after_an_error(given):
+    student, teacher, batches = given
+    for network in (student, teacher):
+        network.train()
+        network[1].eval()  # a frozen batch normalization
+    ctkd.landscape(student, teacher, batches, points=5)
+    with pytest.raises(DataError):
+        ctkd.landscape(student, teacher, [])
+    for network in (student, teacher):
+        assert [part.training for part in network] == [True, False, True, True]
+
+
 def test_at_the_end_of_the_grid_there_is_a_bound_and_no_maximum(given):
     student, teacher, batches = given
     found = ctkd.landscape(student, teacher, batches, low=0.01, high=0.1, points=5)
@@ -74,6 +86,30 @@ def test_mistakes(given):
         ctkd.landscape(student, teacher, batches, low=3.0, high=2.0)
     with pytest.raises(DataError, match="yields no batch"):
         ctkd.landscape(student, teacher, [])
+    with pytest.raises(ConfigError, match=r"landscape\.samples = 0: expected 1 or more"):
+        ctkd.landscape(student, teacher, batches, samples=0)
+    with pytest.raises(ConfigError, match=r"landscape\.high = inf: expected a finite"):
+        ctkd.landscape(student, teacher, batches, high=float("inf"))
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ((torch.zeros(2, 8),) * 3, "yields a tuple of 3: expected pairs of tensors"),
+        ({"inputs": torch.zeros(2, 8)}, "yields a dict: expected pairs of tensors"),
+        ((torch.full((2, 8), torch.nan), torch.zeros(2)), "the student's logits are not all finite"),
+    ],
+)
+def test_batches_without_a_landscape(given, batch, message):
+    with pytest.raises(DataError, match=message):
+        ctkd.landscape(*given[:2], [batch])
+
+
+def test_a_network_must_return_logits(given):
+    student, teacher, batches = given
+    teacher.register_forward_hook(lambda module, inputs, output: {"logits": output})
+    with pytest.raises(DataError, match="the teacher returns a dict: expected logits"):
+        ctkd.landscape(student, teacher, batches)
 
 
 def test_the_command_draws_the_landscape_of_checkpoints(
