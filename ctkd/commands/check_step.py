@@ -50,10 +50,13 @@ def _function(given: str) -> Callable[[], Any]:
     module, colon, name = given.partition(":")
     if not (module and colon and name):
         raise ConfigError(f"{given!r}: expected MODULE:FUNCTION, such as my_module:make_step")
+    if module.endswith(".py") or os.sep in module:
+        dotted = module.removesuffix(".py").replace(os.sep, ".")
+        raise ConfigError(f"{given!r} has the path of a file: give the module, {dotted}:{name}")
     sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module), name, None)
-    except Exception as error:  # the user's module may raise anything
+    except (Exception, SystemExit) as error:  # the user's module may raise anything, or parse flags
         raise ConfigError(f"{module} cannot be imported: {_named(error)}") from error
     if not callable(found):
         raise ConfigError(f"{module} has no function {name!r}")

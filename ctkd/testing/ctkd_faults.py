@@ -36,9 +36,16 @@ _ALL = (
         "add them to the optimizer, in a group without weight decay",
     ),
     CtkdFault(
-        "no gradient",
-        "no gradient reaches the parameters of T",
+        "T is constant",
+        "T is {} and does not change with its parameters",
         _STUCK,
+        "start T inside of its range, where a sigmoid or a clamp has a slope, and compute it from "
+        "`parameters`",
+    ),
+    CtkdFault(
+        "no gradient",
+        "no gradient reaches {} parameters that T depends on",
+        "what gets no gradient keeps its first value for the whole run",
         "keep T a tensor with its graph: no .item(), .data, detach() or no_grad()",
     ),
     CtkdFault(
@@ -60,6 +67,18 @@ _ALL = (
         "multiply by T * T with its gradient: no .item(), no detach()",
     ),
     CtkdFault(
+        "teacher detached",
+        "the T of the teacher's softmax is outside of the graph",
+        "T feels a part of the derivative only, which often has the other sign",
+        "divide both logits by the same T, with its gradient: detach the teacher's logits, not T",
+    ),
+    CtkdFault(
+        "student detached",
+        "the T of the student's softmax is outside of the graph",
+        "T feels a part of the derivative only, and settles elsewhere",
+        "divide both logits by the same T, with its gradient",
+    ),
+    CtkdFault(
         "cross-entropy to the teacher",
         "the loss is the cross-entropy to the teacher, not the KL: it is {} where both agree",
         "the teacher's entropy counts too, and T runs to its upper bound",
@@ -70,6 +89,13 @@ _ALL = (
         "the loss has no factor T²",
         "T falls to its lower bound, where KL without T² is largest",
         "multiply KL by T²",
+    ),
+    CtkdFault(
+        "mean before T²",
+        "KL is averaged over the rows before it is multiplied by the mean of T²",
+        "the T of a sample has nothing to do with its own KL, and runs to a bound",
+        "multiply each row's KL [N] by its own T² [N], and then take the mean; [N] times [N, 1] "
+        "is [N, N]",
     ),
     CtkdFault(
         "divided by the classes",
@@ -85,15 +111,22 @@ _ALL = (
     ),
     CtkdFault(
         "wrong loss",
-        "the loss is {} times ce_weight · CE + kd_weight · T² KL",
+        "the loss is not ce_weight · CE + kd_weight · T² KL(teacher ‖ student): it is {}",
         "T maximizes another loss than the paper's",
-        "compare both terms, their weights and the direction of KL with `ctkd.losses.kd.kd_loss`",
+        "compare both terms, their weights, the direction of KL and the T of both softmaxes with "
+        "`ctkd.losses.kd.kd_loss`",
+    ),
+    CtkdFault(
+        "λ in the loss",
+        "the loss depends on λ: at λ = 0.25 it is {} times the loss at λ = 1",
+        "the student trains on another loss while λ rises, and λ counts twice for T",
+        "keep the forward pass of the reversal the identity: λ belongs to its backward pass alone",
     ),
     CtkdFault(
         "wrong gradient",
-        "the gradient of T's parameters is {} times what λ, kd_weight and d(T² KL)/dT give",
+        "the gradient of T's parameters is {} times −λ times the derivative of the loss",
         "T moves at another speed, or to another value, than the T that maximizes the loss",
-        "look for a detached softmax, a second reversal, or a weight that is applied twice",
+        "look for a part of the graph that is detached, or a factor that is applied twice",
     ),
     CtkdFault(
         "student disturbed",
@@ -108,8 +141,20 @@ _ALL = (
         "use λ(n) = ½ (1 + cos((1 + n/10) π)), n the epoch from 1, then 1",
     ),
     CtkdFault(
-        "T moves at λ = 0",
-        "a step at λ = 0 moves the parameters of T by {}",
+        "λ strength",
+        "at λ = 0 and 0.25 the step of T is {} of its step at λ = 1",
+        "T is pulled with another strength than the schedule's",
+        "multiply the gradient of T by −λ once, with the λ of the current step",
+    ),
+    CtkdFault(
+        "λ hidden",
+        "λ is in the gradient of T, and the optimizer's step hardly has it: its sizes are {}",
+        "λ has no effect: T moves at full speed from the first step",
+        "train T with SGD, as published: Adam and Lion divide by the size of the gradient",
+    ),
+    CtkdFault(
+        "weight decay",
+        "a step without a gradient moves the parameters of T by {}",
         "weight decay pulls T to the middle of its range, independent of the loss",
         "give T's parameters a group of their own with weight_decay = 0",
     ),
@@ -117,7 +162,14 @@ _ALL = (
         "not finite",
         "the loss or a gradient is not finite for {}",
         "T becomes NaN, and then the student",
-        "form KL from two log_softmax, and do not mask logits with large numbers",
+        "form KL from two log_softmax, with log_target=True in F.kl_div, and do not mask logits "
+        "with large numbers",
+    ),
+    CtkdFault(
+        "T is not bounded",
+        "T is {} when its parameters are −30: nothing keeps it above 0",
+        "T may cross 0, where the loss is not finite; below 0 both softmaxes are turned around",
+        "compute T = τ_init + τ_range · sigmoid(raw), or clamp T where it is computed",
     ),
     CtkdFault(
         "padding counts",

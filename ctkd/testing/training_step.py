@@ -7,11 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctkd.losses.kd import kd_loss
-
 # λ of the first ten epochs, as published: (1 + cos((1 + n/10) π)) / 2; then 1.
 PUBLISHED_LAMBDAS = (0.0245, 0.0955, 0.2061, 0.3455, 0.5, 0.6545, 0.7939, 0.9045, 0.9755, 1.0)
-NUDGE = 1e-2  # of a parameter, for finite differences in its own precision, usually float32
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class TrainingStep:
     """
 
     loss: Callable[[Tensor, Tensor, Tensor], Tensor]
-    temperature: Callable[[Tensor, Tensor], Tensor]
+    temperature: Callable[[Tensor, Tensor], Tensor | float]
     parameters: Sequence[nn.Parameter]
     optimizer: torch.optim.Optimizer
     ce_weight: float = 0.1
@@ -67,44 +64,34 @@ class SyntheticRows:
         return self.student, self.teacher, self.targets
 
 
-def rows_of(temperature: Tensor, count: int) -> Tensor:
-    """One temperature for each row, [N, 1] in float64, detached."""
-    return temperature.detach().double().reshape(-1, 1).expand(count, 1)
+def kd_rows_at(
+    rows: SyntheticRows,
+    temperature: Tensor,
+    *,
+    of_teacher: Tensor | None = None,
+    of_student: Tensor | None = None,
+    factor: Tensor | None = None,
+) -> Tensor:
+    """T² KL(teacher ‖ student) of each row, [N], in float64; `temperature` is [N, 1].
+
+    `of_teacher`, `of_student` and `factor` replace T in a softmax, and T² in front of KL.
+    """
+    log_p = _log_softmax(rows.teacher, temperature if of_teacher is None else of_teacher)
+    log_q = _log_softmax(rows.student, temperature if of_student is None else of_student)
+    square = temperature**2 if factor is None else factor
+    return (square * log_p.exp() * (log_p - log_q)).sum(1)
 
 
-def kd_rows_at(rows: SyntheticRows, temperature: Tensor) -> Tensor:
-    """T² KL of each row in float64; `temperature` is [N, 1]."""
-    return kd_loss(rows.student.double(), rows.teacher.double(), temperature, reduction="none")
+def reversed_kd_rows_at(rows: SyntheticRows, temperature: Tensor) -> Tensor:
+    """T² KL(student ‖ teacher) of each row, [N]."""
+    return kd_rows_at(SyntheticRows(rows.teacher, rows.student, rows.targets), temperature)
 
 
 def teacher_entropy(rows: SyntheticRows, temperature: Tensor) -> Tensor:
     """The entropy of the teacher's softened probabilities of each row, [N]."""
-    log_p = (rows.teacher.double() / temperature).log_softmax(1)
+    log_p = _log_softmax(rows.teacher, temperature)
     return -(log_p.exp() * log_p).sum(1)
 
 
-def slope_along(
-    step: TrainingStep,
-    rows: SyntheticRows,
-    direction: Sequence[Tensor],
-    function: Callable[[Tensor], Tensor],
-) -> float:
-    """The derivative of mean(function(T)) along a unit direction of the parameters.
-
-    By central differences of T, which the gradient reversal does not change. `function` takes
-    [N, 1] and returns [N].
-    """
-    values = []
-    with torch.no_grad():
-        for sign in (1, -1):
-            _move(step.parameters, direction, sign * NUDGE)
-            found = step.temperature(rows.student, rows.teacher)
-            temperature = rows_of(found, len(rows.targets)).clone()
-            _move(step.parameters, direction, -sign * NUDGE)
-            values.append(function(temperature).mean())
-    return float(values[0] - values[1]) / (2 * NUDGE)
-
-
-def _move(parameters: Sequence[nn.Parameter], direction: Sequence[Tensor], length: float) -> None:
-    for parameter, along in zip(parameters, direction, strict=True):
-        parameter.add_(along, alpha=length)
+def _log_softmax(logits: Tensor, temperature: Tensor) -> Tensor:
+    return (logits.double() / temperature).log_softmax(1)

@@ -43,6 +43,7 @@ def test_the_example_of_the_page_passes_and_a_faulty_copy_does_not(check):
     [
         ("not_a_step", "make_step = dict", "returns a dict: expected a ctkd.testing.TrainingStep"),
         ("no_step", "", "no_step has no function 'make_step'"),
+        ("script", "raise SystemExit(1)", "script cannot be imported: SystemExit: 1"),
         ("broken", "1 / 0", "broken cannot be imported: ZeroDivisionError"),
         ("raising", "def make_step(): raise KeyError(3)", "cannot be checked: KeyError: 3"),
     ],
@@ -56,6 +57,8 @@ def test_what_cannot_be_checked_is_an_error(check, name, text, message):
 def test_a_step_without_a_colon_is_an_error(capsys):
     assert main(["check", "my_module"]) == 2
     assert "expected MODULE:FUNCTION" in capsys.readouterr().err
+    assert main(["check", "steps/mine.py:make_step"]) == 2
+    assert "give the module, steps.mine:make_step" in capsys.readouterr().err
 
 
 def test_the_table_of_the_page_has_every_fault():

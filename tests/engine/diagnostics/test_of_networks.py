@@ -97,7 +97,7 @@ def test_mistakes(given):
     [
         ((torch.zeros(2, 8),) * 3, "yields a tuple of 3: expected pairs of tensors"),
         ({"inputs": torch.zeros(2, 8)}, "yields a dict: expected pairs of tensors"),
-        ((torch.full((2, 8), torch.nan), torch.zeros(2)), "the student's logits are not all finite"),
+        ((torch.full((2, 8), torch.nan), torch.zeros(2)), "student's logits are not all finite"),
     ],
 )
 def test_batches_without_a_landscape(given, batch, message):
