@@ -98,5 +98,5 @@ def _lacks(step: Any, name: str) -> bool:
     return getattr(step, name) is None
 
 
-def _named(error: Exception) -> str:
+def _named(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
