@@ -1,16 +1,19 @@
 """Draws L(T) of a run's networks, or of checkpoints: where would a temperature go? Trains nothing.
 
+    ctkd landscape --gin_file=gin/digits/kd.gin
     ctkd landscape --workdir runs/cifar100/resnet56_resnet20/ctkd-seed0-…
     ctkd landscape --gin_file=gin/cifar100/kd.gin --data_dir /data/cifar100 \
         --teacher_weights /weights/resnet56.pth --checkpoint student.pt --out pair.png
 
-It writes FILE.png, FILE.pdf and FILE.json. Exit status: 0, or 2 with a message on standard error.
+Without a run and without a checkpoint the student has its first weights. The command writes
+FILE.png, FILE.pdf and FILE.json. Exit status: 0, or 2 with a message on standard error.
 """
 
 import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from ctkd.command_line import path_argument, run_tool
 from ctkd.errors import ConfigError
@@ -32,9 +35,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("--workdir", type=path_argument, help="a run: its networks and its data")
     add("--gin_file", action="append", default=[], help="in place of a run; may be repeated")
     add("--gin_param", action="append", default=[], help="may be repeated")
-    add("--checkpoint", help="the student's weights (default: student_last.pt of the run)")
+    which = "the student's weights (default: student_last.pt of the run, or its first weights)"
+    add("--checkpoint", help=which)
     add("--samples", type=int, default=256, help="of the training data (default 256)")
-    add("--out", type=path_argument, metavar="FILE.png", help="default: WORKDIR/landscape_now.png")
+    where = "default: landscape_now.png, in WORKDIR if --workdir is given"
+    add("--out", type=path_argument, metavar="FILE.png", help=where)
     for name, (_, text) in MACROS.items():
         add(f"--{name}", help=text)
     return parser
@@ -43,6 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _measure(options: argparse.Namespace) -> None:
     """Builds the run, loads both networks, measures and writes. Raises UserError."""
     keep_freed_memory()  # before torch allocates anything
+    from ctkd.checks import expect
     from ctkd.engine.diagnostics.landscape import Probe
     from ctkd.engine.job import Job
     from ctkd.engine.output.console import Console
@@ -53,11 +59,17 @@ def _measure(options: argparse.Namespace) -> None:
     from ctkd.results.figures.draw_one_landscape import draw_one_landscape
     from ctkd.results.figures.save import save_figure
     from ctkd.results.read.grid_ends import edge_text
+    from ctkd.results.read.schema import CONFIG_FILE
 
     folder = options.workdir
+    expect(options.samples >= 2, "landscape", "samples", options.samples, "2 or more")
+    if folder and not options.gin_file and not (folder / CONFIG_FILE).is_file():
+        raise ConfigError(
+            f"--workdir {folder} is not the work directory of a run: it has no {CONFIG_FILE}"
+        )
     files = options.gin_file or ([str(folder / "config.gin")] if folder else [])
     if not files:
-        raise ConfigError("give --workdir of a run, or --gin_file with --teacher_weights")
+        raise ConfigError("give --workdir of a run, or --gin_file")
     flagged = macro_bindings({name: getattr(options, name) for name in MACROS}, options.gin_param)
     job = Job(files, [*options.gin_param, *flagged], None if folder is None else str(folder))
     run = job.build()
@@ -65,9 +77,10 @@ def _measure(options: argparse.Namespace) -> None:
         raise ConfigError("this run has no teacher: give the Gin file of a distillation method")
     workdir = Workdir(job.workdir_of(run))
     source = options.checkpoint or (folder and folder / "student_last.pt")
-    if source is None:
-        raise ConfigError("give --checkpoint, the student's weights")
-    load_weights(run.student, expand_user(source, "--checkpoint"), setting="--checkpoint")
+    if source:
+        load_weights(run.student, expand_user(source, "--checkpoint"), setting="--checkpoint")
+    else:
+        print(f"student: first weights, seed {run.seed}")
     prepared = prepare(run, workdir, Console())
     assert prepared.teacher is not None
     instrument = replace(run.instrument, probe_size=options.samples)
@@ -80,9 +93,10 @@ def _measure(options: argparse.Namespace) -> None:
         / (grid[min(k + 1, len(grid) - 1)] - grid[max(k - 1, 0)])
         for k in range(len(grid))
     ]
-    target = (options.out or workdir.path / "landscape_now.png").with_suffix("")
+    # Without --workdir nothing is written to the run's folder, which its training would refuse.
+    target = (options.out or (folder or Path()) / "landscape_now.png").with_suffix("")
     figure = draw_one_landscape(grid, losses, slopes, measured["t_star"])
-    print(f"T* {edge_text(measured['t_star'], grid)}, on {options.samples} samples")
+    print(f"T* {edge_text(measured['t_star'], grid)}, on {probe.samples} samples")
     for path in save_figure(figure, target.parent, target.name):
         print(path)
     kept = {name: measured[name] for name in ("temperatures", "losses", "t_star", "loss_star")}

@@ -36,8 +36,8 @@ class ReplayedTemperature(nn.Module):
     "hard_low" gives the lowest T to the row with the largest cross-entropy of the student,
     "hard_high" the highest.
 
-    A run of another length replays T at the same share of the run. Rows that the finished run did
-    not have (the probe's) get the mean of the step.
+    A run of another length replays T of a step at the same share of the run. Rows that the
+    finished run did not have (the probe's) get the mean of the step.
 
     Args:
         run: the work directory of the finished run; `{seed}` in it becomes the seed of this run.
@@ -45,6 +45,7 @@ class ReplayedTemperature(nn.Module):
         dry: whether the file is not to be read, because nothing will be trained.
 
     Attributes:
+        folder: the work directory of the finished run; None if it is not to be read.
         needs_targets: whether the policy is called with the targets too.
         needs_whole_step: whether all rows of a step must be in one call.
 
@@ -75,6 +76,7 @@ class ReplayedTemperature(nn.Module):
         values = torch.ones(1, 1) if dry else read_record(folder)
         if not dry:
             _check_choice(folder, values, order, rows)
+        self.folder = None if dry else folder
         values = _arranged(values, order, rows, seed)
         self.rows = rows
         self.needs_whole_step: bool = values.shape[1] > 1
@@ -113,7 +115,8 @@ def read_record(folder: Path) -> Tensor:
     """The temperatures of a finished run, [steps, 1] or [steps, rows]; NaN where a row is missing.
 
     Raises:
-        ConfigError: there is no record, it cannot be read, or a step is missing in it.
+        ConfigError: there is no record, it cannot be read, a step is missing in it, or a T is not
+            a finite number > 0.
     """
     path = folder / RECORD_FILE
     try:
@@ -133,6 +136,12 @@ def read_record(folder: Path) -> Tensor:
         raise ConfigError(
             f"{path} holds {len(values)} steps, and T of step {int(missing[0]) + 1} is missing: "
             "train that run to its end first"
+        )
+    wrong = (~(values.nan_to_num(nan=1.0, posinf=0.0) > 0).all(1)).nonzero()
+    if len(wrong):
+        raise ConfigError(
+            f"{path}: T of step {int(wrong[0]) + 1} is not a finite number > 0. "
+            "Train that run again"
         )
     return values
 

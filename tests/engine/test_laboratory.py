@@ -36,6 +36,12 @@ def test_a_replay_trains_the_same_student_bit_by_bit(train, interrupted_at, same
     reversed_ = train("ctkd", workdir="reversed", flags=lab("reversed", "ctkd-seed0"))
     assert torch.equal(recorded(reversed_), record.flip(0))
     assert not same(reversed_.tensors(), source.tensors())
+    assert "another recipe" not in reversed_.result.err
+    short = train("ctkd", "epochs = 1", workdir="short", flags=lab("replay", "ctkd-seed0"))
+    assert torch.equal(recorded(short), record[:6:3])
+    assert (
+        "ctkd-seed0, whose T is replayed, had another recipe: Recipe.epochs = " in short.result.err
+    )
 
 
 def test_a_replay_of_rows_trains_the_same_student_too(train, same):
@@ -52,6 +58,15 @@ def test_a_replay_of_rows_trains_the_same_student_too(train, same):
         assert torch.equal(sorted_, record.nan_to_num().sort().values)
     assert same(runs["replay"].tensors(), source.tensors())
     assert not same(runs["by_loss"].tensors(), source.tensors())
+    for wrong, line in (
+        ("batch_size = 32", "Recipe.batch_size = 48 there, 32 here"),
+        ("seed = 1", "Seed.seed = 0 there, 1 here"),
+    ):
+        flags = lab("permuted", "source")
+        other = train(
+            "ctkd_instance", "batch_size = 48", wrong, workdir=wrong, flags=flags, status=2
+        )
+        assert f"source had other batches: {line}. Give this run the same" in other.result.err
 
 
 def test_the_flipped_sign_moves_t_the_other_way(train):

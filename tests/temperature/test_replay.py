@@ -68,6 +68,13 @@ def test_permuted_rows_keep_the_values_of_their_step(replay):
     assert sorted(second) == record[1, :20].tolist() != second
 
 
+@pytest.mark.parametrize("wrong", [torch.inf, 0.0, -2.0])
+def test_a_t_that_is_no_temperature_is_an_error(replay, wrong):
+    record = torch.tensor([[2.0, 3.0], [2.0, wrong]])
+    with pytest.raises(ConfigError, match="T of step 2 is not a finite number > 0"):
+        replay(record)
+
+
 @pytest.mark.parametrize(
     ("rows", "expected"), [("hard_low", [9.0, 2.0, 4.0]), ("hard_high", [2.0, 9.0, 4.0])]
 )

@@ -20,6 +20,7 @@ from ctkd.engine.config.feature_plan import (
 from ctkd.engine.config.gin_files import GinFile, find_or_name
 from ctkd.engine.config.label import labeled, named
 from ctkd.engine.config.parse import macros
+from ctkd.engine.config.replayed_run import check_recorded, check_replayed
 from ctkd.engine.config.run import Run
 from ctkd.engine.config.run_name import name_of_run, several_methods, undone
 from ctkd.engine.config.settings import Instrument, Method, Recipe, Seed, Teacher
@@ -155,6 +156,8 @@ def _check(run: Run) -> None:
     check_whole_step(distiller.objective, dataset, runtime.accumulate, ranks=1)
     check_augmentation(run.task_part, distiller.objective, distiller.features)
     check_policy(distiller, dataset)
+    check_recorded(run)
+    check_replayed(run)
     views = run.strong_view is not None
     check_capturable(runtime, run.optimizers, dataset, run.task_part, views)
 

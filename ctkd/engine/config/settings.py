@@ -252,7 +252,7 @@ class Instrument:
         low, high, points: the grid of temperatures, equally spaced in log T.
         trace_epochs: the first epochs, in which `temperature.csv` has a line for every step.
         record_rows: whether `temperatures.pt` holds T of every row of every step, instead of the
-            mean of each step: four bytes for each image and epoch. For `ReplayedTemperature`.
+            mean of each step: four bytes an image and epoch. For `ReplayedTemperature`, of images.
     """
 
     probe_size: int = 256

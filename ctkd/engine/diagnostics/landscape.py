@@ -33,12 +33,17 @@ REFINEMENTS = 30  # golden sections: the bracket of two grid steps shrinks by 1e
 
 
 class Probe:
-    """Measures a run's landscape; holds the fixed batch."""
+    """Measures a run's landscape; holds the fixed batch.
+
+    Attributes:
+        samples: the number of samples in the batch.
+    """
 
     def __init__(self, settings: Instrument, task: Task, teacher: TeacherFunction) -> None:
         """Draws the batch; it is the same for every run of a seed."""
         self._task, self._teacher = task, teacher
         self._batch: Batch = task.probe(settings.probe_size)
+        self.samples = self._batch.samples
         low, high = math.log(settings.low), math.log(settings.high)
         steps = settings.points - 1
         self._grid = [math.exp(low + (high - low) * k / steps) for k in range(settings.points)]

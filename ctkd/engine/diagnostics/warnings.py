@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ctkd.cores import cores_of_process
 from ctkd.data.dataset import ImageDataset
 from ctkd.distiller import Distiller
+from ctkd.engine.config.replayed_run import faults_of_replayed
 from ctkd.engine.config.run import Run
 from ctkd.engine.metrics import Meter
 from ctkd.engine.task import Task
@@ -44,7 +45,8 @@ def faults_of_run(run: Run) -> list[str]:
             f"Runtime.accumulate = {parts}: the student's batch normalizations take the statistics "
             "of each part, not of the step: not the run that accumulate = 1 makes"
         )
-    return found + faults_of_workers(run) + faults_of_policy_optimizer(run)
+    found += faults_of_workers(run) + faults_of_policy_optimizer(run)
+    return found + faults_of_replayed(run)
 
 
 def faults_of_workers(run: Run) -> list[str]:

@@ -51,11 +51,19 @@ def merge(parts: Sequence[Outcome]) -> Outcome:
     if len(parts) == 1:
         return parts[0]
     terms = {name: torch.stack([p.terms[name] for p in parts]).sum() for name in parts[0].terms}
-    temperatures = [p.temperature.reshape(-1, 1) for p in parts if p.temperature is not None]
+    temperatures = [part.temperature for part in parts if part.temperature is not None]
     loss = torch.stack([part.loss.detach() for part in parts]).sum()
     names = parts[0].groups
     groups = {name: torch.stack([p.groups[name] for p in parts]).sum() for name in names}
-    return Outcome(loss, terms, torch.cat(temperatures) if temperatures else None, groups)
+    return Outcome(loss, terms, _of_step(temperatures) if temperatures else None, groups)
+
+
+def _of_step(temperatures: Sequence[Tensor]) -> Tensor:
+    """The temperature of a step from those of its parts: 0-d where each is, otherwise [N, 1]."""
+    if any(temperature.dim() for temperature in temperatures):
+        return torch.cat([temperature.reshape(-1, 1) for temperature in temperatures])
+    each = torch.stack(list(temperatures))
+    return each.mean().clamp(each.amin(), each.amax())  # without rounding where all are equal
 
 
 def sum_over_ranks(world: World, outcome: Outcome, rows: int | None) -> Outcome:

@@ -1,5 +1,7 @@
 """`ctkd.landscape`: L(T), its slope and T* of any two networks, against a plain float64 loop."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,8 @@ from torch.nn import functional as F
 
 import ctkd
 from ctkd.commands.landscape_of_run import main
+from ctkd.engine.diagnostics.landscape import Probe
+from ctkd.engine.job import Job
 from ctkd.errors import ConfigError, DataError
 
 
@@ -117,9 +121,37 @@ def test_the_command_draws_the_landscape_of_checkpoints(
 ):
     monkeypatch.chdir(tmp_path)
     given = ["--gin_file=gin/digits/kd.gin", f"--teacher_weights={teacher_file}"]
-    given += ["--student=digits_teacher", f"--checkpoint={teacher_file}", "--out=pair.png"]
-    assert main([*given, "--samples=64"]) == 0
-    assert "T* " in capsys.readouterr().out
-    assert {path.name for path in tmp_path.iterdir()} >= {"pair.png", "pair.pdf", "pair.json"}
-    assert main([]) == 2
-    assert "give --workdir of a run" in capsys.readouterr().err
+    given += ["--student=digits_teacher", f"--checkpoint={teacher_file}"]
+    assert main([*given, "--samples=5000"]) == 0
+    assert re.search(r"T\* .* on 1437 samples\n", capsys.readouterr().out)  # all that there are
+    written = {f"landscape_now.{kind}" for kind in ("png", "pdf", "json")}
+    assert {path.name for path in tmp_path.iterdir()} >= written  # not in the folder of a run
+    assert not any(tmp_path.glob("runs/*/*/kd*/landscape_now*"))
+
+
+def test_without_a_checkpoint_the_student_has_its_first_weights(
+    teacher_file, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    monkeypatch.setattr(Probe, "measure", lambda self, student, distiller: seen.append(student))
+    given = ["--gin_file=gin/digits/kd.gin", f"--teacher_weights={teacher_file}", "--seed=3"]
+    with pytest.raises(TypeError):  # nothing is measured
+        main(given)
+    assert "student: first weights, seed 3\n" in capsys.readouterr().out
+    config = Job(["gin/digits/kd.gin"], ["seed = 3"]).build()
+    state = config.student.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in seen[0].state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "give --workdir of a run"),
+        (["--gin_file=gin/digits/kd.gin", "--samples=1"], "landscape.samples = 1: expected 2"),
+        (["--workdir=nowhere"], "--workdir nowhere is not the work directory of a run"),
+    ],
+)
+def test_mistakes_of_the_command(given, message, capsys):
+    assert main(given) == 2
+    assert message in capsys.readouterr().err
