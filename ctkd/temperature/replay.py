@@ -121,7 +121,7 @@ def read_record(folder: Path) -> Tensor:
     path = folder / RECORD_FILE
     try:
         values: Tensor = torch.load(path, weights_only=True)["temperatures"]
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(
             f"there is no {path}: expected the work directory of a finished run with a teacher. "
             "Train that run first, to its end"
@@ -135,7 +135,8 @@ def read_record(folder: Path) -> Tensor:
     if len(missing):
         raise ConfigError(
             f"{path} holds {len(values)} steps, and T of step {int(missing[0]) + 1} is missing: "
-            "train that run to its end first"
+            "train that run to its end first; or, if it was resumed with another "
+            "Instrument.record_rows, again from its beginning"
         )
     wrong = (~(values.nan_to_num(nan=1.0, posinf=0.0) > 0).all(1)).nonzero()
     if len(wrong):

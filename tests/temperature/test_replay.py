@@ -68,6 +68,12 @@ def test_permuted_rows_keep_the_values_of_their_step(replay):
     assert sorted(second) == record[1, :20].tolist() != second
 
 
+def test_a_file_in_place_of_a_work_directory_is_an_error(replay, tmp_path):
+    replay(ONE)
+    with pytest.raises(ConfigError, match="expected the work directory of a finished run"):
+        ReplayedTemperature(str(tmp_path / "ctkd-seed7" / RECORD_FILE))
+
+
 @pytest.mark.parametrize("wrong", [torch.inf, 0.0, -2.0])
 def test_a_t_that_is_no_temperature_is_an_error(replay, wrong):
     record = torch.tensor([[2.0, 3.0], [2.0, wrong]])
