@@ -10,10 +10,24 @@ from ctkd.adversary.grl import gradient_reversal
 from ctkd.errors import ConfigError
 from ctkd.losses.features.feature_loss import FeatureLoss, Features, StepRows
 from ctkd.losses.features.feature_terms import FeatureTerms
-from ctkd.losses.fitting_parts import check_all_rows, check_columns, check_fitting
+from ctkd.losses.few_classes import check_classes
+from ctkd.losses.fitting_parts import (
+    check_all_rows,
+    check_columns,
+    check_fitting,
+    check_policy_and_schedule,
+    check_position,
+)
 from ctkd.losses.objectives import ObjectiveLike
+from ctkd.losses.per_row import check_logits, check_step, explain_targets, without_autocast
 from ctkd.losses.row_groups import group_sums
-from ctkd.losses.term_means import means_of, temperatures_of_rows, weigh
+from ctkd.losses.term_means import (
+    check_scalar,
+    check_total,
+    means_of,
+    temperatures_of_rows,
+    weigh,
+)
 from ctkd.losses.two_views import second_view
 
 Schedule = Callable[[float], float]
@@ -78,28 +92,7 @@ class Distiller(nn.Module):
         super().__init__()
         self.learned: bool = bool(getattr(policy, "learned", False))
         self.bounds: tuple[float, float] | None = getattr(policy, "bounds", None)
-        uses_temperature = objective.needs_teacher and getattr(objective, "uses_temperature", True)
-        if uses_temperature and policy is None:
-            name = type(objective).__name__
-            raise ConfigError(
-                f"the objective {name} compares logits: it needs a temperature policy"
-            )
-        if not uses_temperature and (policy is not None or transform is not None):
-            name, part = type(objective).__name__, "temperature" if policy else "transform"
-            lacked = "softened logits" if objective.needs_teacher else "teacher"
-            raise ConfigError(f"{name} uses no {lacked} and so no {part}")
-        if self.learned and schedule is None:
-            raise ConfigError(
-                "a learned temperature needs a schedule of λ, such as CosineLambda: set "
-                "Method.schedule = @CosineLambda"
-            )
-        if (schedule is not None or cooperative) and not self.learned:
-            what = "cooperative = True" if schedule is None else "a schedule of λ"
-            have = "there is none" if policy is None else f"{type(policy).__name__} is not learned"
-            raise ConfigError(
-                f"{what} works on a learned temperature only, and {have}: set Method.schedule = "
-                "None, or a learned one, Method.policy = @GlobalTemperature"
-            )
+        check_policy_and_schedule(policy, schedule, objective, transform, cooperative)
         check_fitting(policy, objective, transform)
         self.policy, self.schedule, self.cooperative = policy, schedule, cooperative
         self.objective, self.transform = objective, transform
@@ -131,8 +124,9 @@ class Distiller(nn.Module):
             progress: share of the whole run that is done, in [0, 1], for an annealed T.
 
         Raises:
-            ConfigError: the schedule returns a negative λ.
+            ConfigError: the schedule's λ or the position is below 0, or progress outside [0, 1].
         """
+        check_position(position, progress)
         if self.schedule is not None:
             strength = self.schedule(position)
             if not strength >= 0:
@@ -194,20 +188,22 @@ class Distiller(nn.Module):
             self.at(position, progress)
         if not self._placed:
             raise ValueError("Distiller: pass position=<done epochs>, or call at(position) before")
-        rows, total = len(targets), total_rows or len(targets)
+        check_logits("student_logits", student_logits)
+        rows = len(student_logits)
+        total = check_total(rows, total_rows)
         if self.checks_rows:
             check_all_rows((self.objective, self.policy, *self.features), rows, total)
         given = (student_logits, teacher_logits, targets)
-        terms, temperature = self.terms(*given, strong=strong, class_logits=class_logits)
-        if self.features:
-            rows_given = StepRows(targets, teacher_logits, indices)
-            terms = {**terms, **self.features(features, rows_given)}
+        with without_autocast(student_logits.device):
+            terms, temperature = self.terms(*given, strong=strong, class_logits=class_logits)
+            if self.features:
+                rows_given = StepRows(targets, teacher_logits, indices)
+                terms = {**terms, **self.features(features, rows_given)}
         means = means_of(terms, rows, total)
-        counted = means
-        if row_weights is not None:
-            counted = means_of(weigh(terms, row_weights), rows, total)
+        counted = means_of(weigh(terms, row_weights), rows, total)
         loss = torch.stack([self._buffer(f"weight_{k}") * m for k, m in counted.items()]).sum()
         for name, value in (other_losses or {}).items():
+            check_scalar(name, value, terms)
             means[name] = value * (rows / total)
             loss = loss + means[name]
         temperatures = temperatures_of_rows(temperature, rows)
@@ -234,7 +230,13 @@ class Distiller(nn.Module):
 
         A `temperature` that is passed in replaces the policy's and is not reversed: the landscape
         L(T) is measured in this way.
+
+        Raises:
+            ValueError: rows that the parts cannot use.
         """
+        same = self.transform is None and getattr(self.objective, "same_columns", False)
+        check_step(student_logits, teacher_logits, targets, same)
+        check_classes((self.objective, self.transform), student_logits.shape[1])
         student, teacher = student_logits, teacher_logits
         if self.policy is not None:
             if teacher is None:
@@ -250,8 +252,11 @@ class Distiller(nn.Module):
                     temperature = self._reversed(temperature)
         views = second_view(self.objective, strong, teacher_logits, self.transform)
         raw = student_logits if class_logits is None else class_logits
-        terms = self.objective(student, teacher, targets, temperature, raw, **views)
-        return terms, temperature
+        try:
+            return self.objective(student, teacher, targets, temperature, raw, **views), temperature
+        except (IndexError, RuntimeError):
+            explain_targets(targets, raw.shape[1])
+            raise
 
     def temperature_of(self, student: Tensor, teacher: Tensor, targets: Tensor) -> Any:
         """The policy's T for transformed logits; targets go to a policy that `needs_targets`."""

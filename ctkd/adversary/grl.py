@@ -44,12 +44,18 @@ def gradient_reversal(x: Tensor, lambda_: float | Tensor) -> Tensor:
 
 
 class _GradientReversal(torch.autograd.Function):
+    generate_vmap_rule = True  # with `setup_context`: for the transforms of torch.func
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, lambda_: float | Tensor) -> Tensor:
+    def forward(x: Tensor, lambda_: float | Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        lambda_ = inputs[1]
         ctx.number = None if isinstance(lambda_, Tensor) else lambda_
         if isinstance(lambda_, Tensor):
             ctx.save_for_backward(lambda_)
-        return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

@@ -37,7 +37,16 @@ class ALM(Objective):
     def terms(
         self, student: Tensor, teacher: Tensor, targets: Tensor, temperature: float | Tensor
     ) -> Terms:
-        """{"kd" [N]}, the factor τ included; the first column is the chunk."""
+        """{"kd" [N]}, the factor τ included; the first column is the chunk.
+
+        Raises:
+            ValueError: rows that are no chunks.
+        """
+        if student.shape[1] != 2:
+            raise ValueError(
+                f"ALM got rows of {student.shape[1]} columns: expected chunks, [N, 2], as "
+                "`chunk_rows` makes them"
+            )
         a, b = (-z.log_softmax(1)[:, :1].clamp(max=-SURE) for z in (teacher, student))
         log_u, log_v = -a / temperature, -b / temperature
         u = log_u.exp()

@@ -25,7 +25,9 @@ def _centered(values: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """The values without their mean, their norm, and whether it is more than rounding."""
     centered = values - values.mean(dim=dim, keepdim=True)
     norm = centered.norm(dim=dim)
-    return centered, norm, norm > 4 * torch.finfo(values.dtype).eps * values.norm(dim=dim)
+    # "Not at most": so that NaN stays NaN.
+    varies = ~(norm <= 4 * torch.finfo(values.dtype).eps * values.norm(dim=dim))
+    return centered, norm, varies
 
 
 @OBJECTIVES.register

@@ -5,7 +5,13 @@ from torch import Tensor
 
 from ctkd.losses.fused import DKDRows, closed_form
 from ctkd.losses.kd import kl_rows
-from ctkd.losses.per_row import check_reduction, check_targets, prepare_rows, reduce_rows
+from ctkd.losses.per_row import (
+    check_reduction,
+    check_targets,
+    explain_targets,
+    prepare_rows,
+    reduce_rows,
+)
 
 
 def dkd_loss(
@@ -61,13 +67,18 @@ def dkd_terms(
         (tckd [N], nckd [N]); precision as in `kd_loss`.
 
     Raises:
-        ValueError: shapes that do not fit, fewer than two classes, T a number that is not > 0.
+        ValueError: shapes that do not fit, fewer than two classes, T a number that is not > 0; on
+            a CPU, a target that is no class.
     """
     student, teacher, temperature = prepare_rows(student_logits, teacher_logits, temperature)
     check_targets(student, targets)
     if student.shape[1] < 2:
         raise ValueError(f"the logits have {student.shape[1]} classes: DKD expects at least 2")
-    return dkd_rows(student, teacher, targets.long().unsqueeze(1), temperature)
+    try:
+        return dkd_rows(student, teacher, targets.long().unsqueeze(1), temperature)
+    except RuntimeError:
+        explain_targets(targets, student.shape[1])
+        raise
 
 
 @closed_form(DKDRows)

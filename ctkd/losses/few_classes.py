@@ -6,8 +6,10 @@ An objective or a transform may have two members that are not part of its protoc
 - `limits(num_classes, learned)`: warnings, one text each; `learned` says whether T is learned.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import cast
+
+from ctkd.errors import ConfigError
 
 # The softmax of a single logit is always 1, so that every loss is 0.
 SOFTMAX_CLASSES = 2
@@ -16,6 +18,17 @@ SOFTMAX_CLASSES = 2
 def min_classes(part: object) -> int:
     """The fewest classes that an objective or a transform can work with; 1 if it does not say."""
     return int(getattr(part, "min_classes", 1))
+
+
+def check_classes(parts: Iterable[object], classes: int) -> None:
+    """Raises ConfigError where there are too few classes for an objective or a transform."""
+    for part in parts:
+        if classes < (needed := min_classes(part)):
+            why = ": with one class every softmax is 1 and every loss is 0" if classes == 1 else ""
+            raise ConfigError(
+                f"the data set has num_classes = {classes}, {type(part).__name__} needs {needed} "
+                f"or more{why}. Add a class to the data"
+            )
 
 
 def limits(part: object, num_classes: int, learned: bool) -> list[str]:

@@ -3,11 +3,52 @@
 A part says by optional attributes what it needs; see `Objective`, and `docs/extending.md`.
 """
 
+import math
 from collections.abc import Iterable
+from typing import Any
 
+from torch import nn
+
+from ctkd.checks import expect
 from ctkd.errors import ConfigError
 from ctkd.losses.columns import SortedColumns
 from ctkd.losses.uld import ULD
+
+
+def check_policy_and_schedule(
+    policy: object, schedule: object, objective: Any, transform: object, cooperative: bool
+) -> None:
+    """Raises ConfigError for a policy, schedule or transform that is missing or has no effect."""
+    for part in (policy, schedule, objective, transform):
+        if isinstance(part, type):
+            raise ConfigError(f"{part.__name__} is a class: pass an instance, {part.__name__}(…)")
+    if policy is not None and not isinstance(policy, nn.Module):
+        raise ConfigError(f"policy = {policy!r}: expected a module, such as ConstantTemperature(4)")
+    if schedule is not None and not callable(schedule):
+        raise ConfigError(f"schedule = {schedule!r}: expected one, such as ConstantLambda(1.0)")
+    if not hasattr(objective, "needs_teacher"):
+        raise ConfigError(f"objective = {objective!r}: expected one, such as KD()")
+    learned = getattr(policy, "learned", False)
+    uses_temperature = objective.needs_teacher and getattr(objective, "uses_temperature", True)
+    if uses_temperature and policy is None:
+        name = type(objective).__name__
+        raise ConfigError(f"the objective {name} compares logits: it needs a temperature policy")
+    if not uses_temperature and (policy is not None or transform is not None):
+        name, part = type(objective).__name__, "temperature" if policy else "transform"
+        lacked = "softened logits" if objective.needs_teacher else "teacher"
+        raise ConfigError(f"{name} uses no {lacked} and so no {part}")
+    if learned and schedule is None:
+        raise ConfigError(
+            "a learned temperature needs a schedule of λ, such as CosineLambda: set "
+            "Method.schedule = @CosineLambda"
+        )
+    if (schedule is not None or cooperative) and not learned:
+        what = "cooperative = True" if schedule is None else "a schedule of λ"
+        have = "there is none" if policy is None else f"{type(policy).__name__} is not learned"
+        raise ConfigError(
+            f"{what} works on a learned temperature only, and {have}: set Method.schedule = "
+            "None, or a learned one, Method.policy = @GlobalTemperature"
+        )
 
 
 def check_fitting(policy: object, objective: object, transform: object) -> None:
@@ -81,3 +122,10 @@ def check_all_rows(parts: Iterable[object], rows: int, total: int) -> None:
                 f"{type(part).__name__} needs all rows of a step at once, and got {rows} of "
                 f"total_rows = {total}: compute the step in one part, on one process"
             )
+
+
+def check_position(position: float, progress: float) -> None:
+    """Raises ConfigError where the epochs or the share of a run are out of range."""
+    fine = 0 <= position < math.inf
+    expect(fine, "Distiller", "position", position, "the recipe's epochs done, 0 or more")
+    expect(0 <= progress <= 1, "Distiller", "progress", progress, "a share of the run, 0 to 1")

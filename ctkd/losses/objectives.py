@@ -62,6 +62,7 @@ class Objective:
         needs_teacher: whether teacher's logits and temperature must be given. If False, there are
             no terms but cross-entropy.
         min_classes: with fewer classes a run is refused.
+        same_columns: whether student's and teacher's rows have the same columns.
         two_temperatures: whether the temperature may be a tuple, (student's, teacher's).
         needs_class: whether the equation needs one class for each row: a run whose targets are
             class probabilities is refused.
@@ -80,6 +81,7 @@ class Objective:
 
     needs_teacher: bool = True
     min_classes: ClassVar[int] = SOFTMAX_CLASSES
+    same_columns: ClassVar[bool] = True
     two_temperatures: ClassVar[bool] = False
     detaches: ClassVar[bool] = False
     needs_class: ClassVar[bool] = False

@@ -3,12 +3,15 @@
 A row is one decision: an image, a proposal of a detector, a token. Nothing here imports Gin.
 """
 
+import contextlib
 import math
+from contextlib import AbstractContextManager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+NO_CLASS = -(2**31)  # a target that nobody gives
 REDUCTIONS = ("mean", "sum", "none")
 
 
@@ -34,8 +37,62 @@ def full_precision(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """A context without autocast, whose matrix products would be in half precision."""
+    if not torch.amp.is_autocast_available(device.type):  # the meta device has none
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def check_step(student: Tensor, teacher: Tensor | None, targets: Tensor, same: bool) -> None:
+    """Raises ValueError unless all are rows of one step; with `same`, of the same columns."""
+    check_logits("student_logits", student)
+    if not isinstance(targets, Tensor):
+        raise ValueError(f"targets is a {type(targets).__name__}: expected a tensor of classes [N]")
+    rows = {"targets": len(targets)}
+    if teacher is not None:
+        check_logits("teacher_logits", teacher)
+        rows["teacher_logits"] = len(teacher)
+        if same:
+            check_same(student, teacher)
+    for name, count in rows.items():
+        if count != len(student):
+            raise ValueError(
+                f"student_logits has {len(student)} rows and {name} {count}: expected one of each "
+                "for every row"
+            )
+
+
+def check_same(student_logits: Tensor, teacher_logits: Tensor) -> None:
+    """Raises ValueError unless both have the same shape."""
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f"student_logits has shape {list(student_logits.shape)}, teacher_logits "
+            f"{list(teacher_logits.shape)}: expected the same rows and classes"
+        )
+
+
+def explain_targets(targets: Tensor, classes: int) -> None:
+    """Raises ValueError for a class that there is not; called after an error, on a CPU.
+
+    On a GPU a wrong class is an assertion of the device.
+    """
+    if targets.device.type != "cpu" or targets.is_floating_point():
+        return
+    wrong = ((targets < 0) | (targets >= classes)).nonzero()
+    if len(wrong):
+        row = int(wrong[0, 0])
+        raise ValueError(
+            f"targets[{row}] is {int(targets[row])}: expected a class from 0 to {classes - 1}. "
+            "Leave out the rows without a class, with their logits: kept = targets >= 0"
+        )
+
+
 def check_logits(name: str, logits: Tensor) -> None:
     """Raises ValueError unless `logits` is a floating-point matrix [N, C]."""
+    if not isinstance(logits, Tensor):
+        kind = type(logits).__name__
+        raise ValueError(f"{name} is a {kind}: expected a tensor of rows [N, C]")
     if logits.ndim != 2 or not logits.is_floating_point():
         raise ValueError(
             f"{name} is {logits.dtype} of shape {list(logits.shape)}: expected floating-point "
@@ -74,11 +131,7 @@ def prepare_rows(
     """
     check_logits("student_logits", student_logits)
     check_logits("teacher_logits", teacher_logits)
-    if student_logits.shape != teacher_logits.shape:
-        raise ValueError(
-            f"student_logits has shape {list(student_logits.shape)}, teacher_logits "
-            f"{list(teacher_logits.shape)}: expected the same rows and classes"
-        )
+    check_same(student_logits, teacher_logits)
     student, teacher = full_precision(student_logits), full_precision(teacher_logits)
     if not isinstance(temperature, Tensor):
         if not (temperature > 0 and math.isfinite(temperature)):
@@ -115,4 +168,5 @@ def cross_entropy_rows(logits: Tensor, targets: Tensor) -> Tensor:
     if targets.is_floating_point() and targets.shape == logits.shape:
         return F.cross_entropy(logits, targets.to(logits), reduction="none")
     check_targets(logits, targets)
-    return F.cross_entropy(logits, targets.long(), reduction="none")
+    # By default −100 would be a class with the loss 0, in a mean over all rows.
+    return F.cross_entropy(logits, targets.long(), reduction="none", ignore_index=NO_CLASS)

@@ -19,7 +19,16 @@ def group_sums(
     Returns:
         "name@group" -> Σ / total, and "share@group" -> the group's share of the rows; 0-d each.
         Their quotient is the mean over the group.
+
+    Raises:
+        ValueError: there is not one group for each row.
     """
+    wrong = [rows for rows in values.values() if rows.dim() and rows.shape != groups.shape]
+    if wrong:
+        raise ValueError(
+            f"groups has shape {list(groups.shape)}: expected the group of each row, "
+            f"{list(wrong[0].shape)}"
+        )
     sums = {}
     for index, group in enumerate(names):
         inside = groups == index

@@ -43,7 +43,12 @@ def draw_rows(logits: Tensor, count: int, generator: torch.Generator | None = No
 
 def draws_of(rows: Tensor) -> Draws:
     """The parts of such rows."""
-    count = (rows.shape[1] - 2 * len(NODES)) // 2
+    count, odd = divmod(rows.shape[1] - 2 * len(NODES), 2)
+    if count < 1 or odd:
+        raise ValueError(
+            f"teacher_logits has {rows.shape[1]} columns, neither those of the student nor 2n + "
+            f"{2 * len(NODES)} of n tokens that `draw_rows` drew"
+        )
     sizes = [count, count, len(NODES), len(NODES)]
     tokens, logits, log_z, means = torch.split(rows, sizes, dim=1)
     return Draws(tokens.long(), logits, log_z, means)
@@ -95,6 +100,7 @@ class SampledKD(KD):
     """
 
     two_temperatures = False
+    same_columns = False  # a row of draws has its own
 
     def __call__(
         self,

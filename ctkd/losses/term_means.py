@@ -1,14 +1,46 @@
 """Means of named loss terms over the rows of a step (no Gin)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 
+def check_total(rows: int, total: int | None) -> int:
+    """The rows of the whole step, by default these. Raises ValueError for fewer, or for none."""
+    if rows == 0 and not total:
+        raise ValueError("the step has no row: leave out a batch in which no row counts")
+    if total is not None and not total >= rows:
+        raise ValueError(
+            f"total_rows = {total} for a part of {rows} rows: expected the number of rows of the "
+            "whole step"
+        )
+    return rows if total is None else total
+
+
+def check_scalar(name: str, value: object, terms: Mapping[str, Tensor]) -> None:
+    """Raises ValueError for a loss next to the terms that is no scalar, or has a term's name."""
+    if not isinstance(value, Tensor) or value.dim():
+        came = list(value.shape) if isinstance(value, Tensor) else repr(value)
+        raise ValueError(f"other_losses[{name!r}] is {came}: expected a 0-d tensor")
+    if name in terms:
+        raise ValueError(f"other_losses has the name of a term, {name!r}: choose another name")
+
+
 def weigh(terms: dict[str, Tensor], row_weights: Tensor | None) -> dict[str, Tensor]:
-    """The terms with each row multiplied by its weight; 0-d terms unchanged."""
+    """The terms with each row multiplied by its weight; 0-d terms unchanged.
+
+    Raises:
+        ValueError: there is not one weight for each row.
+    """
     if row_weights is None:
         return terms
+    wrong = [term for term in terms.values() if term.dim() and term.shape != row_weights.shape]
+    if wrong:
+        raise ValueError(
+            f"row_weights has shape {list(row_weights.shape)}: expected one for each row, "
+            f"{list(wrong[0].shape)}"
+        )
     return {k: term * row_weights if term.dim() else term for k, term in terms.items()}
 
 

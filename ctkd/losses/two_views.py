@@ -69,7 +69,7 @@ def second_view(
         transform: of the logits; None for none.
 
     Raises:
-        ValueError: the strong view or the teacher's logits are missing.
+        ValueError: the strong view or the teacher's logits are missing, or of other images.
     """
     if not needs_strong_view(objective):
         return {}
@@ -77,6 +77,12 @@ def second_view(
         name = type(objective).__name__
         raise ValueError(
             f"{name} needs both views: pass strong=(student's, teacher's logits of the strong view)"
+        )
+    rows = [len(each) for each in (*strong, raw_plain_teacher)]
+    if len(set(rows)) > 1:
+        raise ValueError(
+            f"strong has {rows[0]} and {rows[1]} rows, the plain view {rows[2]}: expected the same "
+            "images in the same order"
         )
     transformed = strong if transform is None else transform(*strong)
     return {"strong": StrongView(*transformed, *strong, raw_plain_teacher)}

@@ -74,9 +74,8 @@ def row_features(student: Tensor, teacher: Tensor) -> Tensor:
     5), standard deviation of the logits / 10. Of both: ln(1 + KL(teacher ‖ student)), and the
     teacher's probability of the student's first choice.
     """
-    student, teacher = (
-        z.to(torch.promote_types(z.dtype, torch.float32)) for z in (student, teacher)
-    )
+    dtype = torch.promote_types(student.dtype, teacher.dtype)
+    student, teacher = (z.to(torch.promote_types(dtype, torch.float32)) for z in (student, teacher))
     log_sums = student.logsumexp(1), teacher.logsumexp(1)
     p = (teacher - log_sums[1][:, None]).exp_()
     own, other = mean(p, teacher), mean(p, student)

@@ -41,6 +41,16 @@ def test_lambda_0_gives_exactly_0_even_for_infinite_gradients(zero):
     assert (x.grad == 0).all()
 
 
+@pytest.mark.parametrize("lambda_", [0.5, torch.tensor(0.5)])
+def test_the_transforms_of_torch_func_reverse_it_too(lambda_):
+    def loss(x):
+        return gradient_reversal(x, lambda_).square().sum()
+
+    x = torch.tensor([1.0, -3.0])
+    assert torch.equal(torch.func.grad(loss)(x), -x)
+    assert torch.equal(torch.func.vmap(torch.func.grad(loss))(x), -x)
+
+
 def test_twice_reversed_is_once_forward():
     x = torch.tensor(3.0, requires_grad=True)
     gradient_reversal(gradient_reversal(x, 2.0), torch.tensor(0.5)).square().backward()

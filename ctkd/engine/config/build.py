@@ -11,7 +11,7 @@ from ctkd.distiller import Distiller
 from ctkd.engine.config import trial
 from ctkd.engine.config.build_optimizers import optimizers_of
 from ctkd.engine.config.builder import Builder, KnownNetworks
-from ctkd.engine.config.compatibility import check_classes, check_effect, check_policy
+from ctkd.engine.config.compatibility import check_effect, check_policy
 from ctkd.engine.config.feature_plan import (
     check_average,
     feature_losses,
@@ -32,6 +32,7 @@ from ctkd.engine.tasks.augmentation import check_augmentation
 from ctkd.engine.tasks.specs import spec_of
 from ctkd.engine.tasks.strong_view import StrongViewSettings, check_strong_view
 from ctkd.errors import ConfigError
+from ctkd.losses.few_classes import check_classes
 from ctkd.losses.two_views import needs_strong_view
 from ctkd.models.distillation_token import use_distillation_token
 from ctkd.registry import (
@@ -151,7 +152,7 @@ def _check(run: Run) -> None:
     for loss in distiller.features:
         if loss.compares_rows:
             check_parts(loss.named, "it", runtime.accumulate)
-    check_classes(distiller, dataset)
+    check_classes((distiller.objective, distiller.transform), dataset.num_classes)
     check_rows(distiller, dataset, run.teacher, run.instrument, run.task_part)
     check_whole_step(distiller.objective, dataset, runtime.accumulate, ranks=1)
     check_augmentation(run.task_part, distiller.objective, distiller.features)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from ctkd.data.dataset import Dataset, ImageDataset
 from ctkd.distiller import Distiller
 from ctkd.errors import ConfigError
-from ctkd.losses.few_classes import min_classes
 
 
 def check_network(role: str, model: nn.Module, dataset: ImageDataset, meta: bool) -> None:
@@ -83,19 +82,6 @@ def check_one_part(policy: nn.Module | None, parts: int) -> None:
             f"{type(policy).__name__} needs all rows of a step at once, and this run computes a "
             f"step in {parts} parts: use one process, and Runtime.accumulate = 1"
         )
-
-
-def check_classes(distiller: Distiller, dataset: Dataset) -> None:
-    """Raises ConfigError where the data set has too few classes for the loss or the transform."""
-    classes = dataset.num_classes
-    for part in (distiller.objective, distiller.transform):
-        needed = min_classes(part)
-        if classes < needed:
-            why = ": with one class every softmax is 1 and every loss is 0" if classes == 1 else ""
-            raise ConfigError(
-                f"the data set has num_classes = {classes}, {type(part).__name__} needs {needed} "
-                f"or more{why}. Add a class to the data"
-            )
 
 
 def check_effect(bindings: Sequence[str], used: set[str]) -> None:

@@ -21,8 +21,10 @@ class FeatureTerms(nn.Module):
     gather: Gather | None = None
 
     def __init__(self, losses: Iterable[FeatureLoss]) -> None:
-        """Raises ConfigError if two losses have the same name."""
+        """Raises ConfigError if two losses have the same name, or if it is not a list of them."""
         super().__init__()
+        if isinstance(losses, nn.Module):
+            raise ConfigError(f"features = {type(losses).__name__}(…): expected a list of losses")
         self.losses = nn.ModuleDict()
         for loss in losses:
             if loss.term in self.losses:
