@@ -48,6 +48,9 @@ def make_parser() -> argparse.ArgumentParser:
 def _measure(options: argparse.Namespace) -> None:
     """Builds the run, loads both networks, measures and writes. Raises UserError."""
     keep_freed_memory()  # before torch allocates anything
+    import numpy as np
+    from scipy.interpolate import CubicSpline
+
     from ctkd.checks import expect
     from ctkd.engine.diagnostics.landscape import Probe
     from ctkd.engine.job import Job
@@ -88,11 +91,8 @@ def _measure(options: argparse.Namespace) -> None:
     student, distiller = run.student.to(prepared.device), run.distiller.to(prepared.device)
     measured = probe.measure(student, distiller)
     grid, losses = measured["temperatures"], measured["losses"]
-    slopes = [
-        (losses[min(k + 1, len(grid) - 1)] - losses[max(k - 1, 0)])
-        / (grid[min(k + 1, len(grid) - 1)] - grid[max(k - 1, 0)])
-        for k in range(len(grid))
-    ]
+    logs = np.log(grid)
+    slopes = (CubicSpline(logs, losses)(logs, 1) / grid).tolist()  # dL/dT = (dL/d log T) / T
     # Without --workdir nothing is written to the run's folder, which its training would refuse.
     target = (options.out or (folder or Path()) / "landscape_now.png").with_suffix("")
     figure = draw_one_landscape(grid, losses, slopes, measured["t_star"])

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,21 +14,24 @@ LATE = 1000  # an epoch in which every schedule has reached its last value
 NUDGE = 1e-2  # of a parameter, for finite differences in its own precision, usually float32
 SPREAD = 0.3  # of the values that `vary` adds to the parameters
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Make = Callable[[], TrainingStep]
 Value = Callable[[Tensor], Tensor]  # T [N, 1] -> the loss of T, 0-d
 
 
 def same_each_time(make_step: Make) -> Make:
-    """`make_step` with the same random numbers at each call.
+    """`make_step` with the same random numbers at each call of it, of its loss and of its T.
+
+    So first values and dropout are the same every time.
 
     Raises:
         ValueError: two calls share parameters, or give them different values.
     """
 
     def make() -> TrainingStep:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return make_step()
+        step = _seeded(make_step)()
+        return replace(step, loss=_seeded(step.loss), temperature=_seeded(step.temperature))
 
     one, other = make(), make()
     for ours, theirs in zip(one.parameters, other.parameters, strict=True):
@@ -41,6 +46,15 @@ def same_each_time(make_step: Make) -> Make:
                 "their random numbers inside of the function"
             )
     return make
+
+
+def _seeded(function: Callable[P, R]) -> Callable[P, R]:
+    def call(*arguments: P.args, **named: P.kwargs) -> R:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return function(*arguments, **named)
+
+    return call
 
 
 def adversary(make: Make, strength: float = 1.0) -> TrainingStep:

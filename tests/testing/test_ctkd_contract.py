@@ -147,7 +147,9 @@ def test_each_seeded_fault_is_found(name):
 
 def other(fault="", *, maximize=False, set_lambda=True):
     """A step in another style: a T per sample of an unseeded network, negated by a hook."""
-    network = nn.Sequential(nn.Linear(40, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
+    network = nn.Sequential(
+        nn.Linear(40, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 1)
+    )
     nn.init.zeros_(network[-1].weight)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, maximize=maximize)
     state = {"λ": 1.0}

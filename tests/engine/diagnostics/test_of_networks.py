@@ -1,7 +1,9 @@
 """`ctkd.landscape`: L(T), its slope and T* of any two networks, against a plain float64 loop."""
 
+import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -127,6 +129,10 @@ def test_the_command_draws_the_landscape_of_checkpoints(
     written = {f"landscape_now.{kind}" for kind in ("png", "pdf", "json")}
     assert {path.name for path in tmp_path.iterdir()} >= written  # not in the folder of a run
     assert not any(tmp_path.glob("runs/*/*/kd*/landscape_now*"))
+    found = json.loads((tmp_path / "landscape_now.json").read_text())
+    grid, losses = np.array(found["temperatures"]), found["losses"]
+    slopes = np.gradient(losses, np.log(grid), edge_order=2) / grid  # second order at the ends too
+    assert found["slopes"] == pytest.approx(slopes, rel=0.03, abs=1e-3 * max(abs(slopes)))
 
 
 def test_without_a_checkpoint_the_student_has_its_first_weights(
