@@ -16,7 +16,9 @@ from ctkd import (
     dkd_loss,
 )
 from ctkd.errors import ConfigError
+from ctkd.losses.features.crd import CRD
 from ctkd.losses.features.pkt import PKT
+from ctkd.losses.features.srrl import SRRL
 from ctkd.losses.mlkd import MLKD
 from ctkd.losses.sampled import SampledKD
 from ctkd.temperature.token import TokenTemperature
@@ -138,3 +140,23 @@ def test_a_row_that_is_nan_makes_the_loss_nan():
     broken = TEACHER.clone()
     broken[1, 2] = torch.nan
     assert game(DIST())(STUDENT, broken, TARGETS, position=0.0).loss.isnan()
+
+
+def with_features(loss, rows=N, targets=TARGETS, **given):
+    made = Distiller(ConstantTemperature(4.0), None, KD(), features=[loss])
+    features = {"pooled": torch.ones(rows, 3)}
+    return made(STUDENT, TEACHER, targets, position=0.0, features=(features, features), **given)
+
+
+def test_features_that_a_loss_cannot_use_are_refused():
+    with pytest.raises(ValueError, match="PKT got the feature pooled of 4 rows in a step of 6"):
+        with_features(PKT(), rows=4)
+    for loss in (CRD(), SRRL()):
+        with pytest.raises(ValueError, match="has no modules yet: call build"):
+            with_features(loss)
+    built = CRD()
+    built.build({"pooled": torch.ones(2, 3)}, {"pooled": torch.ones(2, 3)})
+    with pytest.raises(ValueError, match="CRD needs indices=…, those of the samples"):
+        with_features(built)
+    with pytest.raises(ValueError, match="CRD needs one class for each row, and targets has sev"):
+        with_features(built, targets=torch.eye(C)[TARGETS])

@@ -94,8 +94,11 @@ class CRD(FeatureLoss):
         ((s, t),) = self.pairs(student, teacher)
         embed_s, embed_t = self.embeddings
         v_s, v_t = F.normalize(embed_s(s.flatten(1))), F.normalize(embed_t(t.flatten(1)))
-        assert rows.indices is not None
-        assert rows.targets is not None
+        if rows.indices is None or rows.targets is None or not hasattr(self, "drawn"):
+            raise ValueError(
+                f"{self.named} needs indices=…, those of the samples in the training set, and a "
+                "call of use_samples(classes of all training samples) before"
+            )
         own = rows.indices.to(v_s.device, non_blocking=True)
         others = self.drawn(rows.targets, own, self.seed, self.calls)
         chosen = torch.cat([own[:, None], others], dim=1)

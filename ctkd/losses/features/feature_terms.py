@@ -49,7 +49,7 @@ class FeatureTerms(nn.Module):
         """The losses, name -> 0-d, each a mean over the given rows. Half precision becomes float32.
 
         Raises:
-            ValueError: there are losses, but no features.
+            ValueError: there are losses, but no features; or a loss cannot use these.
         """
         if features is None:
             raise ValueError("features = None: pass the features of student and teacher, by name")
@@ -59,11 +59,34 @@ class FeatureTerms(nn.Module):
         )
         found: dict[str, Tensor] = {}
         for loss in self:
+            _check(loss, student, teacher, rows)
             given = (student, teacher, rows)
             if loss.compares_rows and self.gather is not None:
                 given = _everywhere(self.gather, loss, *given)
             found[loss.term] = loss(*given)
         return found
+
+
+def _check(loss: FeatureLoss, student: Features, teacher: Features, rows: StepRows) -> None:
+    """Raises ValueError where a loss has no modules yet, or gets other rows than the step's."""
+    makes_modules = type(loss).build is not FeatureLoss.build
+    if makes_modules and next(loss.parameters(), None) is None:
+        raise ValueError(
+            f"{loss.named} has no modules yet: call build(student features, teacher features) "
+            "first, and give the optimizer its parameters"
+        )
+    if rows.targets is None:
+        return
+    if loss.needs_class and rows.targets.is_floating_point():
+        raise ValueError(f"{loss.named} needs one class for each row, and targets has several")
+    used = [(student, name) for name in loss.names(student)]
+    used += [(teacher, loss.of_teacher(name)) for _, name in used]
+    for features, name in used:
+        if name in features and len(features[name]) != len(rows.targets):
+            raise ValueError(
+                f"{loss.named} got the feature {name} of {len(features[name])} rows in a step of "
+                f"{len(rows.targets)}: expected those of the same rows"
+            )
 
 
 def _everywhere(
