@@ -160,3 +160,18 @@ def test_features_that_a_loss_cannot_use_are_refused():
         with_features(built)
     with pytest.raises(ValueError, match="CRD needs one class for each row, and targets has sev"):
         with_features(built, targets=torch.eye(C)[TARGETS])
+
+
+def test_a_teacher_in_inference_mode_gives_the_same_loss():
+    with torch.inference_mode():
+        teacher, feature = TEACHER + 0, torch.eye(N)
+    student = torch.ones(N, N, requires_grad=True)
+    for objective in (KD(), DKD(), DIST()):
+        made = Distiller(ConstantTemperature(4.0), None, objective, features=[PKT()])
+        losses = []
+        for theirs, f in ((teacher, feature), (TEACHER, torch.eye(N))):
+            features = ({"pooled": student}, {"pooled": f})
+            given = {"position": 0.0, "features": features}
+            losses.append(made(student[:, :C], theirs, TARGETS, **given).loss)
+            losses[-1].backward()
+        assert torch.equal(*losses)

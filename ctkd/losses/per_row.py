@@ -33,7 +33,11 @@ def full_precision(logits: Tensor) -> Tensor:
     """The logits in float32; float64 logits stay in float64.
 
     Differences of log-softmaxes in bf16 or fp16 lose most digits of a KL, and T² overflows fp16.
+    Logits of torch.inference_mode are copied, since autograd cannot save them.
     """
+    recorded = not (torch.compiler.is_compiling() or torch.is_inference_mode_enabled())
+    if recorded and logits.is_inference():
+        logits = logits.clone()
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ctkd.errors import ConfigError
 from ctkd.losses.features.feature_loss import FeatureLoss, Features, StepRows
+from ctkd.losses.per_row import full_precision
 
 Gather = Callable[[Tensor], Tensor]
 
@@ -53,10 +54,7 @@ class FeatureTerms(nn.Module):
         """
         if features is None:
             raise ValueError("features = None: pass the features of student and teacher, by name")
-        student, teacher = (
-            {k: f.float() if f.dtype.itemsize == 2 else f for k, f in side.items()}
-            for side in features
-        )
+        student, teacher = ({k: full_precision(f) for k, f in side.items()} for side in features)
         found: dict[str, Tensor] = {}
         for loss in self:
             _check(loss, student, teacher, rows)
