@@ -18,8 +18,11 @@ def expect(condition: bool, owner: str, parameter: str, value: object, expected:
 
 
 def finite(value: float) -> bool:
-    """True for an ordinary number, so that range checks refuse NaN and infinity."""
-    return math.isfinite(value)
+    """True for an ordinary number, so that range checks refuse NaN, infinity, texts and None."""
+    try:
+        return math.isfinite(value)
+    except TypeError:
+        return False
 
 
 def suggest(name: str, valid: Iterable[str], prefix: str = "") -> str:

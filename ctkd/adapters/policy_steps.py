@@ -54,6 +54,7 @@ class PolicySteps:
         self.parameters = [each for each in distiller.parameters() if each.requires_grad]
         if optimizer is None and self.parameters:
             optimizer = torch.optim.SGD(self.parameters, lr=lr, momentum=0.9)
+        check_optimizer(optimizer, self.parameters)
         self.optimizer = optimizer
         self.last: dict[str, Tensor] = {}
         self._names = ["loss", *distiller.weights(0.0)]
@@ -194,6 +195,20 @@ def ranks() -> int:
     distributed = torch.distributed
     started = distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if started else 1
+
+
+def check_optimizer(optimizer: object, parameters: list[torch.nn.Parameter]) -> None:
+    """Raises ConfigError unless the optimizer has all parameters that it must step."""
+    if not parameters and optimizer is None:
+        return
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ConfigError(f"policy_optimizer = {optimizer!r}: expected an optimizer, not its name")
+    stepped = {id(each) for group in optimizer.param_groups for each in group["params"]}
+    if not stepped.issuperset(map(id, parameters)):
+        raise ConfigError(
+            "policy_optimizer lacks parameters of the Distiller, which would never move: make it "
+            "of distiller.parameters()"
+        )
 
 
 def check_supported(distiller: Distiller) -> None:

@@ -15,7 +15,7 @@ from ctkd import (
     GlobalTemperature,
     LogitStandardization,
 )
-from ctkd.adapters.policy_steps import check_supported
+from ctkd.adapters.policy_steps import PolicySteps, check_supported
 from ctkd.engine.tasks.language_checks import check_blocks
 from ctkd.errors import ConfigError
 from ctkd.losses.alm import ALM
@@ -93,3 +93,19 @@ def test_blocks_are_refused_where_all_rows_are_needed():
     run.task_part = types.SimpleNamespace(block=64)
     with pytest.raises(ConfigError, match="= 64: ExactTemperature needs all rows; set it to None"):
         check_blocks(run)
+
+
+def test_an_optimizer_that_would_not_step_the_policy_is_refused():
+    made = game(KD(), policy=GlobalTemperature())
+    other = torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), lr=0.1)
+    with pytest.raises(ConfigError, match="policy_optimizer lacks parameters of the Distiller"):
+        PolicySteps(made, other)
+    with pytest.raises(ConfigError, match="policy_optimizer = 'sgd': expected an optimizer"):
+        PolicySteps(made, "sgd")
+    PolicySteps(made, torch.optim.SGD(made.parameters(), lr=0.1))
+
+
+def test_a_text_or_nothing_in_place_of_a_number_is_refused():
+    for make in (lambda: ConstantTemperature("4"), lambda: KD(None), lambda: ConstantLambda("1")):
+        with pytest.raises(ConfigError, match=r"= ('4'|None|'1'): expected a finite number"):
+            make()
