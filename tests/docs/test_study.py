@@ -110,21 +110,40 @@ def test_the_language_studys_kinds_are_those_of_the_runs():
 
 
 SECOND = (ROOT / "docs" / "study2.md").read_text(encoding="utf-8")
-CONTRASTS = re.search(r'--contrasts "([^"]+)"', SECOND).group(1).split(",")
+CONTRASTS = [names.split(",") for names in re.findall(r'--contrasts "([^"]+)"', SECOND)]
+SECOND_STUDY = pytest.mark.parametrize(
+    ("title", "name", "contrasts"),
+    [
+        ("## Results: the digits", "study2_digits", CONTRASTS[0]),
+        ("## Results: CIFAR-100", "study2_cifar100", CONTRASTS[1]),
+    ],
+)
 
 
-def test_the_second_studys_comparisons_are_those_of_the_command():
+def below(title):
+    """The text below a title of the second study's page."""
+    return SECOND.split(title + "\n")[1].split("\n## ")[0]
+
+
+def section(title):
+    """The rows of the tables below a title of the second study's page."""
+    return rows_of(below(title))
+
+
+@SECOND_STUDY
+def test_the_second_studys_comparisons_are_those_of_the_command(title, name, contrasts):
     """Without McNemar's columns, which need each run's predictions."""
-    runs = read_summaries(ROOT / "docs" / "study" / "study2_digits.csv")
-    made = rows_of(FORMATS["markdown"](contrasts_table(compare(runs, "last", "ctkd"), CONTRASTS)))
-    page = [row[:9] for row in rows_of(SECOND) if len(row) == 12]
-    assert len(page) == 2 + len(CONTRASTS)
+    runs = read_summaries(ROOT / "docs" / "study" / f"{name}.csv")
+    made = rows_of(FORMATS["markdown"](contrasts_table(compare(runs, "last", "ctkd"), contrasts)))
+    page = [row[:9] for row in section(title) if len(row) == 12]
+    assert len(page) == 2 + len(contrasts)
     assert page[2:] == [row[:9] for row in made[2:]]
 
 
-def test_the_second_studys_temperatures_are_means_over_the_runs():
-    runs = list(csv.DictReader((ROOT / "docs" / "study" / "study2_digits.csv").open()))
-    table = {row[0]: row[1:] for row in rows_of(SECOND) if len(row) == 5 and "±" in row[1]}
+@SECOND_STUDY
+def test_the_second_studys_temperatures_are_means_over_the_runs(title, name, contrasts):
+    runs = list(csv.DictReader((ROOT / "docs" / "study" / f"{name}.csv").open()))
+    table = {row[0]: row[1:] for row in section(title) if len(row) == 5 and "±" in row[1]}
     assert table.keys() == {run["cell"] for run in runs}
     for method, (accuracy, *numbers) in table.items():
         mine = [run for run in runs if run["cell"] == method]
@@ -132,8 +151,35 @@ def test_the_second_studys_temperatures_are_means_over_the_runs():
         assert accuracy == spread(last)
         means = [statistics.fmean(float(run[k]) for run in mine) for k in ("temperature", "t_star")]
         regret = 100 * statistics.fmean(float(run["regret"]) for run in mine)
-        shown = [f"{means[0]:.2f}", bounded(means[1]), f"{regret:.2f}"]
+        shown = [f"{means[0]:.2f}", bounded(means[1]), f"{abs(round(regret, 2)):.2f}"]
         assert numbers == shown, method
+
+
+@SECOND_STUDY
+def test_the_intervals_in_the_second_studys_text_are_those_of_its_table(title, name, contrasts):
+    prose = "\n".join(line for line in below(title).splitlines() if line[:1] != "|")
+    found = re.findall(r"\[[+−][\d.]+,\s[+−][\d.]+\]", prose)
+    table = {row[3] for row in section(title) if len(row) == 12}
+    assert len(found) >= len(contrasts) - 3
+    assert {re.sub(r"\s", " ", text).replace("−", "-") for text in found} <= table
+
+
+def test_what_the_second_study_says_of_repeated_runs():
+    first, second = (
+        {
+            (run["cell"], run["seed"]): float(run["last_top1"])
+            for run in csv.DictReader((ROOT / "docs" / "study" / name).open())
+        }
+        for name in ("runs.csv", "study2_cifar100.csv")
+    )
+    apart = [second[run] - first[run] for run in first.keys() & second.keys()]
+    mean = statistics.fmean(map(abs, apart))
+    prose = " ".join(SECOND.split())
+    assert f"Of these runs {len(apart)} repeat a run of the first study" in prose
+    assert (
+        f"differ by {mean:.2f} points on average and by up to {max(map(abs, apart)):.2f}" in prose
+    )
+    assert f"(mean {statistics.fmean(apart):+.2f})" in prose
 
 
 LABORATORY = (ROOT / "docs" / "laboratory.md").read_text(encoding="utf-8")
