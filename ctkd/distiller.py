@@ -21,13 +21,7 @@ from ctkd.losses.fitting_parts import (
 from ctkd.losses.objectives import ObjectiveLike
 from ctkd.losses.per_row import check_logits, check_step, explain_targets, without_autocast
 from ctkd.losses.row_groups import group_sums
-from ctkd.losses.term_means import (
-    check_scalar,
-    check_total,
-    means_of,
-    temperatures_of_rows,
-    weigh,
-)
+from ctkd.losses.term_means import check_scalar, check_total, means_of, temperatures_of_rows
 from ctkd.losses.two_views import second_view
 
 Schedule = Callable[[float], float]
@@ -200,7 +194,9 @@ class Distiller(nn.Module):
                 rows_given = StepRows(targets, teacher_logits, indices)
                 terms = {**terms, **self.features(features, rows_given)}
         means = means_of(terms, rows, total)
-        counted = means_of(weigh(terms, row_weights), rows, total)
+        counted = means
+        if row_weights is not None:
+            counted = means_of(terms, rows, total, row_weights)
         loss = torch.stack([self._buffer(f"weight_{k}") * m for k, m in counted.items()]).sum()
         for name, value in (other_losses or {}).items():
             check_scalar(name, value, terms)

@@ -43,9 +43,10 @@ def full_precision(logits: Tensor) -> Tensor:
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """A context without autocast, whose matrix products would be in half precision."""
-    if not torch.amp.is_autocast_available(device.type):  # the meta device has none
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, enabled=False)
+    has_autocast = torch.amp.is_autocast_available(device.type)  # the meta device has none
+    if has_autocast and torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()  # the context of torch costs 20 µs
 
 
 def check_step(student: Tensor, teacher: Tensor | None, targets: Tensor, same: bool) -> None:

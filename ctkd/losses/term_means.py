@@ -44,12 +44,15 @@ def weigh(terms: dict[str, Tensor], row_weights: Tensor | None) -> dict[str, Ten
     return {k: term * row_weights if term.dim() else term for k, term in terms.items()}
 
 
-def means_of(terms: dict[str, Tensor], rows: int, total: int) -> dict[str, Tensor]:
+def means_of(
+    terms: dict[str, Tensor], rows: int, total: int, row_weights: Tensor | None = None
+) -> dict[str, Tensor]:
     """The terms of `rows` rows, each divided by the `total` rows of the step: name -> 0-d.
 
-    A 0-d term is a mean over the given rows: it counts by their share of the total.
+    A 0-d term is a mean over the given rows: it counts by their share of the total. Raises
+    ValueError as `weigh` does.
     """
-    share = rows / total
+    share, terms = rows / total, weigh(terms, row_weights)
     return {k: term * share if term.dim() == 0 else term.sum() / total for k, term in terms.items()}
 
 
