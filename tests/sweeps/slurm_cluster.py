@@ -71,7 +71,21 @@ def why_not() -> str | None:
 
 
 def start(folder: Path) -> dict[str, str]:
-    """Starts everything and waits until both nodes are idle; what clients need to know of it."""
+    """Starts everything and waits until both nodes are idle; what clients need to know of it.
+
+    Where that fails it starts all of it a second time: another process may have taken a port.
+    """
+    try:
+        return _start(folder)
+    except RuntimeError as error:
+        print(f"a second try: {error}", file=sys.stderr)
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return _start(folder)
+
+
+def _start(folder: Path) -> dict[str, str]:
+    """Starts everything once."""
     for name in ("state", "spool.n1", "spool.n2"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     if any(_address(node) != "127.0.0.1" for node in NODES):
@@ -87,18 +101,30 @@ def start(folder: Path) -> dict[str, str]:
     environment = {**os.environ, "SLURM_CONF": str(config)}
     munge = [f"--{kind}={folder}/munge.{kind}" for kind in ("socket",)]
     munge += [f"--{kind}-file={folder}/munged.{kind}" for kind in ("pid", "log", "seed")]
-    _run(["munged", f"--key-file={key}", *munge], environment)
-    _run(["slurmctld", "-c", "-f", str(config)], environment)
-    for node in NODES:
-        _run(["slurmd", "-N", node, "-f", str(config)], environment)
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        nodes = _run(["sinfo", "-h", "-o", "%T %D"], environment, check=False)
-        if nodes.strip() == "idle 2":
-            return {"SLURM_CONF": str(config)}
-        time.sleep(0.2)
-    stop(folder)
-    raise RuntimeError(f"the nodes did not become idle; see the logs in {folder}")
+    try:
+        _run(["munged", f"--key-file={key}", *munge], environment)
+        _run(["slurmctld", "-c", "-f", str(config)], environment)
+        for node in NODES:
+            _run(["slurmd", "-N", node, "-f", str(config)], environment)
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            nodes = _run(["sinfo", "-h", "-o", "%T %D"], environment, check=False)
+            if nodes.strip() == "idle 2":
+                return {"SLURM_CONF": str(config)}
+            time.sleep(0.2)
+        raise RuntimeError(f"the nodes did not become idle: {nodes.strip()!r}")
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        stop(folder)
+        raise RuntimeError(f"{error}\n{_last_lines(folder)}") from error
+
+
+def _last_lines(folder: Path) -> str:
+    """The last lines of every log."""
+    tails = []
+    for path in sorted(folder.glob("*.log")):
+        lines = path.read_text(errors="replace").splitlines()[-8:]
+        tails.append("\n".join([f"{path.name}:", *lines]))
+    return "\n".join(tails)
 
 
 def stop(folder: Path) -> None:
@@ -154,9 +180,9 @@ def _run(command: list[str], environment: dict[str, str], check: bool = True) ->
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[1]).absolute()
+    folder = Path(sys.argv[1]).absolute()
     if sys.argv[2:] == ["stop"]:
-        stop(place)
+        stop(folder)
     else:
-        for name, value in start(place).items():
+        for name, value in start(folder).items():
             print(f"export {name}={value}")
