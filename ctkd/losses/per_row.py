@@ -5,6 +5,7 @@ A row is one decision: an image, a proposal of a detector, a token. Nothing here
 
 import contextlib
 import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 import torch
@@ -75,6 +76,17 @@ def check_same(student_logits: Tensor, teacher_logits: Tensor) -> None:
             f"student_logits has shape {list(student_logits.shape)}, teacher_logits "
             f"{list(teacher_logits.shape)}: expected the same rows and classes"
         )
+
+
+def check_each_row(
+    name: str, given: Tensor, terms: Mapping[str, Tensor], what: str = "one for each row"
+) -> None:
+    """Raises ValueError unless `given` has the shape of every term that is not 0-d."""
+    for rows in terms.values():
+        if rows.dim() and rows.shape != given.shape:
+            raise ValueError(
+                f"{name} has shape {list(given.shape)}: expected {what}, {list(rows.shape)}"
+            )
 
 
 def explain_targets(targets: Tensor, classes: int) -> None:

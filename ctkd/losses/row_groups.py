@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ctkd.losses.per_row import check_each_row
+
 
 def group_sums(
     values: Mapping[str, Tensor], groups: Tensor, names: Sequence[str], total: int
@@ -23,12 +25,7 @@ def group_sums(
     Raises:
         ValueError: there is not one group for each row.
     """
-    wrong = [rows for rows in values.values() if rows.dim() and rows.shape != groups.shape]
-    if wrong:
-        raise ValueError(
-            f"groups has shape {list(groups.shape)}: expected the group of each row, "
-            f"{list(wrong[0].shape)}"
-        )
+    check_each_row("groups", groups, values, "the group of each row")
     sums = {}
     for index, group in enumerate(names):
         inside = groups == index

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ctkd.losses.per_row import check_each_row
+
 
 def check_total(rows: int, total: int | None) -> int:
     """The rows of the whole step, by default these. Raises ValueError for fewer, or for none."""
@@ -35,12 +37,7 @@ def weigh(terms: dict[str, Tensor], row_weights: Tensor | None) -> dict[str, Ten
     """
     if row_weights is None:
         return terms
-    wrong = [term for term in terms.values() if term.dim() and term.shape != row_weights.shape]
-    if wrong:
-        raise ValueError(
-            f"row_weights has shape {list(row_weights.shape)}: expected one for each row, "
-            f"{list(wrong[0].shape)}"
-        )
+    check_each_row("row_weights", row_weights, terms)
     return {k: term * row_weights if term.dim() else term for k, term in terms.items()}
 
 

@@ -15,6 +15,7 @@ from ctkd.testing.measured_step import (
     Value,
     adversary,
     backward,
+    close,
     moves,
     norm,
     same_each_time,
@@ -71,10 +72,6 @@ def examine(make_step: Make) -> list[CtkdFault]:
     return list({fault.name: fault for fault in found}.values())
 
 
-def _close(found: float, expected: float) -> bool:
-    return abs(found - expected) <= NEAR * max(abs(expected), 1e-3)
-
-
 def _is_finite(step: TrainingStep, rows: SyntheticRows) -> bool:
     loss, student, own = backward(step, rows)
     return math.isfinite(loss) and all(bool(t.isfinite().all()) for t in (student, *own))
@@ -96,7 +93,7 @@ def _of_temperature(make: Make, rows: SyntheticRows, loss_is_right: bool) -> Ite
     slopes = {n: slope_along(step, rows, unit(gradients), form) for n, form in forms.items()}
     strengths = {n: -norm(gradients) / s if s else math.inf for n, s in slopes.items()}
     expected = _last_lambda(step)
-    name = next((n for n, found in strengths.items() if _close(abs(found), expected)), None)
+    name = next((n for n, found in strengths.items() if close(abs(found), expected, NEAR)), None)
     if name:
         yield FAULTS[name]
     elif name is None and not of_reach:
@@ -207,5 +204,5 @@ def _of_padding(make: Make, rows: SyntheticRows) -> Iterator[CtkdFault]:
         torch.cat([rows.targets, padding]),
     )
     plain, found = (float(step.loss(*given.all).detach()) for given in (rows, padded))
-    if not _close(found, plain):
+    if not close(found, plain, NEAR):
         yield FAULTS["padding counts"].with_value(f"{100 * abs(found / plain - 1):.2g} %")

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctkd.testing.ctkd_faults import FAULTS, CtkdFault
-from ctkd.testing.measured_step import Make, adversary, backward, temperature_of, vary
+from ctkd.testing.measured_step import Make, adversary, backward, close, temperature_of, vary
 from ctkd.testing.training_step import (
     SyntheticRows,
     kd_rows_at,
@@ -29,13 +29,13 @@ def of_value(make: Make, rows: SyntheticRows) -> Iterator[CtkdFault]:
         return
     if step.set_lambda is not None:
         other = float(vary(adversary(make, 0.25)).loss(*rows.all).detach())
-        if not _close(other, loss):
+        if not close(other, loss, EXACT):
             yield FAULTS["λ in the loss"].with_value(f"{other / loss:.3g}")
     ce = step.ce_weight * float(F.cross_entropy(rows.student, rows.targets))
     temperature = temperature_of(step, rows)
     entropy = float((temperature.squeeze(1) ** 2 * teacher_entropy(rows, temperature)).mean())
     for name, term in _terms(rows, temperature).items():
-        if _close(loss, ce + step.kd_weight * term):
+        if close(loss, ce + step.kd_weight * term, EXACT):
             if name in FAULTS:
                 yield FAULTS[name].with_value(f"{step.kd_weight * entropy:.3g}")
             elif name:
@@ -72,13 +72,9 @@ def of_student(make: Make, rows: SyntheticRows) -> Iterator[CtkdFault]:
     plain = SyntheticRows(student, rows.teacher, rows.targets)
     ce = step.ce_weight * F.cross_entropy(student, rows.targets)
     value = ce + step.kd_weight * kd_rows_at(plain, temperature).mean()
-    if not _close(loss, value.item()):
+    if not close(loss, value.item(), EXACT):
         return  # the loss is another one, which another check says
     (expected,) = torch.autograd.grad(value, student)
     part = float((found - expected).norm() / expected.norm())
     if part > EXACT:
         yield FAULTS["student disturbed"].with_value(f"{100 * part:.2g} %")
-
-
-def _close(found: float, expected: float) -> bool:
-    return abs(found - expected) <= EXACT * max(abs(expected), 1e-3)

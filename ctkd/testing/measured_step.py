@@ -145,6 +145,11 @@ def _move(parameters: Sequence[nn.Parameter], direction: Sequence[Tensor], lengt
         parameter.add_(along.to(parameter), alpha=length)
 
 
+def close(found: float, expected: float, tolerance: float) -> bool:
+    """Whether they agree up to a relative tolerance; near 0, an absolute one."""
+    return abs(found - expected) <= tolerance * max(abs(expected), 1e-3)
+
+
 def norm(tensors: Sequence[Tensor]) -> float:
     """The Euclidean norm of all of them together."""
     return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors))

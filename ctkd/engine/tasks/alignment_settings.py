@@ -107,8 +107,7 @@ def _check_columns(distiller: Distiller, dataset: Dataset) -> None:
         moved = dataset.num_classes != ByteTokenizer.size  # a byte has its own number as the column
     else:  # one vocabulary shares all columns
         moved = has_two_vocabularies(dataset) and isinstance(transform, VocabularyColumns)
-    if moved:
-        check_columns(distiller.policy, distiller.objective, transform, moved)
+    check_columns(distiller.policy, distiller.objective, transform, moved)
 
 
 def check_shuffled(settings: TeacherRowsSettings | None, dataset: Dataset) -> None:
